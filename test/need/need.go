@@ -1,0 +1,96 @@
+// Package need says what a test wants of the machine. Where it is missing the
+// test is skipped with the reason; in CI (environment CI=true) that is a
+// failure, unless test/known-absent.txt names the kernel feature: a skip must
+// never be mistaken for a pass.
+package need
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Root wants effective user 0.
+func Root(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		missing(t, "root", "run as root: the test makes network namespaces")
+	}
+}
+
+// Program wants an executable in PATH and returns its path.
+func Program(t testing.TB, name, debianPackage string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		missing(t, name, "apt-get install "+debianPackage)
+	}
+	return path
+}
+
+// Link wants the kernel to know a kind of network device ("vxlan", "veth").
+// It is probed in a network namespace of its own.
+func Link(t testing.TB, kind string) {
+	t.Helper()
+	Root(t)
+	done := make(chan error, 1)
+	go func() { done <- probeLink(kind) }()
+	if err := <-done; err != nil {
+		missing(t, kind, "the kernel cannot make such a device: "+err.Error())
+	}
+}
+
+// probeLink runs on a goroutine of its own: its thread enters a namespace
+// and is thrown away with it.
+func probeLink(kind string) error {
+	ns, h, err := scratch()
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	defer h.Close()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "probe0"
+	if kind == "vxlan" {
+		return h.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs, VxlanId: 1, Port: 8472})
+	}
+	return h.LinkAdd(&netlink.GenericLink{LinkAttrs: attrs, LinkType: kind})
+}
+
+func missing(t testing.TB, feature, reason string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" && !slices.Contains(knownAbsent(t), feature) {
+		t.Fatalf("%s is missing (%s), and test/known-absent.txt does not name it", feature, reason)
+	}
+	t.Skipf("%s is missing: %s", feature, reason)
+}
+
+// knownAbsent reads test/known-absent.txt: a feature a line, # starts a comment.
+func knownAbsent(t testing.TB) []string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		b, err := os.ReadFile(dir + "/test/known-absent.txt")
+		if err == nil {
+			var list []string
+			for line := range strings.Lines(string(b)) {
+				line, _, _ = strings.Cut(line, "#")
+				list = append(list, strings.Fields(line)...)
+			}
+			return list
+		}
+		up := dir[:max(strings.LastIndexByte(dir, '/'), 0)]
+		if !errors.Is(err, os.ErrNotExist) || up == dir || up == "" {
+			t.Fatalf("read test/known-absent.txt: %v", err)
+		}
+		dir = up
+	}
+}
