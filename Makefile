@@ -1,0 +1,106 @@
+# Poplin. `make help` lists what can be made; docs/testing.md says what each tier of tests shows.
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+GOARCH  ?= $(shell go env GOARCH 2>/dev/null)
+HOSTARCH := $(shell go env GOHOSTARCH 2>/dev/null)
+IMAGE   ?= poplin.dev/poplin:dev
+NAME    ?= poplin
+
+# One set of flags for everything, so that the build cache is shared.
+export CGO_ENABLED := 0
+V       := poplin.dev/poplin/pkg/version
+LDFLAGS := -s -w -X $(V).Version=$(VERSION) -X $(V).Commit=$(COMMIT)
+BUILD   := go build -trimpath -buildvcs=false -ldflags "$(LDFLAGS)"
+# bin/ holds this machine's programs, bin/ARCH/ those of another.
+BIN     := bin$(if $(filter-out $(HOSTARCH),$(GOARCH)),/$(GOARCH))
+PROGRAMS := ./cmd/poplin ./cmd/poplind ./cmd/poplinctl
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: go
+go:
+	@command -v go >/dev/null || { echo "Go 1.26 is missing: install it from https://go.dev/dl and put it in PATH" >&2; exit 1; }
+	@v=$$(go env GOVERSION); printf '%s\n' go1.26 "$$v" | sort -CV || { echo "Go 1.26 is missing: PATH has $$v" >&2; exit 1; }
+
+.PHONY: build
+build: go ## programs into bin/ (GOARCH=arm64: into bin/arm64/)
+	@mkdir -p $(BIN)
+	GOARCH=$(GOARCH) $(BUILD) -o $(BIN)/ $(PROGRAMS)
+	GOARCH=$(GOARCH) $(BUILD) -o $(BIN)/ ./test/cluster/cmd/cluster
+
+.PHONY: image
+image: build ## OCI archive dist/poplin-image.tar, from scratch, without a container engine
+	@mkdir -p dist
+	go run -trimpath -buildvcs=false ./install/image -o dist/poplin-image.tar -bin bin -version $(VERSION) -name $(IMAGE)
+
+.PHONY: demo
+demo: image ## a real three-node cluster on this machine, and proof that its pods reach each other
+	bin/cluster tools
+	bin/cluster down --name $(NAME)
+	bin/cluster up --name $(NAME) --family dual --network poplin
+	go run -trimpath -buildvcs=false ./test/demo -name $(NAME)
+
+.PHONY: demo-down
+demo-down: build ## stop the demo's cluster and leave nothing behind
+	bin/cluster down --name $(NAME)
+
+# Packages whose tests need more than `make test` promises.
+CLUSTER_TESTS := ./test/e2e/...
+LOCAL_PACKAGES = $$(go list ./... | grep -v /test/fault)
+TESTFLAGS ?=
+
+.PHONY: test-tools
+test-tools: go
+	@test/packages iproute2 nftables iputils-ping containernetworking-plugins
+
+.PHONY: test
+test: test-tools ## unit, architecture and network-namespace tests (root)
+	go test -trimpath -buildvcs=false $(TESTFLAGS) $(LOCAL_PACKAGES)
+
+.PHONY: race
+race: test-tools ## unit tests under the race detector (needs a C compiler)
+	@test/packages gcc libc6-dev
+	CGO_ENABLED=1 go test -race -trimpath -buildvcs=false $(TESTFLAGS) $$(go list ./cmd/... ./plugins/... ./pkg/... ./daemon/... ./install/...)
+
+.PHONY: e2e
+e2e: image ## end-to-end tests on one real dual-stack cluster, and a short IPv6-only one
+	bin/cluster tools
+	go test -trimpath -buildvcs=false -tags e2e -count=1 -timeout 20m $(TESTFLAGS) $(CLUSTER_TESTS)
+
+.PHONY: fault
+fault: image test-tools ## every fault, a tenth of its count
+	bin/cluster tools
+	go test -trimpath -buildvcs=false -tags e2e -count=1 -timeout 15m $(TESTFLAGS) ./test/fault/...
+
+.PHONY: soak
+soak: image test-tools ## every fault, its full count
+	bin/cluster tools
+	POPLIN_SOAK=1 go test -trimpath -buildvcs=false -tags e2e -count=1 -timeout 4h $(TESTFLAGS) ./test/fault/...
+
+.PHONY: bench
+bench: go ## CNI ADD and DEL against upstream ptp + host-local, as ratios of one run
+	@test/packages iproute2 containernetworking-plugins
+	go run -trimpath -buildvcs=false ./test/bench $(BENCHFLAGS)
+
+.PHONY: conformance
+conformance: image ## Kubernetes' own [sig-network] conformance tests on a cluster of Poplin's
+	bin/cluster tools --conformance
+	test/conformance $(CONFORMANCE)
+
+.PHONY: lint
+lint: go ## go vet, gofmt and golangci-lint (built from its module)
+	@test -z "$$(gofmt -l cmd plugins pkg daemon install test)" || { gofmt -l cmd plugins pkg daemon install test; exit 1; }
+	go vet ./... && go vet -tags e2e ./test/...
+	go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI) run ./...
+
+GOLANGCI ?= v2.12.2
+
+.PHONY: fmt
+fmt: go ## gofmt
+	gofmt -w cmd plugins pkg daemon install test

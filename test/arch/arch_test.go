@@ -1,0 +1,221 @@
+// Package arch holds the house to its design (docs/design.md): what stands at
+// the top level, who may import whom, where side effects live, and how large
+// things may grow. It reads the source as text and runs nothing of it.
+package arch
+
+import (
+	"go/ast"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestTopLevel(t *testing.T) {
+	allowed := []string{
+		"cmd", "plugins", "pkg", "daemon", "install", "test", "docs",
+		"go.mod", "go.sum", "Makefile", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md",
+		"bin", "dist", // made, and ignored by git
+	}
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), ".") && !slices.Contains(allowed, e.Name()) {
+			t.Errorf("%s: nothing but %v and dot files stands at the top level", e.Name(), allowed)
+		}
+	}
+}
+
+func TestPackagesAreDocumentedAndWellNamed(t *testing.T) {
+	for _, p := range packages(t) {
+		documented := false
+		for _, f := range p.files {
+			documented = documented || f.ast.Doc.Text() != ""
+		}
+		if !documented && !p.onlyTests() {
+			t.Errorf("%s: no package comment: say inputs, outputs and what the package refuses", p.dir)
+		}
+		switch name := filepath.Base(p.dir); name {
+		case "util", "utils", "common", "helpers", "helper", "manager", "misc", "base":
+			t.Errorf("%s: %q names no thing", p.dir, name)
+		}
+	}
+}
+
+// Sizes past which a thing usually wants to be two.
+const (
+	maxFile    = 400
+	maxPackage = 1200
+	maxFunc    = 100
+	maxMain    = 120
+)
+
+func TestSizes(t *testing.T) {
+	for _, p := range packages(t) {
+		total := 0
+		for _, f := range p.files {
+			if f.test() {
+				continue
+			}
+			total += f.lines
+			limit := maxFile
+			if strings.HasPrefix(p.dir, "cmd/") {
+				limit = maxMain
+			}
+			if f.lines > limit {
+				t.Errorf("%s: %d lines, at most %d", f.path, f.lines, limit)
+			}
+			for _, d := range f.ast.Decls {
+				if fn, ok := d.(*ast.FuncDecl); ok {
+					if n := f.line(fn.End()) - f.line(fn.Pos()) + 1; n > maxFunc {
+						t.Errorf("%s: func %s has %d lines, at most %d", f.path, fn.Name.Name, n, maxFunc)
+					}
+					if fn.Name.Name == "init" && fn.Recv == nil {
+						t.Errorf("%s: no init(): wiring stands in plain sight", f.path)
+					}
+				}
+			}
+		}
+		if total > maxPackage {
+			t.Errorf("%s: %d lines, at most %d in a package", p.dir, total, maxPackage)
+		}
+	}
+}
+
+// home says where an import may stand; test files and test/ are free unless
+// the rule says otherwise.
+type home struct {
+	what  string   // import path, or its prefix with a trailing slash
+	where []string // folders
+	why   string
+}
+
+var homes = []home{
+	{"k8s.io/client-go/", []string{"pkg/kube"}, "one package talks to the API server"},
+	{"k8s.io/api/", []string{"pkg/kube"}, "one package talks to the API server"},
+	{"k8s.io/apimachinery/", []string{"pkg/kube"}, "one package talks to the API server"},
+	{"github.com/vishvananda/netlink", []string{"pkg/apply", "plugins/poplin/apply"}, "one place has side effects"},
+	{"github.com/vishvananda/netns", []string{"pkg/apply", "plugins/poplin/apply"}, "one place has side effects"},
+	{"github.com/google/nftables", []string{"pkg/apply"}, "one place has side effects"},
+	{"os/exec", []string{"pkg/apply", "install", "plugins/poplin"}, "one place has side effects"},
+	{"net/http", []string{"pkg/kube", "pkg/apply", "daemon/status", "cmd/poplinctl", "pkg/metrics"}, "listeners are few and listed"},
+}
+
+func TestSideEffectsStayAtHome(t *testing.T) {
+	for _, p := range packages(t) {
+		if within(p.dir, "test") || within(p.dir, "install/image") {
+			continue
+		}
+		for _, f := range p.files {
+			if f.test() {
+				continue
+			}
+			for _, imp := range f.imports {
+				for _, h := range homes {
+					match := imp == h.what || strings.HasSuffix(h.what, "/") && strings.HasPrefix(imp, h.what)
+					if match && !slices.ContainsFunc(h.where, func(w string) bool { return within(p.dir, w) }) {
+						t.Errorf("%s imports %s, whose home is %v: %s", f.path, imp, h.where, h.why)
+					}
+				}
+			}
+		}
+	}
+}
+
+// direction: a package under the key imports, of this module, nothing but
+// what is under the values. The longest key that fits decides.
+var direction = map[string][]string{
+	"pkg/version":    {},
+	"pkg/cluster":    {},
+	"pkg/config":     {},
+	"pkg/loop":       {},
+	"pkg/metrics":    {"pkg/version"},
+	"pkg/program":    {"pkg/cluster"},
+	"pkg/overlay":    {"pkg/cluster", "pkg/program"},
+	"pkg/masquerade": {"pkg/cluster", "pkg/program"},
+	"pkg/kube":       {"pkg/cluster", "pkg/version"},
+	"pkg/apply":      {"pkg/cluster", "pkg/program", "pkg/apply/diff"},
+	"plugins":        {"plugins", "pkg/version"},
+	"daemon":         {"daemon", "pkg", "install"},
+	"daemon/overlay": {"pkg"},
+	"daemon/status":  {"pkg"},
+	// The conflist is a file on the node: its writer is the installer's.
+	"daemon/conflist": {"pkg", "install"},
+	"install":         {"pkg/version"},
+	"install/image":   {"install/image", "pkg/version"},
+	"cmd/poplin":      {"plugins", "pkg/version"},
+	"cmd":             {"daemon", "pkg", "install"},
+	"test":            {"pkg", "plugins", "daemon", "install", "test"},
+}
+
+func TestImportDirection(t *testing.T) {
+	for _, p := range packages(t) {
+		allowed, found := ruleFor(p.dir)
+		if !found {
+			t.Errorf("%s: no rule says what it may import: add one to direction", p.dir)
+			continue
+		}
+		for _, f := range p.files {
+			if f.test() {
+				continue
+			}
+			for _, imp := range f.imports {
+				to, ours := strings.CutPrefix(imp, module+"/")
+				if ours && !within(to, p.dir) && !slices.ContainsFunc(allowed, func(a string) bool { return within(to, a) }) {
+					t.Errorf("%s imports %s: %s may import %v", f.path, to, p.dir, allowed)
+				}
+			}
+		}
+	}
+}
+
+func TestOnlyCommandsExit(t *testing.T) {
+	for _, p := range packages(t) {
+		for _, f := range p.files {
+			if f.test() || f.ast.Name.Name == "main" {
+				continue
+			}
+			ast.Inspect(f.ast, func(n ast.Node) bool {
+				if call, ok := n.(*ast.SelectorExpr); ok {
+					if x, ok := call.X.(*ast.Ident); ok && (x.Name == "os" && call.Sel.Name == "Exit" || x.Name == "log" && strings.HasPrefix(call.Sel.Name, "Fatal")) {
+						t.Errorf("%s:%d: %s.%s: only a main package ends the process", f.path, f.line(call.Pos()), x.Name, call.Sel.Name)
+					}
+				}
+				return true
+			})
+		}
+	}
+}
+
+func TestNothingOfAWorkplace(t *testing.T) {
+	// Paths that only exist where a contributor happened to work.
+	bad := []string{"/work" + "/main", "/work" + "/shared", "/root" + "/go/pkg", "/home" + "/runner"}
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if name := d.Name(); path != root && (name == ".git" || name == "bin" || name == "dist") {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, s := range bad {
+			if strings.Contains(string(b), s) {
+				t.Errorf("%s: contains %q", path, s)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
