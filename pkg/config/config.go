@@ -1,0 +1,83 @@
+// Package config reads the one configuration file of the daemon. Input is its
+// YAML text; output is a Config with every default filled in. It refuses an
+// unknown key, a value of the wrong type and a value that cannot work, each
+// by its path, its value and what to write instead. It does not read files,
+// flags or the environment.
+package config
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/netip"
+)
+
+// What the file calls itself.
+const (
+	APIVersion = "config.poplin.dev/v1alpha1"
+	Kind       = "Configuration"
+)
+
+// Config is the file. docs/configuration.md says what each key means; a test
+// keeps the two in step.
+type Config struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+
+	LogLevel  slog.Level `json:"logLevel"`
+	LogFormat string     `json:"logFormat"`
+
+	APIServer    APIServer      `json:"apiServer"`
+	ClusterCIDRs []netip.Prefix `json:"clusterCIDRs"`
+	Overlay      Overlay        `json:"overlay"`
+	Masquerade   Masquerade     `json:"masquerade"`
+	CNI          CNI            `json:"cni"`
+	Health       Listener       `json:"health"`
+	Metrics      Listener       `json:"metrics"`
+}
+
+// APIServer says how to reach the API server without Services.
+type APIServer struct {
+	Endpoints []string `json:"endpoints"`
+}
+
+// Overlay is the VXLAN network between the nodes.
+type Overlay struct {
+	Interface string `json:"interface"`
+	MTU       int    `json:"mtu"`
+	VNI       int    `json:"vni"`
+	Port      int    `json:"port"`
+}
+
+// Masquerade is source address translation of traffic that leaves the cluster.
+type Masquerade struct {
+	Enabled      bool           `json:"enabled"`
+	ExcludeCIDRs []netip.Prefix `json:"excludeCIDRs"`
+}
+
+// CNI is what the conflist says besides what the cluster decides.
+type CNI struct {
+	ConfDir      string            `json:"confDir"`
+	Name         string            `json:"name"`
+	Capabilities map[string]bool   `json:"capabilities"`
+	Plugins      []json.RawMessage `json:"plugins"`
+}
+
+// Listener is an HTTP server's address.
+type Listener struct {
+	Address string `json:"address"`
+}
+
+// Default is the configuration of an empty file.
+func Default() Config {
+	return Config{
+		APIVersion: APIVersion,
+		Kind:       Kind,
+		LogLevel:   slog.LevelInfo,
+		LogFormat:  "text",
+		Overlay:    Overlay{VNI: 1, Port: 8472},
+		Masquerade: Masquerade{Enabled: true},
+		CNI:        CNI{ConfDir: "/etc/cni/net.d", Name: "poplin"},
+		Health:     Listener{Address: "127.0.0.1:9411"},
+		Metrics:    Listener{Address: "127.0.0.1:9410"},
+	}
+}

@@ -1,0 +1,135 @@
+package config
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// networkName is what the CNI specification allows (section 1, "name").
+var networkName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+
+// validate names every value that cannot work.
+func (c Config) validate() error {
+	var errs []error
+	fail := func(path, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: %s", path, fmt.Sprintf(format, args...)))
+	}
+	if c.APIVersion != APIVersion {
+		fail("apiVersion", "%q is not understood: write %s", c.APIVersion, APIVersion)
+	}
+	if c.Kind != Kind {
+		fail("kind", "%q is not understood: write %s", c.Kind, Kind)
+	}
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		fail("logFormat", "%q is not understood: write text or json", c.LogFormat)
+	}
+	for i, e := range c.APIServer.Endpoints {
+		if err := checkEndpoint(e); err != nil {
+			fail(fmt.Sprintf("apiServer.endpoints[%d]", i), "%q %v", e, err)
+		}
+	}
+	checkPrefixes(fail, "clusterCIDRs", c.ClusterCIDRs)
+	checkPrefixes(fail, "masquerade.excludeCIDRs", c.Masquerade.ExcludeCIDRs)
+	c.Overlay.validate(fail)
+	c.CNI.validate(fail)
+	checkListener(fail, "health.address", c.Health.Address)
+	checkListener(fail, "metrics.address", c.Metrics.Address)
+	if c.Health.Address == c.Metrics.Address && c.Health.Address != "" {
+		fail("metrics.address", "%q is health.address too: give each a port of its own", c.Metrics.Address)
+	}
+	return errors.Join(errs...)
+}
+
+type failFunc = func(path, format string, args ...any)
+
+func (o Overlay) validate(fail failFunc) {
+	// IFNAMSIZ is 16 with its closing zero byte.
+	if len(o.Interface) > 15 || strings.ContainsAny(o.Interface, "/ \t\n") {
+		fail("overlay.interface", "%q is no name of a network device: at most 15 characters, no slash, no space", o.Interface)
+	}
+	// 1280 is the least MTU that IPv6 allows (RFC 8200 section 5).
+	if o.MTU != 0 && (o.MTU < 1280 || o.MTU > 65535) {
+		fail("overlay.mtu", "%d is outside 1280..65535: write 0 to follow the underlay", o.MTU)
+	}
+	if o.VNI < 1 || o.VNI > 1<<24-1 {
+		fail("overlay.vni", "%d is outside 1..16777215", o.VNI)
+	}
+	if o.Port < 1 || o.Port > 65535 {
+		fail("overlay.port", "%d is no UDP port: write 8472 or another of 1..65535", o.Port)
+	}
+}
+
+func (c CNI) validate(fail failFunc) {
+	if !filepath.IsAbs(c.ConfDir) {
+		fail("cni.confDir", "%q is no absolute path: write the directory that the container runtime reads, often /etc/cni/net.d", c.ConfDir)
+	}
+	if !networkName.MatchString(c.Name) {
+		fail("cni.name", "%q is no CNI network name: letters, digits, dot, dash and underscore, a letter or digit first", c.Name)
+	}
+	for i, raw := range c.Plugins {
+		path := fmt.Sprintf("cni.plugins[%d]", i)
+		var p map[string]any
+		if json.Unmarshal(raw, &p) != nil {
+			fail(path, "%s is no object: write the plugin's own keys, with its type", raw)
+			continue
+		}
+		switch t, _ := p["type"].(string); {
+		case t == "" || strings.ContainsAny(t, `/\`):
+			fail(path+".type", "%q is no plugin: write the name of a binary in the runtime's CNI directory", t)
+		case t == "poplin":
+			fail(path+".type", "poplin is always first in the chain: list only plugins that follow it")
+		}
+	}
+}
+
+func checkEndpoint(e string) error {
+	u, err := url.Parse(e)
+	switch {
+	case err != nil || u.Scheme != "https" || u.Hostname() == "":
+		return errors.New("is no https URL: write https://ADDRESS:PORT")
+	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.User != nil:
+		return errors.New("has more than an address and a port: write https://ADDRESS:PORT")
+	}
+	if p := u.Port(); p != "" {
+		if n, err := strconv.ParseUint(p, 10, 16); err != nil || n == 0 {
+			return errors.New("has no valid port: write one of 1..65535")
+		}
+	}
+	return nil
+}
+
+func checkPrefixes(fail failFunc, path string, list []netip.Prefix) {
+	for i, p := range list {
+		switch {
+		case p.Addr().Is4In6():
+			fail(fmt.Sprintf("%s[%d]", path, i), "%q is an IPv4 range written as IPv6: write it as IPv4", p)
+		case p != p.Masked():
+			fail(fmt.Sprintf("%s[%d]", path, i), "%q has bits set past its prefix length: write %s", p, p.Masked())
+		}
+	}
+}
+
+// checkListener accepts an empty address: the server is off.
+func checkListener(fail failFunc, path, address string) {
+	if address == "" {
+		return
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err == nil && host != "" {
+		_, err = netip.ParseAddr(host)
+	}
+	if err != nil {
+		fail(path, "%q is no address and port: write it like 127.0.0.1:9411 or [::1]:9411, or empty to switch it off", address)
+	}
+}
