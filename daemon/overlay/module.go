@@ -1,0 +1,112 @@
+// Package overlay keeps this node part of the pod network: it joins the
+// cluster's view with the kernel. Inputs are a Source (this node and every
+// NodeNetwork) and the kernel's events; outputs are the VXLAN device, the
+// peers' neighbours, forwarding entries and routes, masquerade, this node's
+// own NodeNetwork through a Publisher, and a State after every pass. It
+// refuses to change the kernel before the first complete view of the cluster,
+// and never takes anything down because the API server is away.
+package overlay
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"poplin.dev/poplin/pkg/apply/diff"
+	"poplin.dev/poplin/pkg/cluster"
+)
+
+// Source is where the module reads the cluster from.
+type Source interface {
+	// Self is false until this node was read; its PodCIDRs may still be empty.
+	Self() (self cluster.Self, ok bool)
+	// Nodes is every node's NodeNetwork, this node's included; false before
+	// the first complete list.
+	Nodes() (nodes []cluster.Node, ok bool)
+	// Subscribe has changed called after every change. Both sides never
+	// block. It is called before Run waits for anything.
+	Subscribe(changed func())
+}
+
+// Publisher writes this node's own NodeNetwork: idempotent, and written only
+// where it differs.
+type Publisher interface {
+	Publish(ctx context.Context, n cluster.Node) error
+}
+
+// Config is what an administrator may choose.
+type Config struct {
+	// VNI and Port identify the overlay on the wire; every node has the same.
+	VNI  uint32
+	Port uint16
+	// MTU of the pods' links; 0 derives it from the underlay device.
+	MTU int
+	// Interface names the underlay device; "" is the one that holds the
+	// Node's InternalIP.
+	Interface string
+	// Masquerade gives packets that leave the cluster the node's address.
+	Masquerade bool
+	// ExcludeCIDRs are destinations outside the cluster that see the pods'
+	// own addresses.
+	ExcludeCIDRs []netip.Prefix
+	// ClusterCIDRs, if any, bound what a node may claim.
+	ClusterCIDRs []netip.Prefix
+	// SysctlRoot is where /proc/sys/net is found.
+	SysctlRoot string
+	// Resync is how often the kernel is read again without an event.
+	Resync time.Duration
+}
+
+// Deps is all the module uses.
+type Deps struct {
+	Config    Config
+	Source    Source
+	Publisher Publisher
+	Log       *slog.Logger
+	// Report gets what is true after every pass; it must not block.
+	Report func(State)
+}
+
+// Refusal is a node that is not programmed, and why.
+type Refusal struct {
+	Node, Reason string
+}
+
+// State is what is true after a pass.
+type State struct {
+	Self     cluster.Self
+	Underlay cluster.Underlay
+	// MTU of the overlay device, thus of the pods' links.
+	MTU int
+	// Peers counts the nodes that are programmed.
+	Peers   int
+	Refused []Refusal
+	Result  diff.Result
+	// Err is what the pass failed with, or what it waits for.
+	Err error
+	// InPlace says that the device, this node's own NodeNetwork and every
+	// known peer are as they should be: pods may start.
+	InPlace bool
+}
+
+// Module is the overlay of one node; it implements loop.Task.
+type Module struct {
+	deps  Deps
+	ready chan struct{}
+}
+
+// New makes the module; Run starts it.
+func New(deps Deps) *Module { return &Module{deps: deps, ready: make(chan struct{})} }
+
+// Run implements loop.Task.
+func (m *Module) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+// Ready implements loop.Task.
+func (m *Module) Ready() <-chan struct{} { return m.ready }
+
+// String implements loop.Task.
+func (m *Module) String() string { return "overlay" }
