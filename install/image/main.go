@@ -1,0 +1,116 @@
+// Command image makes Poplin's container image from its programs, from scratch
+// and without a container engine: poplind, poplin and poplinctl, the
+// certificate authorities of this machine, and the licences of everything
+// linked in. Nothing else is in it.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"poplin.dev/poplin/install/image/oci"
+)
+
+const defaultName = "poplin.dev/poplin:dev"
+
+// authorities are the usual places of the trusted certificates, first found wins.
+var authorities = []string{
+	"/etc/ssl/certs/ca-certificates.crt", // Debian, Alpine, Arch
+	"/etc/pki/tls/certs/ca-bundle.crt",   // Fedora
+	"/etc/ssl/ca-bundle.pem",             // openSUSE
+	"/etc/ssl/cert.pem",                  // macOS
+}
+
+type names []string
+
+func (n *names) String() string     { return strings.Join(*n, ",") }
+func (n *names) Set(s string) error { *n = append(*n, s); return nil }
+
+func main() {
+	var tags names
+	out := flag.String("o", "dist/poplin-image.tar", "the archive to write")
+	bin := flag.String("bin", "bin", "directory of the programs; those of another architecture are in a directory named after it below")
+	version := flag.String("version", "dev", "version, for the image's label")
+	arch := flag.String("arch", runtime.GOARCH, "architectures, separated by commas")
+	flag.Var(&tags, "name", "name of the image with its tag; repeat it for several (default "+defaultName+")")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "image: unexpected argument %q\n", flag.Arg(0))
+		os.Exit(2)
+	}
+	if len(tags) == 0 {
+		tags = names{defaultName}
+	}
+	if err := run(*out, *bin, *version, strings.Split(*arch, ","), tags); err != nil {
+		fmt.Fprintln(os.Stderr, "image:", err)
+		os.Exit(1)
+	}
+}
+
+func run(out, bin, version string, architectures, names []string) error {
+	archive := oci.Archive{Names: names, Compress: true}
+	for _, arch := range architectures {
+		dir := bin
+		if arch != runtime.GOARCH {
+			dir = filepath.Join(bin, arch)
+		}
+		files, err := contents(dir, arch)
+		if err != nil {
+			return err
+		}
+		archive.Images = append(archive.Images, oci.Image{
+			Platform:   "linux/" + arch,
+			Entrypoint: []string{"/poplind"},
+			Env:        []string{"PATH=/"},
+			WorkingDir: "/",
+			Labels: map[string]string{
+				"org.opencontainers.image.title":    "Poplin",
+				"org.opencontainers.image.version":  version,
+				"org.opencontainers.image.licenses": "Apache-2.0",
+			},
+			Files: files,
+		})
+	}
+	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+		return fmt.Errorf("make directory of the image: %w", err)
+	}
+	return archive.Write(out)
+}
+
+// contents lists the files of the image for one architecture.
+func contents(bin, arch string) ([]oci.File, error) {
+	var files []oci.File
+	var programs []string
+	for _, name := range []string{"poplind", "poplin", "poplinctl"} {
+		program := filepath.Join(bin, name)
+		if err := checkProgram(program, arch); err != nil {
+			return nil, err
+		}
+		programs = append(programs, program)
+		files = append(files, oci.File{Path: "/" + name, Mode: 0o755, Source: program})
+	}
+	roots, err := firstFile(authorities)
+	if err != nil {
+		return nil, fmt.Errorf("find certificate authorities: %w; install the package ca-certificates", err)
+	}
+	files = append(files, oci.File{Path: "/etc/ssl/certs/ca-certificates.crt", Mode: 0o644, Source: roots})
+	licences, err := licences(programs)
+	return append(files, licences...), err
+}
+
+func firstFile(candidates []string) (string, error) {
+	for _, name := range candidates {
+		if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() {
+			return name, nil
+		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+	}
+	return "", fmt.Errorf("none of %s is there", strings.Join(candidates, ", "))
+}
