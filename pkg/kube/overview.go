@@ -1,0 +1,99 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"poplin.dev/poplin/pkg/cluster"
+)
+
+// NodeStatus is one node as the API server shows it.
+type NodeStatus struct {
+	Name string
+	// Exists says that there is a Node of this name, Ready that its kubelet
+	// says so.
+	Exists, Ready bool
+	// Network is what the node published; nil when it did not.
+	Network *cluster.Node
+	// Problem says in words what is wrong; empty when nothing is.
+	Problem string
+}
+
+// pageSize bounds what one answer costs the API server and this process.
+const pageSize = 500
+
+// Overview reads every Node and NodeNetwork once, sorted by name.
+func (c *Client) Overview(ctx context.Context) ([]NodeStatus, error) {
+	nodes := map[string]*NodeStatus{}
+	err := pages(func(options metav1.ListOptions) (string, error) {
+		var list nodeList
+		err := c.core.Get().Resource("nodes").VersionedParams(&options, metav1.ParameterCodec).Do(ctx).Into(&list)
+		for _, o := range list.Items {
+			nodes[o.Name] = toStatus(o)
+		}
+		return list.Continue, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list Nodes: %w", err)
+	}
+	err = pages(func(options metav1.ListOptions) (string, error) {
+		var list NodeNetworkList
+		err := c.poplin.Get().Resource("nodenetworks").VersionedParams(&options, metav1.ParameterCodec).Do(ctx).Into(&list)
+		for _, o := range list.Items {
+			addNetwork(nodes, &o)
+		}
+		return list.Continue, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list NodeNetworks: %w", err)
+	}
+	all := make([]NodeStatus, 0, len(nodes))
+	for _, name := range slices.Sorted(maps.Keys(nodes)) {
+		s := nodes[name]
+		if s.Network == nil && s.Problem == "" {
+			s.Problem = "poplind has not published a NodeNetwork: see the log of its pod on this node"
+		}
+		all = append(all, *s)
+	}
+	return all, nil
+}
+
+func toStatus(o node) *NodeStatus {
+	s := &NodeStatus{Name: o.Name, Exists: true}
+	for _, c := range o.Status.Conditions {
+		s.Ready = s.Ready || c.Type == "Ready" && c.Status == "True"
+	}
+	if len(o.Spec.PodCIDRs) == 0 {
+		s.Problem = "the Node has no spec.podCIDRs: start kube-controller-manager with --allocate-node-cidrs and --cluster-cidr"
+	}
+	return s
+}
+
+func addNetwork(nodes map[string]*NodeStatus, o *NodeNetwork) {
+	s, found := nodes[o.Name]
+	if !found {
+		s = &NodeStatus{Name: o.Name, Problem: "there is no Node of this name"}
+		nodes[o.Name] = s
+	}
+	n, err := toNetwork(o)
+	if err != nil {
+		s.Problem = "its NodeNetwork is not understood: " + err.Error()
+		return
+	}
+	s.Network = &n.Node
+}
+
+func pages(list func(metav1.ListOptions) (next string, err error)) error {
+	options := metav1.ListOptions{Limit: pageSize}
+	for {
+		next, err := list(options)
+		if err != nil || next == "" {
+			return err
+		}
+		options.Continue = next
+	}
+}

@@ -1,0 +1,126 @@
+// Package metrics counts what the daemon does. Inputs are the outcomes of its
+// passes and requests; output is one Prometheus registry as an HTTP handler.
+// It refuses labels that grow with the cluster: a label has a value per part
+// of the program, never per node or pod.
+package metrics
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"poplin.dev/poplin/pkg/version"
+)
+
+// Metrics is everything the daemon exports.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	passes      *prometheus.CounterVec
+	duration    *prometheus.HistogramVec
+	lastSuccess *prometheus.GaugeVec
+	operations  *prometheus.CounterVec
+	dials       *prometheus.CounterVec
+	requests    *prometheus.CounterVec
+
+	// Peers is how many other nodes are programmed.
+	Peers prometheus.Gauge
+	// Refused is how many NodeNetworks are not programmed: they contradict
+	// others, or are not understood.
+	Refused prometheus.Gauge
+	// Ready is 1 while pods of this node have a network.
+	Ready prometheus.Gauge
+	// ConflistWrites counts rewrites of the CNI configuration.
+	ConflistWrites prometheus.Counter
+	// ForeignConfig is how many CNI configurations the container runtime
+	// prefers to ours.
+	ForeignConfig prometheus.Gauge
+	// ConfigPending is 1 while the configuration file says something that
+	// takes effect when the daemon restarts; ConfigInvalid while it cannot
+	// be used at all.
+	ConfigPending, ConfigInvalid prometheus.Gauge
+}
+
+// New makes a registry of its own: nothing is shared with another one.
+func New() *Metrics {
+	m := &Metrics{registry: prometheus.NewRegistry()}
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	build := m.gaugeVec("build_info", "Always 1; the labels say which build this is.", "version", "commit")
+	build.WithLabelValues(version.Version, version.Commit).Set(1)
+
+	m.passes = m.counterVec("passes_total", "Passes over a part of the node, by outcome.", "task", "result")
+	m.duration = register(m, prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "poplin_pass_duration_seconds", Help: "How long a pass took.",
+		Buckets: prometheus.ExponentialBuckets(0.001, 4, 9), // 1 ms to 65 s
+	}, []string{"task"}))
+	m.lastSuccess = m.gaugeVec("last_successful_pass_timestamp_seconds", "When a pass last found or made everything as it should be.", "task")
+	m.operations = m.counterVec("operations_total", "Kernel objects added, changed, removed, or not written because of an error.", "result")
+	m.dials = m.counterVec("api_connections_total", "Attempts to connect to the API server, by outcome.", "result")
+	m.requests = m.counterVec("api_requests_total", "Lists and watches opened at the API server, by resource and outcome. More than a few an hour: the connection is unsteady.", "resource", "result")
+
+	m.Peers = m.gauge("peers", "Other nodes whose pods this node reaches.")
+	m.Refused = m.gauge("peers_refused", "NodeNetworks that are not programmed; the log and poplinctl status name them.")
+	m.Ready = m.gauge("ready", "1 while pods may start on this node.")
+	m.ConflistWrites = register(m, prometheus.NewCounter(prometheus.CounterOpts{Name: "poplin_conflist_writes_total", Help: "Writes of the CNI configuration."}))
+	m.ForeignConfig = m.gauge("foreign_cni_configurations", "CNI configurations that the container runtime prefers to Poplin's.")
+	m.ConfigPending = m.gauge("config_pending", "1 while the configuration file says something that takes effect when the daemon restarts.")
+	m.ConfigInvalid = m.gauge("config_invalid", "1 while the configuration file cannot be used; the last good one stays in force.")
+	return m
+}
+
+// Handler serves the registry.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+// Pass counts one pass of a task.
+func (m *Metrics) Pass(task string, took time.Duration, err error) {
+	m.passes.WithLabelValues(task, outcome(err)).Inc()
+	m.duration.WithLabelValues(task).Observe(took.Seconds())
+	if err == nil {
+		m.lastSuccess.WithLabelValues(task).SetToCurrentTime()
+	}
+}
+
+// Operations counts what a pass changed in the kernel.
+func (m *Metrics) Operations(added, changed, removed, failed int) {
+	for result, n := range map[string]int{"added": added, "changed": changed, "removed": removed, "failed": failed} {
+		m.operations.WithLabelValues(result).Add(float64(n))
+	}
+}
+
+// Dialed implements the API client's Observer.
+func (m *Metrics) Dialed(_ string, err error) { m.dials.WithLabelValues(outcome(err)).Inc() }
+
+// Requested implements the API client's Observer.
+func (m *Metrics) Requested(resource string, err error) {
+	m.requests.WithLabelValues(resource, outcome(err)).Inc()
+}
+
+func outcome(err error) string {
+	if err != nil {
+		return "failed"
+	}
+	return "ok"
+}
+
+func (m *Metrics) gauge(name, help string) prometheus.Gauge {
+	return register(m, prometheus.NewGauge(prometheus.GaugeOpts{Name: "poplin_" + name, Help: help}))
+}
+
+func (m *Metrics) gaugeVec(name, help string, labels ...string) *prometheus.GaugeVec {
+	return register(m, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "poplin_" + name, Help: help}, labels))
+}
+
+func (m *Metrics) counterVec(name, help string, labels ...string) *prometheus.CounterVec {
+	return register(m, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "poplin_" + name, Help: help}, labels))
+}
+
+func register[C prometheus.Collector](m *Metrics, c C) C {
+	m.registry.MustRegister(c)
+	return c
+}
