@@ -1,0 +1,105 @@
+// Package sysctl makes files below /proc/sys/net hold what a program says.
+// Inputs are the directory where that tree is found (in a container it is
+// often a mount elsewhere, because /proc/sys is read-only there) and the
+// settings in their order; outputs are a Result and errors that name key and
+// remedy. It writes only what differs, and refuses keys that leave the tree.
+package sysctl
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"poplin.dev/poplin/pkg/apply/diff"
+	"poplin.dev/poplin/pkg/program"
+)
+
+// DefaultRoot is the tree of the calling thread's network namespace.
+const DefaultRoot = "/proc/sys/net"
+
+// Tree is a place where /proc/sys/net is found; "" is DefaultRoot.
+type Tree string
+
+// Set writes what differs, in the program's order. A failed key does not stop the others.
+func (t Tree) Set(settings []program.Sysctl) (diff.Result, error) {
+	var (
+		res  diff.Result
+		errs []error
+	)
+	for _, s := range settings {
+		changed, err := t.set(s)
+		switch {
+		case err != nil:
+			res.Failed++
+			errs = append(errs, err)
+		case changed:
+			res.Changed++
+		}
+	}
+	return res, errors.Join(errs...)
+}
+
+func (t Tree) set(s program.Sysctl) (changed bool, err error) {
+	for _, c := range s.If {
+		now, err := t.read(c.Key)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && now != c.Value {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	now, err := t.read(s.Key)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && s.Optional:
+		return false, nil
+	case err != nil:
+		return false, err
+	case now == s.Value:
+		return false, nil
+	}
+	path, err := t.path(s.Key)
+	if err != nil {
+		return false, err
+	}
+	// No O_CREATE and no O_TRUNC: these are not files, and a missing one
+	// must not become one in a directory that was mounted by mistake.
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteString(s.Value)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		return false, fmt.Errorf("set sysctl net/%s to %s (is %s), set it on the node or make %s writable: %w", s.Key, s.Value, now, t.root(), err)
+	}
+	return true, nil
+}
+
+func (t Tree) read(key string) (string, error) {
+	path, err := t.path(key)
+	if err != nil {
+		return "", err
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read sysctl net/%s: %w", key, err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+func (t Tree) path(key string) (string, error) {
+	if !filepath.IsLocal(key) {
+		return "", fmt.Errorf("sysctl key %q: not a path below %s", key, t.root())
+	}
+	return filepath.Join(t.root(), key), nil
+}
+
+func (t Tree) root() string {
+	if t == "" {
+		return DefaultRoot
+	}
+	return string(t)
+}

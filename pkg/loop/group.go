@@ -1,0 +1,65 @@
+package loop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+)
+
+// Group runs tasks until ctx ends or one of them does, then stops the others
+// from the last to the first, each waited for before the one it may rely on
+// is told. The error is that of the task which ended the group.
+func Group(ctx context.Context, log *slog.Logger, tasks ...Task) error {
+	type running struct {
+		stop context.CancelFunc
+		done chan struct{}
+		err  error
+	}
+	started := make([]running, len(tasks))
+	ended := make(chan int, len(tasks))
+	for i, t := range tasks {
+		taskCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+		r := &started[i]
+		r.stop, r.done = stop, make(chan struct{})
+		go func() {
+			r.err = t.Run(taskCtx)
+			close(r.done)
+			ended <- i
+		}()
+	}
+	var cause error
+	select {
+	case <-ctx.Done():
+	case i := <-ended:
+		if cause = started[i].err; cause == nil {
+			cause = errors.New("it returned before it was told to stop")
+		}
+		cause = fmt.Errorf("run %s: %w", tasks[i], cause)
+	}
+	for i := len(tasks) - 1; i >= 0; i-- {
+		started[i].stop()
+		<-started[i].done
+		if err := started[i].err; err != nil && cause == nil {
+			cause = fmt.Errorf("stop %s: %w", tasks[i], err)
+		}
+		log.Debug("task stopped", "task", tasks[i].String())
+	}
+	return cause
+}
+
+// Ready is a Task's readiness: closed at most once, from any goroutine.
+type Ready struct {
+	once sync.Once
+	ch   chan struct{}
+}
+
+// NewReady is not ready yet.
+func NewReady() *Ready { return &Ready{ch: make(chan struct{})} }
+
+// Set makes it ready for good.
+func (r *Ready) Set() { r.once.Do(func() { close(r.ch) }) }
+
+// Done is closed once Set was called.
+func (r *Ready) Done() <-chan struct{} { return r.ch }

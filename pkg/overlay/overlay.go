@@ -1,0 +1,153 @@
+// Package overlay compiles the pod network's program: how this node reaches
+// every other node's pods. Inputs are this node's facts and the nodes of the
+// cluster; outputs are a fragment of program.Net for this node's own device
+// and one for each peer, and the list of nodes that are refused, with the
+// reason. It refuses nodes that are invalid, that claim this node's address,
+// MAC address or pods, or what an older node claims.
+//
+// The wire format is flannel's: VXLAN with one permanent neighbour, one
+// forwarding entry and one onlink route for each peer and family.
+package overlay
+
+import (
+	"fmt"
+	"net/netip"
+
+	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/program"
+)
+
+// Link is the overlay device. No dot is in the name: sysctl paths use dots.
+const Link = "poplin-vx"
+
+// ownMetric puts the unreachable route for a node's own range behind any
+// other route to the same range, such as that of a bridge which is being
+// replaced. Pods' own routes win by being longer.
+const ownMetric = 4096
+
+// Outer headers of a VXLAN packet: Ethernet 14, IP 20 or 40, UDP 8, VXLAN 8.
+const (
+	overhead4 = 50
+	overhead6 = 70
+)
+
+// minMTU6 is what every link that carries IPv6 must allow (RFC 8200, section 5).
+const minMTU6 = 1280
+
+// Self is what the compiler knows of this node.
+type Self struct {
+	Name     string
+	PodCIDRs []netip.Prefix
+	MAC      cluster.MAC
+	Underlay cluster.Underlay
+	// MTU of the overlay device; 0 derives it from the underlay.
+	MTU  int
+	VNI  uint32
+	Port uint16
+}
+
+// MTUOf is what is left of an underlay's MTU inside the overlay.
+func MTUOf(u cluster.Underlay) int {
+	if u.Addr.Is4() {
+		return u.MTU - overhead4
+	}
+	return u.MTU - overhead6
+}
+
+// Resolve fills in the MTU and says which fact makes this node unable to
+// take part.
+func (s Self) Resolve() (Self, error) {
+	if err := cluster.ValidatePodCIDRs(s.PodCIDRs); err != nil {
+		return s, fmt.Errorf("this node's %w", err)
+	}
+	largest := MTUOf(s.Underlay)
+	switch {
+	case s.MTU == 0:
+		s.MTU = largest
+	case s.MTU > largest:
+		return s, fmt.Errorf("mtu: %d does not fit into packets of %s (MTU %d): at most %d, or remove the key to derive it",
+			s.MTU, s.Underlay.Link, s.Underlay.MTU, largest)
+	}
+	for _, p := range s.PodCIDRs {
+		if p.Addr().Is6() && s.MTU < minMTU6 {
+			return s, fmt.Errorf("mtu: %d is too small for the IPv6 range %s: IPv6 needs %d, so %s needs an MTU of %d",
+				s.MTU, p, minMTU6, s.Underlay.Link, s.Underlay.MTU+minMTU6-s.MTU)
+		}
+	}
+	if err := s.Node().Validate(); err != nil {
+		return s, fmt.Errorf("this node's %w", err)
+	}
+	return s, nil
+}
+
+// Node is what s publishes of itself.
+func (s Self) Node() cluster.Node {
+	return cluster.Node{
+		Name:     s.Name,
+		PodCIDRs: s.PodCIDRs,
+		VTEP:     cluster.VTEP{Addr: s.Underlay.Addr, MAC: s.MAC},
+		MTU:      s.MTU,
+	}
+}
+
+// Local compiles this node's own fragment.
+func Local(s Self) program.Net {
+	n := program.Net{
+		Link: program.VXLAN{
+			Name: Link, VNI: s.VNI, Port: s.Port,
+			Local: s.Underlay.Addr, Parent: s.Underlay.Link, ParentIndex: s.Underlay.Index,
+			MTU: s.MTU, MAC: s.MAC,
+		},
+		Sysctls: sysctls(s),
+	}
+	for _, p := range s.PodCIDRs {
+		n.Addrs = append(n.Addrs, vtep(p))
+		// Without it a packet for an address that no pod has would follow
+		// the default route out of the node, and perhaps come back.
+		n.Routes = append(n.Routes, program.Route{Dst: p, Metric: ownMetric})
+	}
+	return n
+}
+
+// Peer compiles the fragment of one other node: for each family that both
+// have, its VTEP's inner address is the first address of its range.
+func Peer(s Self, n cluster.Node) program.Net {
+	out := program.Net{FDB: []program.FDB{{MAC: n.VTEP.MAC, Dst: n.VTEP.Addr}}}
+	for _, p := range n.PodCIDRs {
+		if !s.hasFamily(p) {
+			continue
+		}
+		via := vtep(p).Addr()
+		out.Neighs = append(out.Neighs, program.Neigh{Addr: via, MAC: n.VTEP.MAC})
+		out.Routes = append(out.Routes, program.Route{Dst: p, Via: via, Dev: Link})
+	}
+	return out
+}
+
+// Compile is the union of all fragments: the full program, against which
+// anything incremental is measured.
+func Compile(s Self, peers []cluster.Node) program.Net {
+	n := Local(s)
+	for _, p := range peers {
+		n.Add(Peer(s, p))
+	}
+	return n
+}
+
+// vtep is a VTEP's inner address: the network address of its range, which no
+// pod gets. In IPv6 it is also the range's subnet-router anycast address
+// (RFC 4291, section 2.6.1), but Linux joins that group only for addresses
+// with a prefix length below 127 on a forwarding node, and Poplin gives the
+// full length everywhere, so no other device ever answers for it.
+func vtep(p netip.Prefix) netip.Prefix {
+	return netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
+}
+
+func (s Self) hasFamily(p netip.Prefix) bool {
+	for _, own := range s.PodCIDRs {
+		if own.Addr().Is4() == p.Addr().Is4() {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,128 @@
+package overlay
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"poplin.dev/poplin/pkg/cluster"
+)
+
+// Refusal is a node that is not programmed, and why.
+type Refusal struct{ Node, Reason string }
+
+// Peers decides which nodes are programmed. A node whose claim contradicts
+// an older node's is refused whole, never in part: half a peer is harder to
+// understand than none. A node without ranges is not a peer yet, and no
+// mistake either. within, if any, bounds what may be claimed.
+func Peers(s Self, nodes []cluster.Node, within []netip.Prefix) (peers []cluster.Node, refused []Refusal) {
+	nodes = slices.Clone(nodes)
+	cluster.SortNodes(nodes)
+	taken := newClaims(s)
+	for _, n := range nodes {
+		if n.Name == s.Name || len(n.PodCIDRs) == 0 {
+			continue
+		}
+		err := acceptable(s, n, within)
+		if err == nil {
+			err = taken.add(n)
+		}
+		if err != nil {
+			refused = append(refused, Refusal{Node: n.Name, Reason: err.Error()})
+			continue
+		}
+		peers = append(peers, n)
+	}
+	return peers, refused
+}
+
+// acceptable judges a node by itself.
+func acceptable(s Self, n cluster.Node, within []netip.Prefix) error {
+	if err := n.Validate(); err != nil {
+		return err
+	}
+	if n.VTEP.Addr.Is4() != s.Underlay.Addr.Is4() {
+		return fmt.Errorf("vtep.address: %s is not of the family of this node's %s: the first InternalIP of all nodes must have one family",
+			n.VTEP.Addr, s.Underlay.Addr)
+	}
+	for _, p := range n.PodCIDRs {
+		if len(within) > 0 && !slices.ContainsFunc(within, func(w netip.Prefix) bool { return contains(w, p) }) {
+			return fmt.Errorf("podCIDRs: %s is outside the cluster's ranges %v", p, within)
+		}
+		if p.Contains(s.Underlay.Addr) || p.Contains(n.VTEP.Addr) {
+			return fmt.Errorf("podCIDRs: %s holds a node's own address; pods and nodes need ranges of their own", p)
+		}
+	}
+	return nil
+}
+
+func contains(outer, inner netip.Prefix) bool {
+	return outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr())
+}
+
+// claims is who has what. This node's own come first, whatever its age: its
+// pods are here.
+type claims struct {
+	addrs map[netip.Addr]string
+	macs  map[cluster.MAC]string
+	// ranges do not overlap and are sorted, so a new one can only overlap
+	// its neighbours.
+	ranges []claim
+}
+
+type claim struct {
+	prefix netip.Prefix
+	node   string
+}
+
+func newClaims(s Self) *claims {
+	c := &claims{
+		addrs: map[netip.Addr]string{s.Underlay.Addr: s.Name},
+		macs:  map[cluster.MAC]string{s.MAC: s.Name},
+	}
+	for _, p := range s.PodCIDRs {
+		c.insert(p, s.Name)
+	}
+	return c
+}
+
+// add registers all that n claims, or nothing.
+func (c *claims) add(n cluster.Node) error {
+	if who, ok := c.addrs[n.VTEP.Addr]; ok {
+		return fmt.Errorf("vtep.address: %s belongs to node %s", n.VTEP.Addr, who)
+	}
+	if who, ok := c.macs[n.VTEP.MAC]; ok {
+		return fmt.Errorf("vtep.mac: %s belongs to node %s", n.VTEP.MAC, who)
+	}
+	for _, p := range n.PodCIDRs {
+		if other, ok := c.overlap(p); ok {
+			return fmt.Errorf("podCIDRs: %s overlaps %s of node %s", p, other.prefix, other.node)
+		}
+	}
+	c.addrs[n.VTEP.Addr], c.macs[n.VTEP.MAC] = n.Name, n.Name
+	for _, p := range n.PodCIDRs {
+		c.insert(p, n.Name)
+	}
+	return nil
+}
+
+func (c *claims) search(p netip.Prefix) int {
+	i, _ := slices.BinarySearchFunc(c.ranges, p, func(x claim, p netip.Prefix) int {
+		return x.prefix.Addr().Compare(p.Addr())
+	})
+	return i
+}
+
+func (c *claims) overlap(p netip.Prefix) (claim, bool) {
+	i := c.search(p)
+	for _, x := range c.ranges[max(i-1, 0):min(i+1, len(c.ranges))] {
+		if x.prefix.Overlaps(p) {
+			return x, true
+		}
+	}
+	return claim{}, false
+}
+
+func (c *claims) insert(p netip.Prefix, node string) {
+	c.ranges = slices.Insert(c.ranges, c.search(p), claim{p, node})
+}
