@@ -1,0 +1,51 @@
+// Command poplin is the CNI plugin that a container runtime runs for each
+// pod (see docs/cni.md). Inputs are the environment and stdin of a CNI call;
+// output is its result or error on stdout. It refuses to be run by hand for
+// anything but --version.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"poplin.dev/poplin/pkg/version"
+	"poplin.dev/poplin/plugins/hostlocal"
+	"poplin.dev/poplin/plugins/poplin"
+)
+
+func main() {
+	about := "poplin " + version.String()
+	if len(os.Args) == 2 && (os.Args[1] == "--version" || os.Args[1] == "-version") {
+		fmt.Println(about)
+		return
+	}
+	// The process lives for milliseconds and allocates less than the first
+	// collection would wait for.
+	debug.SetGCPercent(-1)
+
+	plugin := poplin.Plugin{HostLocal: poplin.IPAM{
+		Add: hostlocal.Add, Del: hostlocal.Del, Check: hostlocal.Check, Status: hostlocal.Status,
+	}}
+	if err := plugin.Run("CNI plugin " + about); err != nil {
+		fail(err)
+	}
+}
+
+// fail prints an error as section 5 of the specification says.
+func fail(err *types.Error) {
+	details := err.Details
+	if details == "" && err.Code == types.ErrInvalidEnvironmentVariables {
+		details = "the container runtime sets CNI_COMMAND, CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME and CNI_PATH; see https://www.cni.dev/docs/spec/"
+	}
+	_ = json.NewEncoder(os.Stdout).Encode(struct {
+		CNIVersion string `json:"cniVersion"`
+		Code       uint   `json:"code"`
+		Msg        string `json:"msg"`
+		Details    string `json:"details"`
+	}{"1.0.0", err.Code, err.Msg, details})
+	os.Exit(1)
+}

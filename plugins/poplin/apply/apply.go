@@ -1,0 +1,163 @@
+// Package apply makes, removes and checks what a plan says, in the host's
+// network namespace (the caller's) and in the pod's. Inputs are plans and the
+// path of the pod's namespace; outputs are errors that name the step. It
+// refuses to touch what exists: a failed Add leaves both namespaces as they
+// were.
+package apply
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"poplin.dev/poplin/plugins/poplin/plan"
+)
+
+// ErrExists says that the attachment, or an interface of its name in the pod,
+// is there already.
+var ErrExists = errors.New("exists already")
+
+// Absent asks whether an Add may succeed: the pod's namespace is one, and no
+// link has the host end's name.
+func Absent(hostLink, netns string) error {
+	ns, err := openNamespace(netns)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	host, err := open()
+	if err != nil {
+		return err
+	}
+	defer host.close()
+	switch _, err := host.link(hostLink); {
+	case err == nil:
+		return fmt.Errorf("host link %s: %w", hostLink, ErrExists)
+	case errors.Is(err, unix.ENODEV):
+		return nil
+	default:
+		return err
+	}
+}
+
+// Add makes p between the host and the pod's namespace at path netns.
+//
+// The link comes to be with its other end already in the pod, under its final
+// name: moving or renaming a link waits for an RCU grace period, 15 ms during
+// which no other pod of the node gets on. Everything later belongs to the
+// link, so that deleting the link undoes it.
+func Add(p plan.Plan, netns string) (err error) {
+	ns, err := openNamespace(netns)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	host, err := open()
+	if err != nil {
+		return err
+	}
+	defer host.close()
+
+	if err := forward(p); err != nil {
+		return err
+	}
+	if _, err := host.do(createPair(p, ns)); errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("%w: %w", ErrExists, err)
+	} else if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_, undo := host.do(deleteLink(p.Host.Name))
+			err = errors.Join(err, undo)
+		}
+	}()
+	if err := addHostEnd(host, p); err != nil {
+		return err
+	}
+	var pod *socket
+	err = within(ns, func() (err error) {
+		if _, err = quiet(p.Pod.Name, p); err == nil {
+			pod, err = open()
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("pod's end: %w", err)
+	}
+	defer pod.close()
+	return addPodEnd(pod, p)
+}
+
+func addHostEnd(host *socket, p plan.Plan) error {
+	ipv6, err := quiet(p.Host.Name, p)
+	if err != nil {
+		return fmt.Errorf("host's end: %w", err)
+	}
+	index, err := host.configure(p.Host, ipv6)
+	if err != nil {
+		return fmt.Errorf("host's end: %w", err)
+	}
+	steps := []step{raise(index)}
+	for _, a := range p.Addresses {
+		steps = append(steps, neighbour(index, a.Addr, p.Pod.MAC), hostRoute(index, a))
+	}
+	if _, err := host.do(steps...); err != nil {
+		return fmt.Errorf("host's end: %w", err)
+	}
+	return nil
+}
+
+func addPodEnd(pod *socket, p plan.Plan) error {
+	index, err := pod.link(p.Pod.Name)
+	if err != nil {
+		return fmt.Errorf("pod's end: %w", err)
+	}
+	steps := []step{raise(index)}
+	for _, a := range p.Addresses {
+		steps = append(steps, address(index, a.Addr))
+	}
+	for _, a := range p.Addresses {
+		steps = append(steps, neighbour(index, a.Gateway, p.Host.MAC))
+	}
+	for _, r := range p.Routes {
+		steps = append(steps, podRoute(index, r))
+	}
+	if _, err := pod.do(steps...); err != nil {
+		return fmt.Errorf("pod's end: %w", err)
+	}
+	return nil
+}
+
+// Del removes the link and with it all that Add made, on both ends. It
+// succeeds when there is no such link.
+func Del(hostLink string) error {
+	host, err := open()
+	if err != nil {
+		return err
+	}
+	defer host.close()
+	if _, err := host.do(deleteLink(hostLink)); err != nil && !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	return nil
+}
+
+func createPair(p plan.Plan, ns *os.File) step {
+	m := message{kind: unix.RTM_NEWLINK, flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, body: linkHeader(0, 0, 0)}
+	m.linkAttrs(p.Host)
+	m.attr32(unix.IFLA_GROUP, plan.LinkGroup)
+	m.nest(unix.IFLA_LINKINFO, func() {
+		m.attr(unix.IFLA_INFO_KIND, []byte("veth"))
+		m.nest(unix.IFLA_INFO_DATA, func() {
+			m.nest(vethInfoPeer, func() {
+				m.body = append(m.body, linkHeader(0, 0, 0)...)
+				m.linkAttrs(p.Pod)
+				m.attr32(unix.IFLA_NET_NS_FD, uint32(ns.Fd()))
+			})
+		})
+	})
+	return step{fmt.Sprintf("make veth pair %s and %s", p.Host.Name, p.Pod.Name), m}
+}

@@ -1,0 +1,171 @@
+// Package poplin is the CNI main plugin: it gives a pod one interface, joined
+// to the host by a veth pair and routes. Inputs are the calls of a container
+// runtime; output is the kernel's state and a result on stdout. It needs no
+// daemon, and it refuses to leave anything behind of an ADD that failed.
+package poplin
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"poplin.dev/poplin/plugins/poplin/apply"
+	"poplin.dev/poplin/plugins/poplin/conf"
+	"poplin.dev/poplin/plugins/poplin/plan"
+)
+
+// codeExists is our own error code (the specification leaves 100 and up to
+// plugins): the attachment is there already. It is in docs/cni.md.
+const codeExists = 100
+
+// IPAM is where addresses come from: the commands of the CNI specification's
+// section 4, served in process or by another plugin.
+type IPAM struct {
+	Add                func(*skel.CmdArgs) (*types100.Result, error)
+	Del, Check, Status func(*skel.CmdArgs) error
+}
+
+// Plugin is the plugin with its IPAM.
+type Plugin struct {
+	// HostLocal serves ipam.type host-local.
+	HostLocal IPAM
+}
+
+// Run answers the one call that the environment and stdin describe. about is
+// printed where no call is described.
+func (p Plugin) Run(about string) *types.Error {
+	// GC is the next thing to come. Until then it succeeds without doing
+	// anything, as the runtime's own part of it, DEL for what it remembers,
+	// is what removes attachments.
+	funcs := skel.CNIFuncs{Add: p.add, Del: p.del, Check: p.check, Status: p.status}
+	return skel.PluginMainFuncsWithError(funcs, version.PluginSupports("0.3.1", "0.4.0", "1.0.0", "1.1.0"), about)
+}
+
+func (p Plugin) ipam(kind string) IPAM {
+	if kind == conf.HostLocal {
+		return p.HostLocal
+	}
+	return delegate(kind)
+}
+
+// add works in one order, and undoes in the reverse: address, links, result.
+func (p Plugin) add(args *skel.CmdArgs) (err error) {
+	c, err := conf.Parse(args.StdinData, args.Args)
+	if err != nil {
+		return invalid(err)
+	}
+	// Asked before IPAM, because to undo a reservation means to release all
+	// that this container's interface has: of the first ADD as well.
+	if err := apply.Absent(plan.HostName(args.ContainerID, args.IfName), args.Netns); err != nil {
+		return explain(err)
+	}
+	ipam := p.ipam(c.IPAM)
+	lease, err := ipam.Add(args)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = also(err, ipam.Del(args))
+		}
+	}()
+	attachment, err := makePlan(c, args, lease)
+	if err != nil {
+		return invalid(err)
+	}
+	if err := apply.Add(attachment, args.Netns); err != nil {
+		return explain(err)
+	}
+	if err := types.PrintResult(result(c, attachment, args, lease), c.CNIVersion); err != nil {
+		err := types.NewError(types.ErrIOFailure, "cannot print the result", err.Error())
+		return also(err, apply.Del(attachment.Host.Name))
+	}
+	return nil
+}
+
+// del removes the link first: an address that is free must lead nowhere.
+func (p Plugin) del(args *skel.CmdArgs) error {
+	kind, err := conf.IPAMType(args.StdinData)
+	if err != nil {
+		return invalid(err)
+	}
+	if err := apply.Del(plan.HostName(args.ContainerID, args.IfName)); err != nil {
+		return explain(err)
+	}
+	return p.ipam(kind).Del(args)
+}
+
+func (p Plugin) check(args *skel.CmdArgs) error {
+	c, err := conf.Parse(args.StdinData, args.Args)
+	if err != nil {
+		return invalid(err)
+	}
+	previous, err := conf.PrevResult(args.StdinData)
+	if err == nil && previous == nil {
+		err = errors.New("prevResult: missing; CHECK compares the pod with the result of its ADD")
+	}
+	if err != nil {
+		return invalid(err)
+	}
+	if err := p.ipam(c.IPAM).Check(args); err != nil {
+		return err
+	}
+	attachment, err := replan(c, args, previous)
+	if err != nil {
+		return invalid(err)
+	}
+	if err := apply.Check(attachment, args.Netns); err != nil {
+		if e := new(apply.NamespaceError); errors.As(err, &e) {
+			return explain(err)
+		}
+		return types.NewError(types.ErrInternal, "pod's network is not as ADD left it",
+			fmt.Sprintf("%v; delete the pod, so that it is made again", err))
+	}
+	return nil
+}
+
+// status says whether an ADD has a chance, as far as that is known without
+// a pod.
+func (p Plugin) status(args *skel.CmdArgs) error {
+	c, err := conf.Parse(args.StdinData, args.Args)
+	if err != nil {
+		return invalid(err)
+	}
+	return p.ipam(c.IPAM).Status(args)
+}
+
+func invalid(err error) error {
+	if e := new(conf.ArgsError); errors.As(err, &e) {
+		return types.NewError(types.ErrInvalidEnvironmentVariables, "invalid CNI_ARGS", err.Error())
+	}
+	return types.NewError(types.ErrInvalidNetworkConfig, "invalid network configuration", err.Error())
+}
+
+// explain gives an error of the kernel's state its code.
+func explain(err error) error {
+	if e := new(apply.NamespaceError); errors.As(err, &e) {
+		return types.NewError(types.ErrInvalidEnvironmentVariables, "invalid CNI_NETNS",
+			fmt.Sprintf("CNI_NETNS: %v; give the path of the pod's network namespace", e))
+	}
+	if errors.Is(err, apply.ErrExists) {
+		return types.NewError(codeExists, "interface exists already",
+			fmt.Sprintf("%v; it is left as it is: ADD may not be repeated without DEL", err))
+	}
+	return types.NewError(types.ErrInternal, "cannot change the pod's network", err.Error())
+}
+
+// also adds what went wrong while undoing.
+func also(err, undo error) error {
+	if undo == nil {
+		return err
+	}
+	e := new(types.Error)
+	if !errors.As(err, &e) {
+		return errors.Join(err, undo)
+	}
+	return types.NewError(e.Code, e.Msg, fmt.Sprintf("%s; and undoing it: %v", e.Details, undo))
+}

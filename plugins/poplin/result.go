@@ -1,0 +1,134 @@
+package poplin
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/plugins/poplin/apply"
+	"poplin.dev/poplin/plugins/poplin/conf"
+	"poplin.dev/poplin/plugins/poplin/plan"
+)
+
+// makePlan joins what the configuration, the call and IPAM say.
+func makePlan(c conf.Conf, args *skel.CmdArgs, lease *types100.Result) (plan.Plan, error) {
+	if c.MTU == 0 {
+		mtu, err := apply.DefaultMTU()
+		if err != nil {
+			return plan.Plan{}, err
+		}
+		c.MTU = mtu
+	}
+	request := request(c, args)
+	for _, ip := range lease.IPs {
+		request.Addrs = append(request.Addrs, addrOf(ip.Address.IP))
+	}
+	for i, r := range lease.Routes {
+		if r.Table != nil || r.Scope != nil {
+			return plan.Plan{}, fmt.Errorf("ipam.routes[%d]: table and scope cannot be set in a pod with one link; remove them", i)
+		}
+		request.Routes = append(request.Routes, routeOf(r))
+	}
+	return plan.New(request)
+}
+
+// replan is the plan that led to a previous result.
+func replan(c conf.Conf, args *skel.CmdArgs, previous *types100.Result) (plan.Plan, error) {
+	inner := slices.IndexFunc(previous.Interfaces, func(i *types100.Interface) bool {
+		return i.Name == args.IfName && i.Sandbox != ""
+	})
+	outer := slices.IndexFunc(previous.Interfaces, func(i *types100.Interface) bool {
+		return i.Name == plan.HostName(args.ContainerID, args.IfName) && i.Sandbox == ""
+	})
+	if inner < 0 || outer < 0 {
+		return plan.Plan{}, fmt.Errorf("prevResult.interfaces: does not have %s of this pod and its host end; it is another plugin's result", args.IfName)
+	}
+	request := request(c, args)
+	for _, ip := range previous.IPs {
+		if ip.Interface == nil || *ip.Interface == inner {
+			request.Addrs = append(request.Addrs, addrOf(ip.Address.IP))
+		}
+	}
+	p, err := plan.New(request)
+	if err != nil {
+		return p, err
+	}
+	if p.Pod, err = linkOf(previous.Interfaces[inner], c.MTU); err != nil {
+		return p, err
+	}
+	p.Host, err = linkOf(previous.Interfaces[outer], c.MTU)
+	return p, err
+}
+
+func request(c conf.Conf, args *skel.CmdArgs) plan.Request {
+	return plan.Request{
+		ContainerID: args.ContainerID, IfName: args.IfName,
+		Namespace: c.Pod.Namespace, Name: c.Pod.Name,
+		MTU: c.MTU, NodeAddresses: c.NodeAddresses,
+	}
+}
+
+// result says what was made. IPAM's own prefixes and gateways are not
+// repeated: each address is alone on its link.
+func result(c conf.Conf, p plan.Plan, args *skel.CmdArgs, lease *types100.Result) *types100.Result {
+	r := &types100.Result{
+		CNIVersion: types100.ImplementedSpecVersion,
+		Interfaces: []*types100.Interface{
+			{Name: p.Host.Name, Mac: p.Host.MAC.String(), Mtu: p.Host.MTU},
+			{Name: p.Pod.Name, Mac: p.Pod.MAC.String(), Mtu: p.Pod.MTU, Sandbox: args.Netns},
+		},
+		DNS: lease.DNS,
+	}
+	if !c.DNS.IsEmpty() {
+		r.DNS = c.DNS
+	}
+	for _, a := range p.Addresses {
+		bits := a.Addr.BitLen()
+		r.IPs = append(r.IPs, &types100.IPConfig{
+			Interface: types100.Int(1),
+			Address:   net.IPNet{IP: a.Addr.AsSlice(), Mask: net.CIDRMask(bits, bits)},
+			Gateway:   a.Gateway.AsSlice(),
+		})
+	}
+	for _, route := range p.Routes {
+		r.Routes = append(r.Routes, &types.Route{
+			Dst: net.IPNet{IP: route.Dst.Addr().AsSlice(), Mask: net.CIDRMask(route.Dst.Bits(), route.Dst.Addr().BitLen())},
+			GW:  route.Gateway.AsSlice(),
+			MTU: route.MTU, AdvMSS: route.AdvMSS, Priority: route.Priority,
+		})
+	}
+	return r
+}
+
+func linkOf(i *types100.Interface, mtu int) (plan.Link, error) {
+	l := plan.Link{Name: i.Name, MTU: cmp.Or(i.Mtu, mtu)}
+	if i.Mac == "" {
+		return l, nil
+	}
+	var err error
+	if l.MAC, err = cluster.ParseMAC(i.Mac); err != nil {
+		return l, fmt.Errorf("prevResult.interfaces: %w", err)
+	}
+	return l, nil
+}
+
+func routeOf(r *types.Route) plan.Route {
+	ones, _ := r.Dst.Mask.Size()
+	return plan.Route{
+		Dst: netip.PrefixFrom(addrOf(r.Dst.IP), ones),
+		MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority,
+	}
+}
+
+// addrOf is the zero Addr for what is no address.
+func addrOf(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
+}
