@@ -1,0 +1,69 @@
+package node
+
+import (
+	"bytes"
+	_ "embed"
+	"fmt"
+	"text/template"
+)
+
+// Runtime is a container runtime: its programs and the form of its
+// configuration. A node runs one; which is the caller's choice.
+type Runtime struct {
+	Program string // the daemon
+	Client  string // ctr of the same version
+	config  string // a template of RuntimeSettings
+}
+
+// RuntimeSettings are what a runtime's configuration depends on.
+type RuntimeSettings struct {
+	PauseImage string
+	AppArmor   bool
+}
+
+// Paths and address of a runtime, on each node.
+const (
+	RuntimeConfig = "/etc/containerd/config.toml"
+	RuntimeSocket = "/run/containerd/containerd.sock"
+)
+
+//go:embed containerd-1.toml
+var containerd1 string
+
+// DebianContainerd is the containerd of Debian 12 (1.6).
+func DebianContainerd(program, client string) Runtime {
+	return Runtime{Program: program, Client: client, config: containerd1}
+}
+
+// Config returns the content of the runtime's configuration file.
+func (r Runtime) Config(settings RuntimeSettings) ([]byte, error) {
+	return render("containerd", r.config, settings)
+}
+
+// KubeletSettings are what a kubelet's configuration depends on.
+type KubeletSettings struct {
+	CACert     string
+	CgroupRoot string
+	DNS        string
+	Address    string // to listen on
+}
+
+//go:embed kubelet.yaml
+var kubelet string
+
+// KubeletConfig returns the content of a kubelet's configuration file.
+func KubeletConfig(settings KubeletSettings) ([]byte, error) {
+	return render("kubelet", kubelet, settings)
+}
+
+func render(name, text string, data any) ([]byte, error) {
+	t, err := template.New(name).Option("missingkey=error").Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("read template of %s: %w", name, err)
+	}
+	var b bytes.Buffer
+	if err := t.Execute(&b, data); err != nil {
+		return nil, fmt.Errorf("fill in template of %s: %w", name, err)
+	}
+	return b.Bytes(), nil
+}
