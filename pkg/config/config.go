@@ -76,7 +76,7 @@ func Default() Config {
 		LogFormat:  "text",
 		Overlay:    Overlay{VNI: 1, Port: 8472},
 		Masquerade: Masquerade{Enabled: true},
-		CNI:        CNI{ConfDir: "/etc/cni/net.d", Name: "poplin"},
+		CNI:        CNI{ConfDir: "/etc/cni/net.d", Name: "poplin", Capabilities: map[string]bool{"ips": true}},
 		Health:     Listener{Address: "127.0.0.1:9411"},
 		Metrics:    Listener{Address: "127.0.0.1:9410"},
 	}

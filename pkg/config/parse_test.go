@@ -33,7 +33,7 @@ masquerade: {enabled: false, excludeCIDRs: [192.168.0.0/16]}
 cni:
   confDir: /etc/cni/other
   name: cbr0
-  capabilities: {ips: true}
+  capabilities: {ips: true, ipRanges: true}
   plugins:
   - {type: portmap, capabilities: {portMappings: true}}
 health: {address: ""}
@@ -48,7 +48,7 @@ metrics: {address: "[::1]:9000"}
 	want.ClusterCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:10:244::/56")}
 	want.Overlay = Overlay{Interface: "eth1", MTU: 1400, VNI: 4096, Port: 4789}
 	want.Masquerade = Masquerade{ExcludeCIDRs: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}}
-	want.CNI.ConfDir, want.CNI.Name, want.CNI.Capabilities = "/etc/cni/other", "cbr0", map[string]bool{"ips": true}
+	want.CNI.ConfDir, want.CNI.Name, want.CNI.Capabilities = "/etc/cni/other", "cbr0", map[string]bool{"ips": true, "ipRanges": true}
 	want.CNI.Plugins = c.CNI.Plugins
 	want.Health.Address, want.Metrics.Address = "", "[::1]:9000"
 	if !reflect.DeepEqual(c, want) {
@@ -96,6 +96,8 @@ func TestParseRefuses(t *testing.T) {
 		{head + "cni: {plugins: [{type: ../sh}]}", `cni.plugins[0].type: "../sh" is no plugin`},
 		{head + "cni: {plugins: [{type: poplin}]}", "poplin is always first"},
 		{head + "cni: {capabilities: {ips: 1}}", "cni.capabilities.ips: 1 is neither true nor false"},
+		{head + "cni: {capabilities: {portMappings: true}}", "cni.capabilities.portMappings: unknown capability"},
+		{head + "cni: {plugins: [{type: portmap, type: x}]}", "already set"},
 		{head + "health: {address: localhost}", `health.address: "localhost" is no address and port`},
 		{head + "metrics: {address: 'localhost:80'}", `metrics.address: "localhost:80" is no address and port`},
 		{head + "metrics: {address: '127.0.0.1:9411'}", "is health.address too"},

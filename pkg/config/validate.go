@@ -4,17 +4,22 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
 
 // networkName is what the CNI specification allows (section 1, "name").
 var networkName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+
+// capabilities are those of the poplin plugin and its IPAM.
+var capabilities = []string{"ips", "ipRanges"}
 
 // validate names every value that cannot work.
 func (c Config) validate() error {
@@ -73,6 +78,11 @@ func (c CNI) validate(fail failFunc) {
 	}
 	if !networkName.MatchString(c.Name) {
 		fail("cni.name", "%q is no CNI network name: letters, digits, dot, dash and underscore, a letter or digit first", c.Name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Capabilities)) {
+		if !slices.Contains(capabilities, name) {
+			fail("cni.capabilities."+name, "unknown capability%s (those of another plugin stand in its own object)", suggest(name, capabilities))
+		}
 	}
 	for i, raw := range c.Plugins {
 		path := fmt.Sprintf("cni.plugins[%d]", i)

@@ -4,23 +4,26 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"poplin.dev/poplin/pkg/cluster"
 )
 
 // NodeStatus is one node as the API server shows it.
 type NodeStatus struct {
-	Name string
+	Name string `json:"name"`
 	// Exists says that there is a Node of this name, Ready that its kubelet
 	// says so.
-	Exists, Ready bool
-	// Network is what the node published; nil when it did not.
-	Network *cluster.Node
+	Exists bool `json:"exists"`
+	Ready  bool `json:"ready"`
+	// What the node published; zero values when it did not.
+	PodCIDRs []netip.Prefix `json:"podCIDRs"`
+	VTEP     netip.Addr     `json:"vtep"`
+	MAC      string         `json:"mac"`
+	MTU      int            `json:"mtu"`
 	// Problem says in words what is wrong; empty when nothing is.
-	Problem string
+	Problem string `json:"problem,omitempty"`
 }
 
 // pageSize bounds what one answer costs the API server and this process.
@@ -54,7 +57,7 @@ func (c *Client) Overview(ctx context.Context) ([]NodeStatus, error) {
 	all := make([]NodeStatus, 0, len(nodes))
 	for _, name := range slices.Sorted(maps.Keys(nodes)) {
 		s := nodes[name]
-		if s.Network == nil && s.Problem == "" {
+		if s.MTU == 0 && s.Problem == "" {
 			s.Problem = "poplind has not published a NodeNetwork: see the log of its pod on this node"
 		}
 		all = append(all, *s)
@@ -84,7 +87,7 @@ func addNetwork(nodes map[string]*NodeStatus, o *NodeNetwork) {
 		s.Problem = "its NodeNetwork is not understood: " + err.Error()
 		return
 	}
-	s.Network = &n.Node
+	s.PodCIDRs, s.VTEP, s.MAC, s.MTU = n.PodCIDRs, n.VTEP.Addr, n.VTEP.MAC.String(), n.MTU
 }
 
 func pages(list func(metav1.ListOptions) (next string, err error)) error {

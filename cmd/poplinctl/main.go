@@ -1,0 +1,48 @@
+// Command poplinctl shows people what the pod network does.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"poplin.dev/poplin/pkg/version"
+)
+
+const usage = `usage:
+  poplinctl status [flags]    on a node, or in its poplind pod: what this node's daemon does
+                              elsewhere, or with -cluster: every node, as the API server shows it
+  poplinctl version           say which build this is
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "poplinctl:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	command := "help"
+	if len(args) > 0 {
+		command, args = args[0], args[1:]
+	}
+	switch command {
+	case "status":
+		return status(ctx, args)
+	case "version", "--version", "-version":
+		fmt.Println("poplinctl", version.String())
+		return nil
+	case "help", "--help", "-help", "-h":
+		fmt.Print(usage)
+		return nil
+	}
+	return fmt.Errorf("unknown command %q\n%s", command, usage)
+}

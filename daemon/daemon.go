@@ -1,0 +1,133 @@
+// Package daemon is poplind: it joins the API server, the kernel and the
+// container runtime of one node. Inputs are this node's name and the place of
+// one configuration file; outputs are what its tasks keep in place. Every
+// task stands in Run, in plain sight. It refuses to start with a
+// configuration that it does not understand. When it ends, it leaves
+// everything in place: the network does not depend on a running daemon.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"poplin.dev/poplin/daemon/conflist"
+	"poplin.dev/poplin/daemon/overlay"
+	"poplin.dev/poplin/daemon/status"
+	"poplin.dev/poplin/pkg/config"
+	"poplin.dev/poplin/pkg/kube"
+	"poplin.dev/poplin/pkg/loop"
+	"poplin.dev/poplin/pkg/metrics"
+	"poplin.dev/poplin/pkg/version"
+)
+
+// Config is what is not in the configuration file.
+type Config struct {
+	// NodeName is this node's name in the cluster.
+	NodeName string
+	// File is the configuration file.
+	File string
+	// Kubeconfig replaces the pod's service account, for development.
+	Kubeconfig string
+	// Credentials is where the service account is mounted; empty is where
+	// Kubernetes mounts it.
+	Credentials string
+	// StateDir survives a reboot, Socket is for poplinctl, SysctlRoot is
+	// where /proc/sys/net can be written.
+	StateDir, Socket, SysctlRoot string
+	// Log is where lines of log go.
+	Log io.Writer
+}
+
+const (
+	// resync is how often kernel and files are read again without an event.
+	resync = time.Minute
+	// reread is how often configuration and conflist are looked at.
+	reread = 10 * time.Second
+)
+
+// Run is the daemon's life. It ends without an error when ctx does.
+func Run(ctx context.Context, cfg Config) error {
+	if cfg.NodeName == "" {
+		return errors.New("learn this node's name: set NODE_NAME from the pod's spec.nodeName")
+	}
+	settings, err := readConfig(cfg.File)
+	if err != nil {
+		return err
+	}
+	level := &slog.LevelVar{}
+	level.Set(settings.LogLevel)
+	log := newLog(cfg.Log, settings.LogFormat, level)
+	log.Info("poplind starts", "version", version.Version, "commit", version.Commit, "node", cfg.NodeName)
+
+	count := metrics.New()
+	saved := endpointsFile{dir: cfg.StateDir}
+	cluster, err := kube.New(kube.Config{
+		NodeName: cfg.NodeName, Kubeconfig: cfg.Kubeconfig, Credentials: cfg.Credentials,
+		Endpoints: settings.APIServer.Endpoints, Saved: saved.load(log), Save: saved.save,
+		Log: log, Observer: count,
+	})
+	if err != nil {
+		return err
+	}
+	now := newState(cfg, settings, cluster, count)
+	network := conflist.New(conflist.Deps{
+		Config:   conflistConfig(settings),
+		Announce: cluster.NetworkAvailable,
+		Report:   now.conflist,
+		Log:      log,
+		Resync:   reread,
+	})
+	now.network = network
+	fabric := overlay.New(overlay.Deps{
+		Config:    overlayConfig(settings, cfg.SysctlRoot),
+		Source:    cluster,
+		Publisher: cluster,
+		Report:    now.overlay,
+		Log:       log,
+	})
+	file := &configFile{path: cfg.File, current: settings, level: level, log: log, report: now.config}
+	answers := status.New(status.Deps{
+		Health: settings.Health.Address, Metrics: settings.Metrics.Address, Socket: cfg.Socket,
+		Exported: count.Handler(), Alive: now.alive, Report: now.report, Log: log,
+	})
+	now.answers = answers
+	// Stopped from last to first: answers stay until the end of the others.
+	return loop.Group(ctx, log, answers, file, cluster, fabric, network)
+}
+
+func readConfig(path string) (config.Config, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return config.Config{}, fmt.Errorf("read configuration (docs/configuration.md says what is in it): %w", err)
+	}
+	c, err := config.Parse(text)
+	if err != nil {
+		return c, fmt.Errorf("read configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+func newLog(w io.Writer, format string, level slog.Leveler) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+func conflistConfig(c config.Config) conflist.Config {
+	return conflist.Config{Dir: c.CNI.ConfDir, Name: c.CNI.Name, Capabilities: c.CNI.Capabilities, Plugins: c.CNI.Plugins}
+}
+
+func overlayConfig(c config.Config, sysctlRoot string) overlay.Config {
+	return overlay.Config{
+		VNI: uint32(c.Overlay.VNI), Port: uint16(c.Overlay.Port), MTU: c.Overlay.MTU, Interface: c.Overlay.Interface,
+		Masquerade: c.Masquerade.Enabled, ExcludeCIDRs: c.Masquerade.ExcludeCIDRs, ClusterCIDRs: c.ClusterCIDRs,
+		SysctlRoot: sysctlRoot, Resync: resync,
+	}
+}

@@ -1,0 +1,164 @@
+package daemon
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"poplin.dev/poplin/daemon/conflist"
+	"poplin.dev/poplin/daemon/overlay"
+	"poplin.dev/poplin/daemon/status"
+	"poplin.dev/poplin/pkg/config"
+	"poplin.dev/poplin/pkg/kube"
+	"poplin.dev/poplin/pkg/metrics"
+	"poplin.dev/poplin/pkg/version"
+)
+
+// stalled is how long after the last pass over the kernel the daemon counts
+// as hanging: passes come every resync, or more often.
+const stalled = 5 * resync
+
+// state is what the tasks reported last; it carries it from one to the next
+// and answers questions about it.
+type state struct {
+	node     string
+	started  time.Time
+	settings config.Config
+	socket   string
+	cluster  *kube.Client
+	network  *conflist.Module
+	answers  *status.Module
+	count    *metrics.Metrics
+
+	mu            sync.Mutex
+	fabric        overlay.State
+	pass          time.Time // zero before the overlay's first
+	file          conflist.State
+	pending       []string
+	configProblem error
+}
+
+func newState(cfg Config, settings config.Config, cluster *kube.Client, count *metrics.Metrics) *state {
+	return &state{node: cfg.NodeName, started: time.Now(), settings: settings, socket: cfg.Socket, cluster: cluster, count: count}
+}
+
+// overlay is told of every pass over the kernel.
+func (s *state) overlay(o overlay.State) {
+	s.mu.Lock()
+	s.fabric, s.pass = o, time.Now()
+	s.mu.Unlock()
+	s.count.Pass("overlay", o.Err)
+	s.count.Operations(o.Result.Added, o.Result.Changed, o.Result.Removed, o.Result.Failed)
+	s.count.Peers.Set(float64(o.Peers))
+	s.count.Refused.Set(float64(len(o.Refused) + len(s.cluster.Skipped())))
+	if o.InPlace {
+		s.network.Set(conflist.Node{PodCIDRs: o.Self.PodCIDRs, Addresses: o.Self.Addresses, MTU: o.MTU})
+	}
+	s.exportReady()
+}
+
+// conflist is told of every look at the conflist.
+func (s *state) conflist(c conflist.State) {
+	s.mu.Lock()
+	s.file = c
+	s.mu.Unlock()
+	s.count.Pass("conflist", c.Err)
+	s.count.ForeignConfig.Set(float64(len(c.Preferred)))
+	if c.Wrote {
+		s.count.ConflistWrites.Inc()
+	}
+	s.exportReady()
+}
+
+// config is told of every change of the configuration file.
+func (s *state) config(pending []string, err error) {
+	s.mu.Lock()
+	s.pending, s.configProblem = pending, err
+	s.mu.Unlock()
+	s.count.ConfigPending.Set(number(len(pending) > 0))
+	s.count.ConfigInvalid.Set(number(err != nil))
+}
+
+// alive says that the daemon hangs. Waiting is not hanging: before the first
+// pass there may be no cluster to speak of.
+func (s *state) alive() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pass.IsZero() || time.Since(s.pass) < stalled {
+		return nil
+	}
+	return fmt.Errorf("the overlay's last pass ended %s ago, and one is due every %s", time.Since(s.pass).Round(time.Second), resync)
+}
+
+// tasks are the parts of the daemon that pods depend on, with what each waits
+// for.
+func (s *state) tasks() []status.Task {
+	return []status.Task{
+		{Name: s.cluster.String(), Waiting: s.cluster.Waiting()},
+		{Name: "overlay", Waiting: s.overlayWaits()},
+		{Name: s.network.String(), Waiting: s.network.Waiting()},
+	}
+}
+
+func (s *state) overlayWaits() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch o := s.fabric; {
+	case s.pass.IsZero():
+		return "a complete view of the cluster"
+	case o.InPlace:
+		return ""
+	case o.Err != nil:
+		return o.Err.Error()
+	}
+	return "the device, this node's NodeNetwork and every known peer to be in place"
+}
+
+func ready(tasks []status.Task) bool {
+	return !slices.ContainsFunc(tasks, func(t status.Task) bool { return t.Waiting != "" })
+}
+
+func (s *state) exportReady() { s.count.Ready.Set(number(ready(s.tasks()))) }
+
+func (s *state) report() status.Report {
+	tasks := s.tasks()
+	r := status.Report{
+		Node: s.node, Version: version.Version, Commit: version.Commit, Started: s.started,
+		Ready: ready(tasks), APIServer: s.cluster.Server(),
+		// What answers this is no condition for pods.
+		Tasks: append(tasks, status.Task{Name: s.answers.String(), Waiting: s.answers.Waiting()}),
+	}
+	for _, address := range []string{s.settings.Health.Address, s.settings.Metrics.Address, s.socket} {
+		if address != "" {
+			r.Listeners = append(r.Listeners, address)
+		}
+	}
+	skipped := s.cluster.Skipped()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.fabric
+	r.PodCIDRs, r.Addresses, r.MTU, r.Peers = o.Self.PodCIDRs, o.Self.Addresses, o.MTU, o.Peers
+	if o.Underlay.Link != "" {
+		r.Underlay = &status.Underlay{Link: o.Underlay.Link, Addr: o.Underlay.Addr, MTU: o.Underlay.MTU}
+	}
+	for _, f := range o.Refused {
+		r.Refused = append(r.Refused, status.Refusal{Node: f.Node, Reason: f.Reason})
+	}
+	for _, name := range slices.Sorted(maps.Keys(skipped)) {
+		r.Refused = append(r.Refused, status.Refusal{Node: name, Reason: skipped[name]})
+	}
+	r.Conflist, r.Pending = s.file.Path, s.pending
+	if s.configProblem != nil {
+		r.ConfigError = s.configProblem.Error()
+	}
+	return r
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
