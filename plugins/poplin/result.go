@@ -11,7 +11,6 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
-	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/plugins/poplin/apply"
 	"poplin.dev/poplin/plugins/poplin/conf"
 	"poplin.dev/poplin/plugins/poplin/plan"
@@ -112,10 +111,11 @@ func linkOf(i *types100.Interface, mtu int) (plan.Link, error) {
 	if i.Mac == "" {
 		return l, nil
 	}
-	var err error
-	if l.MAC, err = cluster.ParseMAC(i.Mac); err != nil {
-		return l, fmt.Errorf("prevResult.interfaces: %w", err)
+	mac, err := net.ParseMAC(i.Mac)
+	if err != nil || len(mac) != len(l.MAC) {
+		return l, fmt.Errorf("prevResult.interfaces: %q is no 48-bit MAC address", i.Mac)
 	}
+	l.MAC = plan.MAC(mac)
 	return l, nil
 }
 

@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/plugins/poplin/plan"
 )
 
@@ -88,7 +87,7 @@ type linkState struct {
 	index        int32
 	flags, group uint32
 	mtu          int
-	mac          cluster.MAC
+	mac          plan.MAC
 }
 
 func (l linkState) differs(want plan.Link) error {
@@ -97,7 +96,7 @@ func (l linkState) differs(want plan.Link) error {
 		return fmt.Errorf("link %s is down", want.Name)
 	case want.MTU != 0 && l.mtu != want.MTU:
 		return fmt.Errorf("link %s has MTU %d, not %d", want.Name, l.mtu, want.MTU)
-	case want.MAC != cluster.MAC{} && l.mac != want.MAC:
+	case want.MAC != plan.MAC{} && l.mac != want.MAC:
 		return fmt.Errorf("link %s has address %s, not %s", want.Name, l.mac, want.MAC)
 	}
 	return nil
@@ -198,7 +197,7 @@ func (s *socket) addresses(index int32) (map[netip.Addr]bool, error) {
 
 // neighbour is the MAC address of a permanent entry (RTM_GETNEIGH of one
 // entry: 5.0).
-func (s *socket) neighbour(index int32, a netip.Addr) (mac cluster.MAC, err error) {
+func (s *socket) neighbour(index int32, a netip.Addr) (mac plan.MAC, err error) {
 	m := message{kind: unix.RTM_GETNEIGH, body: neighHeader(a, index, 0)}
 	m.attrAddr(unix.NDA_DST, a)
 	answers, err := s.do(step{fmt.Sprintf("find neighbour %s", a), m})

@@ -6,7 +6,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/plugins/poplin/plan"
 )
 
@@ -104,7 +103,7 @@ func address(index int32, a netip.Addr) step {
 // neighbour is permanent: there is no ARP and no neighbour discovery to wait
 // for, and nothing that could overflow a table (permanent entries are not
 // counted against gc_thresh3).
-func neighbour(index int32, a netip.Addr, mac cluster.MAC) step {
+func neighbour(index int32, a netip.Addr, mac plan.MAC) step {
 	m := message{kind: unix.RTM_NEWNEIGH, flags: unix.NLM_F_CREATE | unix.NLM_F_REPLACE, body: neighHeader(a, index, unix.NUD_PERMANENT)}
 	m.attrAddr(unix.NDA_DST, a)
 	m.attr(unix.NDA_LLADDR, mac[:])

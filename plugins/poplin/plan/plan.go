@@ -9,9 +9,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
-
-	"poplin.dev/poplin/pkg/cluster"
 )
 
 const (
@@ -29,7 +28,7 @@ const (
 // HostMAC is the address of the host's end of every pod link. The links have
 // nobody else on them, so they can share it, and a pod's neighbour entries
 // never change.
-var HostMAC = cluster.MAC{0x02, 'p', 'l', 'w', 0x00, 0x01}
+var HostMAC = MAC{0x02, 'p', 'l', 'w', 0x00, 0x01}
 
 // The gateways exist in the pod's neighbour table only.
 var (
@@ -49,10 +48,15 @@ type Plan struct {
 // Link is one end of a veth pair.
 type Link struct {
 	Name  string
-	MAC   cluster.MAC
+	MAC   MAC
 	MTU   int
 	Alias string
 }
+
+// MAC is an EUI-48 address; zero where it does not matter.
+type MAC [6]byte
+
+func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
 // Address is an address of the pod and what belongs to it.
 type Address struct {
@@ -149,9 +153,9 @@ func HostName(containerID, ifName string) string {
 }
 
 // podMAC is locally administered and unicast.
-func podMAC(containerID, ifName string) cluster.MAC {
+func podMAC(containerID, ifName string) MAC {
 	sum := sha256.Sum256([]byte("mac " + containerID + "/" + ifName))
-	m := cluster.MAC(sum[:6])
+	m := MAC(sum[:6])
 	m[0] = m[0]&^1 | 2
 	return m
 }
