@@ -97,9 +97,9 @@ conformance: image ## Kubernetes' own [sig-network] conformance tests on a clust
 lint: go ## go vet, gofmt and golangci-lint (built from its module)
 	@test -z "$$(gofmt -l cmd plugins pkg daemon install test)" || { gofmt -l cmd plugins pkg daemon install test; exit 1; }
 	go vet ./... && go vet -tags e2e ./test/...
-	go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI) run ./...
+	go run -trimpath -buildvcs=false github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI) run ./...
 
-GOLANGCI ?= v2.12.2
+GOLANGCI ?= v2.15.0
 
 .PHONY: fmt
 fmt: go ## gofmt
