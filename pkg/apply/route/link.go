@@ -1,0 +1,175 @@
+package route
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"poplin.dev/poplin/pkg/apply/diff"
+	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/program"
+)
+
+// alias tells an administrator whose the device is.
+const alias = "poplin: the pod network's overlay"
+
+// findLink returns the overlay device, nil if there is none. A device of
+// another kind under its name is somebody else's.
+func (a *Applier) findLink() (*netlink.Vxlan, error) {
+	link, err := a.handle.LinkByName(a.conf.Link)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find device %s: %w", a.conf.Link, err)
+	}
+	vx, ok := link.(*netlink.Vxlan)
+	if !ok {
+		return nil, fmt.Errorf("find device %s: a device of kind %s has its name, rename or remove it", a.conf.Link, link.Type())
+	}
+	return vx, nil
+}
+
+// setLink makes the device, its sysctls and its state agree with want, and
+// makes the mirror start over where the device is a new one: neighbours,
+// forwarding entries and routes go with a device.
+func (a *Applier) setLink(want program.Net) (diff.Result, error) {
+	var res diff.Result
+	link, err := a.findLink()
+	if err != nil {
+		return diff.Result{Failed: 1}, err
+	}
+	if link != nil && !sameTunnel(link, want.Link) {
+		a.conf.Log.Info("overlay device is made anew", "device", a.conf.Link, "was", describe(link), "wanted", want.Link.String())
+		if err := named("remove device", a.conf.Link, a.handle.LinkDel(link), unix.ENODEV); err != nil {
+			return diff.Result{Failed: 1}, err
+		}
+		res.Removed, link = 1, nil
+	}
+	if link == nil {
+		if link, err = a.addLink(want.Link); err != nil {
+			return res.Plus(diff.Result{Failed: 1}), err
+		}
+		res.Added++
+	}
+	a.events.note(link.Index, want.Link.ParentIndex)
+	if a.state != nil && a.state.link.Index != link.Index {
+		a.state = nil
+	}
+	more, err := a.conf.Sysctls(want.Sysctls)
+	res = res.Plus(more)
+	if err != nil {
+		return res, err
+	}
+	changed, err := a.fixLink(link, want.Link)
+	if err != nil {
+		res.Failed++
+	}
+	if changed {
+		res.Changed++
+	}
+	return res, err
+}
+
+func (a *Applier) addLink(want program.VXLAN) (*netlink.Vxlan, error) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU, attrs.HardwareAddr = want.Name, want.MTU, want.MAC[:]
+	err := a.handle.LinkAdd(&netlink.Vxlan{
+		LinkAttrs: attrs, VxlanId: int(want.VNI), Port: int(want.Port),
+		VtepDevIndex: want.ParentIndex, SrcAddr: want.Local.AsSlice(),
+	})
+	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EADDRINUSE) {
+		return nil, fmt.Errorf("add device %s: %sremove it or choose another vni and port on all nodes: %w", want.Name, a.rival(want), err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("add device %s: %w", want.Name, err)
+	}
+	link, err := a.findLink()
+	if err == nil && link == nil {
+		err = fmt.Errorf("add device %s: it is gone again", want.Name)
+	}
+	return link, err
+}
+
+// rival names the device that has our VNI or port: the kernel only says "file exists".
+func (a *Applier) rival(want program.VXLAN) string {
+	links, _ := whole(a.handle.LinkList)
+	for _, l := range links {
+		if vx, ok := l.(*netlink.Vxlan); ok && vx.Port == int(want.Port) {
+			return fmt.Sprintf("device %s uses VXLAN %d on port %d, ", vx.Name, vx.VxlanId, vx.Port)
+		}
+	}
+	return fmt.Sprintf("another device or program uses VXLAN %d or UDP port %d, ", want.VNI, want.Port)
+}
+
+// fixLink sets what can be set on a living device.
+func (a *Applier) fixLink(link *netlink.Vxlan, want program.VXLAN) (changed bool, err error) {
+	for _, fix := range []struct {
+		what  string
+		right bool
+		set   func() error
+	}{
+		{"alias", link.Alias == alias, func() error { return a.handle.LinkSetAlias(link, alias) }},
+		{"mtu", link.MTU == want.MTU, func() error { return a.handle.LinkSetMTU(link, want.MTU) }},
+		{"address", net.HardwareAddr(want.MAC[:]).String() == link.HardwareAddr.String(), func() error {
+			return a.handle.LinkSetHardwareAddr(link, want.MAC[:])
+		}},
+		{"up", link.Flags&net.FlagUp != 0, func() error {
+			a.Forget() // routes went when the device went down
+			return a.handle.LinkSetUp(link)
+		}},
+	} {
+		if fix.right {
+			continue
+		}
+		if err := fix.set(); err != nil {
+			return changed, fmt.Errorf("set %s of device %s: %w", fix.what, link.Name, err)
+		}
+		changed = true
+	}
+	return changed, nil
+}
+
+// sameTunnel compares what cannot be changed on a living device, or not by
+// every kernel we run on.
+func sameTunnel(have *netlink.Vxlan, want program.VXLAN) bool {
+	local, _ := ipOf(have.SrcAddr)
+	return have.VxlanId == int(want.VNI) && have.Port == int(want.Port) && local == want.Local &&
+		have.VtepDevIndex == want.ParentIndex && !have.Learning && !have.GBP && !have.FlowBased && have.Group == nil
+}
+
+func describe(l *netlink.Vxlan) string {
+	return fmt.Sprintf("id %d dstport %d local %s parent %d learning %t", l.VxlanId, l.Port, l.SrcAddr, l.VtepDevIndex, l.Learning)
+}
+
+// Underlay finds the device that holds the first of addrs that any device
+// holds; with a name, that device only.
+func (a *Applier) Underlay(name string, addrs []netip.Addr) (cluster.Underlay, error) {
+	held, err := whole(func() ([]netlink.Addr, error) { return a.handle.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return cluster.Underlay{}, fmt.Errorf("list addresses: %w", err)
+	}
+	for _, want := range addrs {
+		for _, h := range held {
+			ip, ok := ipOf(h.IP)
+			if !ok || ip != want {
+				continue
+			}
+			link, err := a.handle.LinkByIndex(h.LinkIndex)
+			if err != nil {
+				return cluster.Underlay{}, fmt.Errorf("find device of %s: %w", want, err)
+			}
+			if attrs := link.Attrs(); name == "" || attrs.Name == name {
+				return cluster.Underlay{Link: attrs.Name, Index: attrs.Index, Addr: want, MTU: attrs.MTU}, nil
+			}
+		}
+	}
+	if name != "" {
+		return cluster.Underlay{}, fmt.Errorf("find underlay: device %s holds none of the Node's InternalIPs %v, check interface in the configuration", name, addrs)
+	}
+	return cluster.Underlay{}, fmt.Errorf("find underlay: no device holds one of the Node's InternalIPs %v, check the kubelet's --node-ip", addrs)
+}
