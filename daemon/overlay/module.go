@@ -15,6 +15,7 @@ import (
 
 	"poplin.dev/poplin/pkg/apply/diff"
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/loop"
 )
 
 // Source is where the module reads the cluster from.
@@ -93,20 +94,14 @@ type State struct {
 // Module is the overlay of one node; it implements loop.Task.
 type Module struct {
 	deps  Deps
-	ready chan struct{}
+	ready *loop.Ready
 }
 
 // New makes the module; Run starts it.
-func New(deps Deps) *Module { return &Module{deps: deps, ready: make(chan struct{})} }
+func New(deps Deps) *Module { return &Module{deps: deps, ready: loop.NewReady()} }
 
-// Run implements loop.Task.
-func (m *Module) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
-}
-
-// Ready implements loop.Task.
-func (m *Module) Ready() <-chan struct{} { return m.ready }
+// Ready implements loop.Task: the overlay was in place once.
+func (m *Module) Ready() <-chan struct{} { return m.ready.Done() }
 
 // String implements loop.Task.
 func (m *Module) String() string { return "overlay" }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -41,15 +42,22 @@ type Worker[K comparable] struct {
 	// Every, if not zero, marks Again dirty that often, give or take a tenth.
 	Every time.Duration
 	Again K
-	Log   *slog.Logger
+	// Beside, if any, run on goroutines of their own as long as the worker.
+	Beside []func(context.Context)
+	Log    *slog.Logger
 }
 
 // Run works until ctx ends.
 func (w *Worker[K]) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
 	defer stop()
 	if w.Every > 0 {
-		go w.tick(ctx)
+		beside.Go(func() { w.tick(ctx) })
+	}
+	for _, f := range w.Beside {
+		beside.Go(func() { f(ctx) })
 	}
 	var (
 		failed []K    // keys to try again

@@ -1,0 +1,219 @@
+package overlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"poplin.dev/poplin/pkg/apply/nft"
+	"poplin.dev/poplin/pkg/apply/route"
+	"poplin.dev/poplin/pkg/apply/sysctl"
+	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/loop"
+	"poplin.dev/poplin/pkg/masquerade"
+	"poplin.dev/poplin/pkg/overlay"
+	"poplin.dev/poplin/pkg/program"
+)
+
+// key is what may be dirty.
+type key string
+
+const (
+	model  key = "model"  // the cluster's view changed
+	kernel key = "kernel" // somebody else changed the kernel, or may have
+)
+
+// A burst of changes costs one pass; a single one is done at once.
+const (
+	holdOff  = 50 * time.Millisecond
+	maxDelay = 500 * time.Millisecond
+)
+
+// publishTimeout bounds how long the API server can keep the module from
+// repairing the kernel.
+const publishTimeout = 5 * time.Second
+
+// pass is what one Run works with.
+type pass struct {
+	*Module
+	routes  *route.Applier
+	table   *nft.Table
+	waiting string // what the log last said the module waits for
+}
+
+// Run implements loop.Task. All work on the kernel happens on the calling
+// goroutine, and so in the network namespace of its thread if it is locked to
+// one.
+func (m *Module) Run(ctx context.Context) error {
+	p := &pass{Module: m}
+	queue := loop.NewQueue[key](holdOff, maxDelay)
+	m.deps.Source.Subscribe(func() { queue.Add(model) })
+
+	var err error
+	p.routes, err = route.Open(route.Config{
+		Link:    overlay.Link,
+		Sysctls: sysctl.Tree(m.deps.Config.SysctlRoot).Set,
+		Log:     m.deps.Log,
+	})
+	if err != nil {
+		return err
+	}
+	defer p.routes.Close()
+	events, err := p.routes.Subscribe()
+	if err != nil {
+		return err
+	}
+	if p.table, err = nft.Open(nft.Config{Log: m.deps.Log}); err != nil {
+		return err
+	}
+	defer p.table.Close()
+
+	queue.Add(model)
+	worker := loop.Worker[key]{
+		Name: m.String(), Queue: queue, Log: m.deps.Log, Do: p.do,
+		Backoff: loop.Backoff{Min: 200 * time.Millisecond, Max: 30 * time.Second},
+		Every:   m.deps.Config.Resync, Again: kernel,
+		Beside: []func(context.Context){func(ctx context.Context) {
+			events.Run(ctx, func() { queue.Add(kernel) })
+		}},
+	}
+	return worker.Run(ctx)
+}
+
+// do is one pass: everything as it should be now, whatever was dirty.
+func (p *pass) do(ctx context.Context, dirty []key) error {
+	if slices.Contains(dirty, kernel) {
+		p.routes.Forget()
+		p.table.Forget()
+	}
+	state, wait := p.once(ctx)
+	if wait != "" {
+		// Not an error: the Source says when there is more to know.
+		state.Err = errors.New("waiting for " + wait)
+	}
+	if wait != p.waiting && wait != "" {
+		p.deps.Log.Info("waiting", "task", p.String(), "for", wait)
+	}
+	p.waiting = wait
+	if state.InPlace {
+		p.ready.Set()
+	}
+	if ctx.Err() == nil {
+		p.deps.Report(state)
+	}
+	if wait != "" {
+		return nil
+	}
+	return state.Err
+}
+
+// once compiles and applies. Nothing in the kernel is touched before both
+// this node and the list of all nodes are known: a part of the list looks
+// just like a list of nodes that left.
+func (p *pass) once(ctx context.Context) (state State, wait string) {
+	self, ok := p.deps.Source.Self()
+	state.Self = self
+	switch {
+	case !ok:
+		return state, "this node's Node object"
+	case len(self.Addresses) == 0:
+		return state, "an InternalIP in the Node's status.addresses, which the kubelet or the cloud provider sets"
+	case len(self.PodCIDRs) == 0:
+		return state, "spec.podCIDRs of the Node, which kube-controller-manager sets with --allocate-node-cidrs"
+	}
+	nodes, ok := p.deps.Source.Nodes()
+	if !ok {
+		return state, "the first complete list of NodeNetworks"
+	}
+	me, err := p.facts(self)
+	state.Underlay, state.MTU = me.Underlay, me.MTU
+	if err != nil {
+		state.Err = err
+		return state, ""
+	}
+	peers, refused := overlay.Peers(me, nodes, p.deps.Config.ClusterCIDRs)
+	for _, r := range refused {
+		state.Refused = append(state.Refused, Refusal(r))
+	}
+	state.Peers = len(peers)
+	var errs [3]error
+	state.Result, errs[0] = p.routes.Set(ctx, overlay.Compile(me, peers))
+	more, err := p.table.Set(ctx, p.masquerade(me, peers))
+	state.Result, errs[1] = state.Result.Plus(more), err
+	// Last, because others send here once they read it.
+	if errs[0] == nil {
+		errs[2] = p.publish(ctx, me.Node(), nodes)
+	}
+	state.Err = errors.Join(errs[:]...)
+	state.InPlace = state.Err == nil
+	return state, ""
+}
+
+// facts puts together what the compiler needs to know of this node.
+func (p *pass) facts(self cluster.Self) (overlay.Self, error) {
+	conf := p.deps.Config
+	me := overlay.Self{
+		Name: self.Name, PodCIDRs: self.PodCIDRs, MAC: cluster.MACOf(self.UID),
+		MTU: conf.MTU, VNI: conf.VNI, Port: conf.Port,
+	}
+	// The family of the first InternalIP is the underlay's, so that all
+	// nodes of a dual-stack cluster choose the same.
+	var candidates []netip.Addr
+	for _, a := range self.Addresses {
+		if a.Is4() == self.Addresses[0].Is4() {
+			candidates = append(candidates, a)
+		}
+	}
+	var err error
+	if me.Underlay, err = p.routes.Underlay(conf.Interface, candidates); err != nil {
+		return me, err
+	}
+	return me.Resolve()
+}
+
+// masquerade is the program of this node's own packets that leave the cluster.
+func (p *pass) masquerade(me overlay.Self, peers []cluster.Node) program.Table {
+	if !p.deps.Config.Masquerade {
+		return program.Table{Module: masquerade.Module}
+	}
+	near := slices.Concat(me.PodCIDRs, p.deps.Config.ClusterCIDRs, p.deps.Config.ExcludeCIDRs)
+	for _, n := range peers {
+		near = append(near, n.PodCIDRs...)
+	}
+	return masquerade.Compile(me.PodCIDRs, near)
+}
+
+// publish tells the other nodes, unless they know.
+func (p *pass) publish(ctx context.Context, own cluster.Node, nodes []cluster.Node) error {
+	if slices.ContainsFunc(nodes, own.Equal) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	if err := p.deps.Publisher.Publish(ctx, own); err != nil {
+		return fmt.Errorf("publish NodeNetwork %s: %w", own.Name, err)
+	}
+	return nil
+}
+
+// Remove takes everything of the overlay and masquerade out of the kernel.
+// Sysctls stay: nobody can know who else came to rely on them.
+func Remove(ctx context.Context, log *slog.Logger) error {
+	routes, err := route.Open(route.Config{Link: overlay.Link, Log: log})
+	if err != nil {
+		return err
+	}
+	defer routes.Close()
+	table, err := nft.Open(nft.Config{Log: log})
+	if err != nil {
+		return err
+	}
+	defer table.Close()
+	_, errRoutes := routes.Set(ctx, program.Net{})
+	_, errTable := table.Set(ctx, program.Table{Module: masquerade.Module})
+	return errors.Join(errRoutes, errTable)
+}
