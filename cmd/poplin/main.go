@@ -5,6 +5,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -35,17 +36,21 @@ func main() {
 	}
 }
 
+// advice goes with errors of the CNI library, which explain themselves in one
+// line.
+var advice = map[uint]string{
+	types.ErrInvalidEnvironmentVariables: "the container runtime sets CNI_COMMAND, CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME and CNI_PATH; see https://www.cni.dev/docs/spec/",
+	types.ErrDecodingFailure:             "stdin holds a network configuration as JSON; see docs/cni.md",
+	types.ErrInvalidNetworkConfig:        "see docs/cni.md for what a network configuration needs",
+}
+
 // fail prints an error as section 5 of the specification says.
 func fail(err *types.Error) {
-	details := err.Details
-	if details == "" && err.Code == types.ErrInvalidEnvironmentVariables {
-		details = "the container runtime sets CNI_COMMAND, CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME and CNI_PATH; see https://www.cni.dev/docs/spec/"
-	}
 	_ = json.NewEncoder(os.Stdout).Encode(struct {
 		CNIVersion string `json:"cniVersion"`
 		Code       uint   `json:"code"`
 		Msg        string `json:"msg"`
 		Details    string `json:"details"`
-	}{"1.0.0", err.Code, err.Msg, details})
+	}{"1.0.0", err.Code, err.Msg, cmp.Or(err.Details, advice[err.Code])})
 	os.Exit(1)
 }

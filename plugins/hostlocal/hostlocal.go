@@ -43,8 +43,12 @@ func Add(args *skel.CmdArgs) (*types100.Result, error) {
 	if err != nil {
 		return nil, c.explain(err)
 	}
-	for i, a := range addrs {
-		result.IPs = append(result.IPs, c.ipConfig(i, a))
+	for _, a := range addrs {
+		// With the full length, as the pod has it: a subnet's other addresses
+		// are not on its link.
+		result.IPs = append(result.IPs, &types100.IPConfig{
+			Address: net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())},
+		})
 	}
 	return result, nil
 }
@@ -104,20 +108,6 @@ func (c config) picks() []store.Pick {
 		}
 	}
 	return picks
-}
-
-// ipConfig states an address as upstream does, with its subnet and gateway:
-// what a pod makes of them is the main plugin's choice.
-func (c config) ipConfig(set int, a netip.Addr) *types100.IPConfig {
-	for _, r := range c.sets[set] {
-		if r.Subnet.Contains(a) {
-			return &types100.IPConfig{
-				Address: net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(r.Subnet.Bits(), a.BitLen())},
-				Gateway: r.Gateway.AsSlice(),
-			}
-		}
-	}
-	return nil
 }
 
 func invalid(err error) error {

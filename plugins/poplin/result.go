@@ -74,8 +74,9 @@ func request(c conf.Conf, args *skel.CmdArgs) plan.Request {
 	}
 }
 
-// result says what was made. IPAM's own prefixes and gateways are not
-// repeated: each address is alone on its link.
+// result says what was made. An address keeps the prefix and gateway that an
+// IPAM plugin gave it, which compares them in CHECK, although it is alone on
+// its link; routes name the gateway in use.
 func result(c conf.Conf, p plan.Plan, args *skel.CmdArgs, lease *types100.Result) *types100.Result {
 	r := &types100.Result{
 		CNIVersion: types100.ImplementedSpecVersion,
@@ -88,13 +89,12 @@ func result(c conf.Conf, p plan.Plan, args *skel.CmdArgs, lease *types100.Result
 	if !c.DNS.IsEmpty() {
 		r.DNS = c.DNS
 	}
-	for _, a := range p.Addresses {
-		bits := a.Addr.BitLen()
-		r.IPs = append(r.IPs, &types100.IPConfig{
-			Interface: types100.Int(1),
-			Address:   net.IPNet{IP: a.Addr.AsSlice(), Mask: net.CIDRMask(bits, bits)},
-			Gateway:   a.Gateway.AsSlice(),
-		})
+	for i, a := range p.Addresses {
+		ip := &types100.IPConfig{Interface: types100.Int(1), Address: lease.IPs[i].Address, Gateway: lease.IPs[i].Gateway}
+		if ip.Gateway == nil {
+			ip.Gateway = a.Gateway.AsSlice()
+		}
+		r.IPs = append(r.IPs, ip)
 	}
 	for _, route := range p.Routes {
 		r.Routes = append(r.Routes, &types.Route{

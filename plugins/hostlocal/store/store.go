@@ -156,6 +156,8 @@ func (d Dir) Release(owner Owner, expect []netip.Addr, wanted int) error {
 			}
 		}
 	}
+	// A draft that its ADD was killed before writing has no content yet.
+	names = append(names, owner.draft())
 	var errs []error
 	for _, name := range names {
 		if err := os.Remove(d.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
