@@ -3,8 +3,6 @@ package kube
 import (
 	"fmt"
 	"net"
-	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -55,14 +53,9 @@ func (c *Client) identity() (*rest.Config, error) {
 		return nil, fmt.Errorf("find the service account's token (outside a pod, give a kubeconfig): %w", err)
 	}
 	return &rest.Config{
-		Host: "https://" + serverName,
-		// client-go reads both files again as the kubelet renews them.
-		BearerTokenFile: token,
-		TLSClientConfig: rest.TLSClientConfig{ServerName: serverName, CAFile: filepath.Join(dir, "ca.crt")},
-		Dial:            c.endpoints.Dial,
-		WrapTransport:   c.endpoints.Wrap,
-		// A proxy would have to be reachable without Services too.
-		Proxy: func(*http.Request) (*url.URL, error) { return nil, nil },
+		Host:            "https://" + serverName,
+		BearerTokenFile: token, // read again as the kubelet renews it
+		Transport:       c.endpoints.Transport(filepath.Join(dir, "ca.crt")),
 	}, nil
 }
 

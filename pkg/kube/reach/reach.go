@@ -7,12 +7,15 @@ package reach
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"sync"
 	"syscall"
@@ -23,8 +26,8 @@ import (
 
 const (
 	dialTimeout = 3 * time.Second
-	// aliveTimeout is how long a silent or unacknowledged connection is kept.
-	// HTTP/2's own health check would take 45 s.
+	// aliveTimeout is how long a connection is kept on which nothing comes
+	// back, before it is asked, and then until it is given up.
 	aliveTimeout = 15 * time.Second
 )
 
@@ -80,17 +83,56 @@ func (e *Endpoints) candidates() []string {
 	return list
 }
 
-// Dial connects to the first candidate that answers. The address is the TLS
-// server's name, which nothing needs to resolve.
-func (e *Endpoints) Dial(ctx context.Context, network, _ string) (net.Conn, error) {
-	d := net.Dialer{
-		Timeout:         dialTimeout,
+// Transport sends requests to whichever endpoint answers. The address in a
+// request's URL is only the name in the server's certificate, which nothing
+// needs to resolve. authorities is the file of its CA's certificates, read
+// again for every connection, because it is renewed now and then.
+func (e *Endpoints) Transport(authorities string) *http.Transport {
+	return &http.Transport{
+		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			name, _, err := net.SplitHostPort(address)
+			if err != nil {
+				return nil, err
+			}
+			roots, err := readRoots(authorities)
+			if err != nil {
+				return nil, err
+			}
+			return e.dial(ctx, network, &tls.Config{
+				ServerName: name, RootCAs: roots, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12,
+			})
+		},
+		ForceAttemptHTTP2: true,
+		// A server whose kernel still acknowledges, but which does not answer.
+		HTTP2:           &http.HTTP2Config{SendPingTimeout: aliveTimeout, PingTimeout: aliveTimeout},
+		IdleConnTimeout: 2 * time.Minute,
+	}
+}
+
+func readRoots(path string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the API server's authority: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("read the API server's authority: %s holds no certificate", path)
+	}
+	return roots, nil
+}
+
+// dial connects to the first candidate that answers with the certificate it
+// should have.
+func (e *Endpoints) dial(ctx context.Context, network string, config *tls.Config) (net.Conn, error) {
+	d := tls.Dialer{Config: config, NetDialer: &net.Dialer{
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: aliveTimeout / 3, Interval: aliveTimeout / 3, Count: 2},
 		Control:         boundSilence,
-	}
+	}}
 	var errs []error
 	for _, address := range e.candidates() {
-		conn, err := d.DialContext(ctx, network, address)
+		attempt, cancel := context.WithTimeout(ctx, dialTimeout)
+		conn, err := d.DialContext(attempt, network, address)
+		cancel()
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -99,7 +141,7 @@ func (e *Endpoints) Dial(ctx context.Context, network, _ string) (net.Conn, erro
 		if err == nil {
 			return conn, nil
 		}
-		errs = append(errs, err)
+		errs = append(errs, fmt.Errorf("%s: %w", address, err))
 	}
 	return nil, fmt.Errorf("no endpoint of the API server answers (apiServer.endpoints in config.yaml can name more): %w", errors.Join(errs...))
 }
@@ -117,8 +159,8 @@ func boundSilence(_, _ string, c syscall.RawConn) error {
 func (e *Endpoints) tried(address string, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.used = address
 	if err == nil {
+		e.used = address
 		delete(e.failed, address)
 		return
 	}
@@ -126,28 +168,12 @@ func (e *Endpoints) tried(address string, err error) {
 	e.failed[address] = e.tries
 }
 
-// InUse is the endpoint of the latest connection.
+// InUse is the endpoint of the latest connection; empty before the first.
 func (e *Endpoints) InUse() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.used
 }
-
-// Wrap has requests that fail on a connection, such as by its certificate,
-// count against the endpoint: the next connection goes elsewhere.
-func (e *Endpoints) Wrap(rt http.RoundTripper) http.RoundTripper {
-	return roundTripper(func(r *http.Request) (*http.Response, error) {
-		resp, err := rt.RoundTrip(r)
-		if err != nil && r.Context().Err() == nil {
-			e.tried(e.InUse(), err)
-		}
-		return resp, err
-	})
-}
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // Replace tells of the endpoints that the cluster has now.
 func (e *Endpoints) Replace(found []string) {
