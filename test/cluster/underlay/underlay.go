@@ -7,6 +7,7 @@
 package underlay
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -204,4 +205,23 @@ func configure(h *netlink.Handle, name string, addresses []netip.Prefix) error {
 
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// Unplug removes a port, so that it is free at once: a namespace's devices go
+// some time after the namespace.
+func Unplug(namespace, port string) error {
+	return within(namespace, func(h *netlink.Handle) error {
+		link, err := h.LinkByName(port)
+		var absent netlink.LinkNotFoundError
+		if errors.As(err, &absent) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("find port %s: %w", port, err)
+		}
+		if err := h.LinkDel(link); err != nil {
+			return fmt.Errorf("unplug port %s: %w", port, err)
+		}
+		return nil
+	})
 }

@@ -1,0 +1,279 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"poplin.dev/poplin/test/cluster/build"
+	"poplin.dev/poplin/test/cluster/host"
+	"poplin.dev/poplin/test/cluster/node"
+	"poplin.dev/poplin/test/cluster/pki"
+	"poplin.dev/poplin/test/cluster/process"
+	"poplin.dev/poplin/test/cluster/underlay"
+)
+
+// cniPlugins is where Debian's containernetworking-plugins are.
+const cniPlugins = "/usr/lib/cni"
+
+func (c *Cluster) nodeDisk(i int) string { return filepath.Join(c.disk(), nodeName(i+1)) }
+
+// boot makes a node's namespaces, with its anchor in them.
+func (c *Cluster) boot(i int) error {
+	name := nodeName(i + 1)
+	if err := c.layout.Make(c.cgroup(name)); err != nil {
+		return err
+	}
+	leaf, err := c.leafOf(name)
+	if err != nil {
+		return err
+	}
+	hosts := "127.0.0.1 localhost\n::1 localhost\n"
+	for _, address := range c.plan.nodeAddresses(i) {
+		hosts += fmt.Sprintf("%s %s\n", address, name)
+	}
+	config := node.Config{
+		Name: name, Cluster: c.Options.Name, Namespace: c.Namespace(name), Disk: c.nodeDisk(i), Hosts: hosts,
+		Nameserver: c.plan.lan.Gateways[0].Addr().String(), // nobody answers there: no test depends on the outside
+		Share:      []string{c.disk(), c.Kubernetes.Dir},
+		CNIPlugins: cniPlugins,
+	}
+	return node.Boot(config, func() error {
+		_, err := process.Start(c.processes(), process.Spec{
+			Name: anchorName(name), Args: []string{"sleep", "infinity"}, Log: c.log(anchorName(name)), Cgroup: leaf,
+		})
+		return err
+	})
+}
+
+// startWorker starts the daemons of a node that has booted. The images that the
+// first pods need are there before the kubelet, the tests' own are not.
+func (c *Cluster) startWorker(ctx context.Context, i int, ready <-chan struct{}, s *steps) error {
+	name := nodeName(i + 1)
+	runtime := c.runtime()
+	if err := c.startRuntime(ctx, i, runtime); err != nil {
+		return err
+	}
+	first, rest := c.splitImages()
+	if err := s.do(name+": first images", func() error { return c.importImages(ctx, name, runtime, first) }); err != nil {
+		return err
+	}
+	select {
+	case <-ready:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := c.startKubelet(i); err != nil {
+		return err
+	}
+	if c.Options.Proxy == "kube-proxy" {
+		if err := c.startProxy(i); err != nil {
+			return err
+		}
+	}
+	return s.do(name+": images of the tests", func() error { return c.importImages(ctx, name, runtime, rest) })
+}
+
+// runtime is the container runtime of every node.
+func (c *Cluster) runtime() node.Runtime {
+	return node.DebianContainerd(host.Program("containerd"), host.Program("ctr"))
+}
+
+func (c *Cluster) startRuntime(ctx context.Context, i int, runtime node.Runtime) error {
+	name := nodeName(i + 1)
+	config, err := runtime.Config(node.RuntimeSettings{PauseImage: c.Pause, AppArmor: host.AppArmor()})
+	if err != nil {
+		return err
+	}
+	file, err := c.nodeFile(i, node.RuntimeConfig, config)
+	if err != nil {
+		return err
+	}
+	daemon := "containerd-" + name
+	if err := c.daemon(name, name, daemon, runtime.Program, "--config="+file, "--log-level=warn"); err != nil {
+		return err
+	}
+	pid, err := c.anchor(name)
+	if err != nil {
+		return err
+	}
+	// A kubelet that finds no runtime exits.
+	socket := fmt.Sprintf("/proc/%d/root%s", pid, node.RuntimeSocket)
+	return poll(ctx, time.Minute, daemon, func(ctx context.Context) error {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+}
+
+// nodeFile writes a file that node programs find at path. /etc is an overlay on
+// the node, whose upper directory must not be written behind its back while it
+// is mounted, hence it is beside the disk.
+func (c *Cluster) nodeFile(i int, path string, content []byte) (string, error) {
+	file := filepath.Join(c.disk(), "configuration", nodeName(i+1), filepath.Base(path))
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return "", fmt.Errorf("write configuration: %w", err)
+	}
+	if err := os.WriteFile(file, content, 0o644); err != nil {
+		return "", fmt.Errorf("write configuration: %w", err)
+	}
+	return file, nil
+}
+
+// splitImages: the archive of agnhost, the largest by far, can wait.
+func (c *Cluster) splitImages() (first, rest []string) {
+	for _, archive := range c.Images {
+		switch filepath.Base(archive) {
+		case "agnhost.tar", "busybox.tar", "regression.tar":
+			rest = append(rest, archive)
+		default:
+			first = append(first, archive)
+		}
+	}
+	return first, rest
+}
+
+func (c *Cluster) importImages(ctx context.Context, name string, runtime node.Runtime, archives []string) error {
+	for _, archive := range archives {
+		if err := c.importImage(ctx, name, runtime, archive, ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// importImage passes the archive by standard input: its path may mean something
+// else on the node.
+func (c *Cluster) importImage(ctx context.Context, name string, runtime node.Runtime, archive, as string) error {
+	f, err := os.Open(archive)
+	if err != nil {
+		return fmt.Errorf("import image: %w", err)
+	}
+	defer f.Close()
+	args := []string{runtime.Client, "--namespace=k8s.io", "images", "import"}
+	if as != "" {
+		args = append(args, "--index-name="+as)
+	}
+	cmd, err := c.Command(ctx, name, append(args, "-")...)
+	if err != nil {
+		return fmt.Errorf("import image %s: %w", archive, err)
+	}
+	cmd.Stdin = f
+	if _, err := output(cmd, "ctr images import "+archive+" on "+name); err != nil {
+		return fmt.Errorf("import image: %w", err)
+	}
+	return nil
+}
+
+func (c *Cluster) startKubelet(i int) error {
+	name := nodeName(i + 1)
+	address := "0.0.0.0"
+	if c.plan.ipv6 {
+		address = "::"
+	}
+	config, err := node.KubeletConfig(node.KubeletSettings{
+		CACert: c.pki(pki.CACert), CgroupRoot: "/" + c.cgroup(name), DNS: c.plan.dns()[0].String(), Address: address})
+	if err != nil {
+		return err
+	}
+	file, err := c.nodeFile(i, "kubelet.yaml", config)
+	if err != nil {
+		return err
+	}
+	return c.daemon(name, name, "kubelet-"+name, c.Kubernetes.Program(build.Kubelet), "--v=2", "--config="+file,
+		"--kubeconfig="+c.pki(pki.KubeletKubeconfig(name)), "--hostname-override="+name,
+		"--node-ip="+joined(c.plan.nodeAddresses(i)), "--root-dir=/var/lib/kubelet")
+}
+
+// StopNode switches a node off: all of its processes and its network namespace
+// end at once, its disk stays.
+func (c *Cluster) StopNode(ctx context.Context, name string) error {
+	i, err := c.index(name)
+	if err != nil {
+		return err
+	}
+	if i == 0 {
+		return fmt.Errorf("stop %s: it carries the control plane; stop another node, or the cluster with: cluster down --name %s", name, c.Options.Name)
+	}
+	if err := c.layout.Kill(ctx, c.cgroup(name)); err != nil {
+		return fmt.Errorf("stop %s: %w", name, err)
+	}
+	c.mu.Lock()
+	if leaf, ok := c.leaf[name]; ok {
+		leaf.Close()
+		delete(c.leaf, name)
+	}
+	c.mu.Unlock()
+	if err := c.layout.Remove(c.cgroup(name)); err != nil {
+		return fmt.Errorf("stop %s: %w", name, err)
+	}
+	far := c.plan.lan.Namespace
+	if i+1 == c.Options.Routed {
+		far = c.plan.router.Namespace
+	}
+	if err := underlay.Unplug(far, name); err != nil {
+		return fmt.Errorf("stop %s: %w", name, err)
+	}
+	if err := underlay.Remove(namespace(c.Options.Name, name)); err != nil {
+		return fmt.Errorf("stop %s: %w", name, err)
+	}
+	records, err := process.List(c.processes())
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		if strings.HasSuffix(r.Name, "-"+name) {
+			if err := process.Forget(c.processes(), r.Name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// StartNode switches a node on again.
+func (c *Cluster) StartNode(ctx context.Context, name string) error {
+	i, err := c.index(name)
+	if err != nil {
+		return err
+	}
+	if _, err := c.anchor(name); err == nil {
+		return fmt.Errorf("start %s: it is running", name)
+	}
+	if err := c.connect(i); err != nil {
+		return fmt.Errorf("start %s: %w", name, err)
+	}
+	if err := c.boot(i); err != nil {
+		return fmt.Errorf("start %s: %w", name, err)
+	}
+	if err := c.startRuntime(ctx, i, c.runtime()); err != nil {
+		return fmt.Errorf("start %s: %w", name, err)
+	}
+	if err := c.startKubelet(i); err != nil {
+		return err
+	}
+	if c.Options.Proxy == "kube-proxy" {
+		return c.startProxy(i)
+	}
+	return nil
+}
+
+// LoadImage imports an archive on every node that runs, under the names it holds
+// and, unless it is "", under another.
+func (c *Cluster) LoadImage(ctx context.Context, archive, name string) error {
+	for _, node := range c.Nodes() {
+		if _, err := c.anchor(node); err != nil {
+			continue
+		}
+		if err := c.importImage(ctx, node, c.runtime(), archive, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
