@@ -39,3 +39,11 @@ func text(v reflect.Value) string {
 	}
 	return string(b)
 }
+
+// Paths are all keys of the file, in its order.
+func Paths() []string {
+	var paths []string
+	c := reflect.ValueOf(Default())
+	walk("", c, c, func(path string, _, _ reflect.Value) { paths = append(paths, path) })
+	return paths
+}
