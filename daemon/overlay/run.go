@@ -140,15 +140,17 @@ func (p *pass) once(ctx context.Context) (state State, wait string) {
 		state.Refused = append(state.Refused, Refusal(r))
 	}
 	state.Peers = len(peers)
-	var errs [3]error
-	state.Result, errs[0] = p.routes.Set(ctx, overlay.Compile(me, peers))
-	more, err := p.table.Set(ctx, p.masquerade(me, peers))
-	state.Result, errs[1] = state.Result.Plus(more), err
-	// Last, because others send here once they read it.
-	if errs[0] == nil {
-		errs[2] = p.publish(ctx, me.Node(), nodes)
+	// Masquerade comes before the routes: a connection to a new peer that
+	// began between the two would keep the wrong source address for life.
+	masq, errMasq := p.table.Set(ctx, p.masquerade(me, peers))
+	routes, errRoutes := p.routes.Set(ctx, overlay.Compile(me, peers))
+	state.Result = masq.Plus(routes)
+	// Others send here once they read of this node, so they do last.
+	var errPublish error
+	if errRoutes == nil {
+		errPublish = p.publish(ctx, me.Node(), nodes)
 	}
-	state.Err = errors.Join(errs[:]...)
+	state.Err = errors.Join(errMasq, errRoutes, errPublish)
 	state.InPlace = state.Err == nil
 	return state, ""
 }

@@ -1,0 +1,330 @@
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"poplin.dev/poplin/daemon/overlay"
+	"poplin.dev/poplin/pkg/cluster"
+)
+
+const device = "poplin-vx"
+
+func contains(s string, any ...string) bool {
+	for _, a := range any {
+		if strings.Contains(s, a) {
+			return true
+		}
+	}
+	return false
+}
+
+// inventory is everything on the overlay device and all of our routes, as text.
+func (n *node) inventory(t testing.TB) string {
+	t.Helper()
+	var b strings.Builder
+	link, err := n.nl.LinkByName(device)
+	if err == nil {
+		attrs := link.Attrs()
+		fmt.Fprintf(&b, "link mtu %d %s\n", attrs.MTU, attrs.HardwareAddr)
+		for _, family := range []int{netlink.FAMILY_ALL, unix.AF_BRIDGE} {
+			neighs, err := n.nl.NeighList(attrs.Index, family)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, x := range neighs {
+				if x.State&netlink.NUD_PERMANENT != 0 {
+					fmt.Fprintf(&b, "neigh %d %s %s\n", x.Family, x.IP, x.HardwareAddr)
+				}
+			}
+		}
+		addrs, err := n.nl.AddrList(link, netlink.FAMILY_ALL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range addrs {
+			fmt.Fprintf(&b, "addr %s\n", a.IPNet)
+		}
+	}
+	routes, err := n.nl.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: 157}, netlink.RT_FILTER_PROTOCOL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range routes {
+		fmt.Fprintf(&b, "route %s via %s type %d\n", r.Dst, r.Gw, r.Type)
+	}
+	return b.String()
+}
+
+// TestNodeLeaves: its peers forget it and nothing else.
+func TestNodeLeaves(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, dual, 3)
+	l.startAll(t)
+	a, b := l.nodes[0].addPod(t), l.nodes[1].addPod(t)
+	gone := l.nodes[2]
+	gone.stop()
+	l.api.change(func() { delete(l.api.nodes, gone.self.Name) })
+	for _, n := range l.nodes[:2] {
+		eventually(t, 2*time.Second, func() error {
+			if inv := n.inventory(t); contains(inv, "10.244.3.", "fd00:10:244:3:", "192.0.2.3", cluster.MACOf("uid-3").String()) {
+				return fmt.Errorf("%s still holds something of the node that left:\n%s", n.self.Name, inv)
+			}
+			return nil
+		})
+	}
+	reach(t, a, b)
+	reach(t, b, a)
+}
+
+// TestNodeComesBackDifferent: a node is made anew under its old name, with
+// another identity, thus another MAC address, and another IP address.
+func TestNodeComesBackDifferent(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, ipv4, 2)
+	l.startAll(t)
+	a, b := l.nodes[0].addPod(t), l.nodes[1].addPod(t)
+	reach(t, a, b)
+
+	n := l.nodes[1]
+	n.stop()
+	moved := netip.MustParsePrefix("192.0.2.77/24")
+	if err := n.nl.AddrDel(n.link(t, "eth0"), &netlink.Addr{IPNet: ipNet(underlayAddr("4", 2))}); err != nil {
+		t.Fatal(err)
+	}
+	n.addAddr(t, "eth0", moved)
+	n.self.UID, n.self.Addresses = "another uid", []netip.Addr{moved.Addr()}
+	l.api.setSelf(n.self)
+	ready(t, n.start(t))
+	mac := cluster.MACOf("another uid").String()
+	eventually(t, 2*time.Second, func() error {
+		inv := l.nodes[0].inventory(t)
+		if !contains(inv, mac) || contains(inv, cluster.MACOf("uid-2").String()) {
+			return fmt.Errorf("want MAC %s only:\n%s", mac, inv)
+		}
+		return nil
+	})
+	reach(t, a, b)
+	reach(t, b, a)
+}
+
+// TestNodeAddressChangesAtRunTime: the module follows the Node's InternalIP without a restart.
+func TestNodeAddressChangesAtRunTime(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, dual, 2)
+	l.startAll(t)
+	a, b := l.nodes[0].addPod(t), l.nodes[1].addPod(t)
+	n := l.nodes[1]
+	n.addAddr(t, "eth0", netip.MustParsePrefix("192.0.2.77/24"))
+	n.self.Addresses[0] = netip.MustParseAddr("192.0.2.77")
+	l.api.setSelf(n.self)
+	eventually(t, 2*time.Second, func() error {
+		if inv := l.nodes[0].inventory(t); !contains(inv, "192.0.2.77") || contains(inv, "192.0.2.2 ") {
+			return fmt.Errorf("want the new address only:\n%s", inv)
+		}
+		return nil
+	})
+	reach(t, a, b)
+	reach(t, b, a)
+}
+
+// TestMTUFollows: the overlay leaves room for the outer headers, also after
+// the underlay changed, and the other nodes are told.
+func TestMTUFollows(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		plan     plan
+		overhead int
+	}{{ipv4, 50}, {ipv6, 70}} {
+		l := newLab(t, tt.plan, 1)
+		l.startAll(t)
+		n := l.nodes[0]
+		for _, underlay := range []int{1500, 1400, 1500} {
+			if err := n.nl.LinkSetMTU(n.link(t, "eth0"), underlay); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, 2*time.Second, func() error {
+				l.api.mu.Lock()
+				defer l.api.mu.Unlock()
+				have, told := n.link(t, device).Attrs().MTU, l.api.nodes[n.self.Name].MTU
+				if want := underlay - tt.overhead; have != want || told != want {
+					return fmt.Errorf("device has MTU %d, others were told %d, want %d", have, told, want)
+				}
+				return nil
+			})
+		}
+	}
+}
+
+// TestNothingBeforeTheFirstCompleteView: until then the kernel stays as it is,
+// also as an earlier process left it.
+func TestNothingBeforeTheFirstCompleteView(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, dual, 2)
+	l.startAll(t)
+	n := l.nodes[0]
+	n.stop()
+	before := n.inventory(t)
+	self := n.self
+	for _, tt := range []struct {
+		name string
+		hide func()
+		show func()
+		want string
+	}{
+		{"nodes", func() { l.api.hidden = true }, func() { l.api.hidden = false }, "list of NodeNetworks"},
+		{"Node", func() { delete(l.api.selves, self.Name) }, func() { l.api.selves[self.Name] = self }, "Node object"},
+		{"podCIDRs", func() {
+			s := self
+			s.PodCIDRs = nil
+			l.api.selves[self.Name] = s
+		}, func() { l.api.selves[self.Name] = self }, "podCIDRs"},
+	} {
+		l.api.change(tt.hide)
+		m := n.start(t)
+		var s overlay.State
+		select {
+		case s = <-n.states:
+		case <-time.After(5 * time.Second):
+			t.Fatalf("%s: no report", tt.name)
+		}
+		if s.InPlace || s.Err == nil || !contains(s.Err.Error(), tt.want) {
+			t.Errorf("%s: state %+v", tt.name, s)
+		}
+		if after := n.inventory(t); after != before {
+			t.Errorf("%s: the kernel changed from\n%sto\n%s", tt.name, before, after)
+		}
+		l.api.change(tt.show)
+		ready(t, m)
+		n.stop()
+		if after := n.inventory(t); after != before {
+			t.Errorf("%s: in the end the kernel changed from\n%sto\n%s", tt.name, before, after)
+		}
+	}
+}
+
+// TestPublishFails: peers are programmed all the same, and the node is not in place until others know it.
+func TestPublishFails(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, ipv4, 2)
+	ready(t, l.nodes[1].start(t))
+	l.api.change(func() { l.api.fail = errors.New("the API server is away") })
+	n := l.nodes[0]
+	m := n.start(t)
+	eventually(t, 5*time.Second, func() error { return n.hasRoute(podCIDR("4", 2)) })
+	if s := <-n.states; s.InPlace || s.Err == nil || !contains(s.Err.Error(), "publish NodeNetwork worker-1: the API server is away") {
+		t.Errorf("state %+v", s)
+	}
+	l.api.change(func() { l.api.fail = nil })
+	ready(t, m)
+}
+
+// TestRestartLosesNothing: a thousand numbered packets a second pass while
+// the module is stopped and started again, and what became stale meanwhile goes.
+func TestRestartLosesNothing(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, dual, 3)
+	l.startAll(t)
+	a, b := l.nodes[0].addPod(t), l.nodes[1].addPod(t)
+	for i := range a.addrs {
+		reach(t, a, b)
+		s := newStream(t, a, b, i)
+		for _, n := range l.nodes {
+			n.stop()
+		}
+		l.api.change(func() { delete(l.api.nodes, "worker-3") })
+		s.after(300)
+		ready(t, l.nodes[0].start(t))
+		ready(t, l.nodes[1].start(t))
+		s.after(300)
+		if lost := s.end(t); lost != 0 {
+			t.Errorf("%s to %s: %d packets lost", a.addrs[i], b.addrs[i], lost)
+		}
+		if inv := l.nodes[0].inventory(t); contains(inv, "10.244.3.", "fd00:10:244:3:", "192.0.2.3") {
+			t.Errorf("something of the node that left meanwhile stayed:\n%s", inv)
+		}
+		ready(t, l.nodes[2].start(t))
+		l.converged(t)
+	}
+}
+
+// stream sends a numbered packet every millisecond.
+type stream struct {
+	sender   net.Conn
+	receiver *net.UDPConn
+	sent     chan int // one value for each packet
+	stop     chan struct{}
+	total    chan int
+}
+
+func newStream(t testing.TB, from, to *pod, i int) *stream {
+	t.Helper()
+	s := &stream{sent: make(chan int, 1<<16), stop: make(chan struct{}), total: make(chan int)}
+	at := netip.AddrPortFrom(to.addrs[i], 9)
+	err := errors.Join(to.do(func() (err error) {
+		s.receiver, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+		return err
+	}), from.do(func() (err error) {
+		s.sender, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(at))
+		return err
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.receiver.SetReadBuffer(4 << 20)
+	go func() {
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for n := 0; ; n++ {
+			select {
+			case <-s.stop:
+				s.total <- n
+				return
+			case <-tick.C:
+				fmt.Fprint(s.sender, n)
+				s.sent <- n
+			}
+		}
+	}()
+	return s
+}
+
+// after waits until so many more packets were sent.
+func (s *stream) after(packets int) {
+	for range packets {
+		<-s.sent
+	}
+}
+
+func (s *stream) end(t testing.TB) (lost int) {
+	t.Helper()
+	close(s.stop)
+	total := <-s.total
+	defer s.sender.Close()
+	defer s.receiver.Close()
+	seen := map[string]bool{}
+	buf := make([]byte, 64)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	for ctx.Err() == nil && len(seen) < total {
+		s.receiver.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+		n, err := s.receiver.Read(buf)
+		if err != nil {
+			break
+		}
+		seen[string(buf[:n])] = true
+	}
+	if total == 0 {
+		t.Error("no packet was sent")
+	}
+	return total - len(seen)
+}
