@@ -61,7 +61,7 @@ type Module struct {
 
 // New makes the module; Run starts it.
 func New(deps Deps) *Module {
-	return &Module{deps: deps, queue: loop.NewQueue[string](100*time.Millisecond, time.Second), ready: loop.NewReady()}
+	return &Module{deps: deps, queue: loop.NewQueue[string](10*time.Millisecond, 100*time.Millisecond), ready: loop.NewReady()}
 }
 
 // Set is called when the overlay is in place, each time with the whole node.

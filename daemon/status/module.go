@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	relisten = 5 * time.Second
+	relisten = time.Second
 	// requestTimeout bounds a client that says nothing, or reads nothing.
 	requestTimeout = 10 * time.Second
 )
