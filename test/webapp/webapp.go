@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -29,12 +28,8 @@ type Pod struct {
 }
 
 // Deploy applies the example (Deployment, Service, Ingress) and a pod on every
-// node, and waits until all of them are ready.
-func Deploy(ctx context.Context, kubectl Kubectl) error {
-	root, err := repository()
-	if err != nil {
-		return err
-	}
+// node, from the checkout at root, and waits until all of them are ready.
+func Deploy(ctx context.Context, kubectl Kubectl, root string) error {
 	args := []string{"apply"}
 	for _, f := range []string{"seed/web-app.yaml", "seed/web-service.yaml", "seed/web-ingress.yaml", "demo/probe.yaml"} {
 		args = append(args, "-f", filepath.Join(root, "test/testdata", f))
@@ -161,20 +156,4 @@ func Get(ctx context.Context, kubectl Kubectl, pod string, urls []string) ([]str
 		return nil, fmt.Errorf("ask %d addresses from pod %s: %d answers:\n%s", len(urls), pod, len(answers), out)
 	}
 	return answers, nil
-}
-
-// repository is the root of the checkout that holds the working directory.
-func repository() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for d := dir; ; d = filepath.Dir(d) {
-		if _, err := os.Stat(filepath.Join(d, "install/manifests")); err == nil {
-			return d, nil
-		}
-		if d == "/" {
-			return "", fmt.Errorf("find the checkout above %s: no folder with install/manifests: run this inside it", dir)
-		}
-	}
 }
