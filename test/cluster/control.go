@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -33,11 +34,14 @@ func (c *Cluster) daemon(owner, node, name string, args ...string) error {
 	if err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
-	_, err = process.Start(c.processes(), process.Spec{
+	record, err := process.Start(process.Spec{
 		Name: name, Args: append(enter(pid), args...), Env: append([]string{"HOME=/root"}, environment...),
 		Log: c.log(name), Cgroup: leaf,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return record.Save(c.processes())
 }
 
 // startControlPlane closes ready when the API server answers, and returns when
@@ -127,11 +131,13 @@ func (c *Cluster) schedulerArgs() []string { return c.client(pki.SchedulerKubeco
 func poll(ctx context.Context, limit time.Duration, what string, ask func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	var last error
+	last := errors.New("not asked yet")
 	for {
-		if err := ask(ctx); err == nil {
+		err := ask(ctx)
+		if err == nil {
 			return nil
-		} else if ctx.Err() == nil {
+		}
+		if ctx.Err() == nil {
 			last = err
 		}
 		select {

@@ -152,10 +152,10 @@ func (c *Cluster) up(ctx context.Context, network *network, s *steps) error {
 		return err
 	}
 	ready := make(chan struct{}) // closed when the API server answers
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return c.startControlPlane(ctx, network, ready, s) })
+	g, together := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.startControlPlane(together, network, ready, s) })
 	for i := range c.plan.hosts {
-		g.Go(func() error { return c.startWorker(ctx, i, ready, s) })
+		g.Go(func() error { return c.startWorker(together, i, ready, s) })
 	}
 	if err := g.Wait(); err != nil {
 		return err

@@ -42,12 +42,16 @@ func (c *Cluster) boot(i int) error {
 		Share:      []string{c.disk(), c.Kubernetes.Dir},
 		CNIPlugins: cniPlugins,
 	}
-	return node.Boot(config, func() error {
-		_, err := process.Start(c.processes(), process.Spec{
+	var anchor process.Record
+	if err := node.Boot(config, func() (err error) {
+		anchor, err = process.Start(process.Spec{
 			Name: anchorName(name), Args: []string{"sleep", "infinity"}, Log: c.log(anchorName(name)), Cgroup: leaf,
 		})
 		return err
-	})
+	}); err != nil {
+		return err
+	}
+	return anchor.Save(c.processes())
 }
 
 // startWorker starts the daemons of a node that has booted. The images that the

@@ -37,10 +37,10 @@ type Record struct {
 	Args  []string `json:"args"`
 }
 
-// Start runs the daemon in a session of its own and saves its record in dir.
-// The child is born in its cgroup, hence nothing started here can be lost,
-// even if we die before the record is written.
-func Start(dir string, spec Spec) (Record, error) {
+// Start runs the daemon in a session of its own. The child is born in its
+// cgroup, hence nothing started here can be lost, even if we die before its
+// record is saved.
+func Start(spec Spec) (Record, error) {
 	if spec.Log == "" || len(spec.Args) == 0 {
 		return Record{}, fmt.Errorf("start %s: a command and a log file are needed", spec.Name)
 	}
@@ -67,10 +67,11 @@ func Start(dir string, spec Spec) (Record, error) {
 	if err != nil {
 		return record, fmt.Errorf("start %s: it ended at once; see %s", spec.Name, spec.Log)
 	}
-	return record, record.save(dir)
+	return record, nil
 }
 
-func (r Record) save(dir string) error {
+// Save writes the record down, for Load and List.
+func (r Record) Save(dir string) error {
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return fmt.Errorf("save record of %s: %w", r.Name, err)

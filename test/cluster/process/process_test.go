@@ -12,11 +12,14 @@ import (
 func TestStartRecordsAndOutlives(t *testing.T) {
 	dir := t.TempDir()
 	log := filepath.Join(dir, "log")
-	r, err := Start(dir, Spec{Name: "sleeper", Args: []string{"sh", "-c", "echo hello; exec sleep 60"}, Log: log})
+	r, err := Start(Spec{Name: "sleeper", Args: []string{"sh", "-c", "echo hello; exec sleep 60"}, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer syscall.Kill(r.PID, syscall.SIGKILL)
+	if err := r.Save(dir); err != nil {
+		t.Fatal(err)
+	}
 	list, err := List(dir)
 	if err != nil || len(list) != 1 || list[0].PID != r.PID || list[0].Start != r.Start {
 		t.Fatalf("List: %+v, %v", list, err)
@@ -50,7 +53,7 @@ func TestStartRefuses(t *testing.T) {
 		"a log file are needed": {Name: "x", Args: []string{"true"}},
 		"start y":               {Name: "y", Args: []string{"/nonexistent"}, Log: filepath.Join(t.TempDir(), "log")},
 	} {
-		if _, err := Start(t.TempDir(), spec); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Start(spec); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}
