@@ -47,7 +47,7 @@ const (
 	// resync is how often kernel and files are read again without an event.
 	resync = time.Minute
 	// reread is how often configuration and conflist are looked at.
-	reread = 10 * time.Second
+	reread = 5 * time.Second
 )
 
 // Run is the daemon's life. It ends without an error when ctx does.
