@@ -1,0 +1,216 @@
+//go:build e2e
+
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"poplin.dev/poplin/test/cluster/underlay"
+	"poplin.dev/poplin/test/need"
+)
+
+// upEnvironment makes this test binary a program that brings up a cluster of
+// that name, so that a test can kill it.
+const upEnvironment = "POPLIN_TEST_CLUSTER_UP"
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv(upEnvironment); name != "" {
+		if _, err := Up(context.Background(), small(name)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// small is the cheapest cluster that has everything.
+func small(name string) Options {
+	return Options{Name: name, Nodes: 1, Network: "none", Output: os.Stdout}
+}
+
+// fresh returns a name that no other cluster has, and leaves nothing of it.
+func fresh(t *testing.T) string {
+	t.Helper()
+	need.Root(t)
+	name := fmt.Sprintf("test-%d", os.Getpid())
+	t.Cleanup(func() {
+		if err := Down(context.Background(), name, os.Stdout); err != nil {
+			t.Error(err)
+		}
+		assertNothingLeft(t, name)
+	})
+	return name
+}
+
+// A cluster comes up beside whatever else runs, is found by its name, answers,
+// refuses to be made twice, and goes.
+func TestLife(t *testing.T) {
+	name := fresh(t)
+	made, err := Up(t.Context(), small(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(left(t, name)) < 4 {
+		t.Errorf("the search for what is left finds only %v of a running cluster", left(t, name))
+	}
+	if _, err := Up(t.Context(), small(name)); err == nil || !strings.Contains(err.Error(), "it exists") {
+		t.Errorf("a second up: %v", err)
+	}
+	c, err := Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(c.Nodes(), " "); got != "worker-1" {
+		t.Errorf("nodes: %s", got)
+	}
+	out, err := c.Exec(t.Context(), "worker-1", "hostname")
+	if err != nil || string(out) != "worker-1\n" {
+		t.Errorf("hostname: %q, %v", out, err)
+	}
+	if out, err := c.Kubectl(t.Context(), "get", "nodes", "-o", "name"); err != nil || string(out) != "node/worker-1\n" {
+		t.Errorf("kubectl: %q, %v", out, err)
+	}
+	client, err := made.api()
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.Transport.(*http.Transport).DialContext = c.DialContext
+	if err := c.get(t.Context(), client, "/api/v1/nodes/worker-1", nil); err != nil {
+		t.Error(err)
+	}
+	var status bytes.Buffer
+	if err := c.Status(t.Context(), &status); err != nil || !strings.Contains(status.String(), "NotReady") {
+		t.Errorf("status: %v\n%s", err, &status)
+	}
+	if err := c.StopNode(t.Context(), "worker-1"); err == nil {
+		t.Error("the node of the control plane was stopped")
+	}
+	if err := Down(t.Context(), name, os.Stdout); err != nil {
+		t.Fatal(err)
+	}
+	assertNothingLeft(t, name)
+	if err := Down(t.Context(), name, os.Stdout); err != nil {
+		t.Errorf("a second down: %v", err)
+	}
+}
+
+// Whenever the maker of a cluster dies, down leaves nothing.
+func TestDownAfterCrash(t *testing.T) {
+	name := fresh(t)
+	record := func(process string) string {
+		return filepath.Join(runRoot, name, "processes", process+".json")
+	}
+	for _, landmark := range []string{
+		filepath.Join(runRoot, name),
+		underlay.Path(namespace(name, "underlay")),
+		filepath.Join(diskRoot, name, "pki", "ca.crt"),
+		record("anchor-worker-1"),
+		record("kube-apiserver"),
+		record("kubelet-worker-1"),
+	} {
+		t.Run(filepath.Base(landmark), func(t *testing.T) {
+			cmd := exec.Command("/proc/self/exe")
+			cmd.Env = append(os.Environ(), upEnvironment+"="+name)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) {
+				if _, err := os.Lstat(landmark); err == nil {
+					break
+				}
+				if time.Now().After(deadline) {
+					cmd.Process.Kill()
+					t.Fatalf("%s did not appear", landmark)
+				}
+			}
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait() // killed, as it should be
+			if err := Down(t.Context(), name, os.Stdout); err != nil {
+				t.Error(err)
+			}
+			assertNothingLeft(t, name)
+		})
+	}
+}
+
+// A cluster that cannot come up says why, saves its logs and cleans up.
+func TestFailedUpCleansUp(t *testing.T) {
+	name := fresh(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err := Up(ctx, small(name))
+	if err == nil || !strings.Contains(err.Error(), "its logs are in ") {
+		t.Fatalf("got %v, want an error that names the logs", err)
+	}
+	_, logs, _ := strings.Cut(err.Error(), "its logs are in ")
+	t.Cleanup(func() { os.RemoveAll(logs) })
+	if files, err := os.ReadDir(logs); err != nil || len(files) == 0 {
+		t.Errorf("no logs in %q: %v", logs, err)
+	}
+	assertNothingLeft(t, name)
+}
+
+func assertNothingLeft(t *testing.T, name string) {
+	t.Helper()
+	// What was killed takes a moment to leave /proc.
+	var rest []string
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if rest = left(t, name); len(rest) == 0 {
+			return
+		}
+	}
+	t.Errorf("left behind:\n%s", strings.Join(rest, "\n"))
+}
+
+// left lists whatever there is of a cluster, found otherwise than by Down.
+func left(t *testing.T, name string) (rest []string) {
+	t.Helper()
+	for _, pattern := range []string{
+		filepath.Join(runRoot, name+"*"), filepath.Join(diskRoot, name+"*"), "/run/netns/" + name + "*",
+		"/sys/fs/cgroup/*" + name + "*", "/sys/fs/cgroup/*/*" + name + "*",
+	} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rest = append(rest, found...)
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, name) {
+			rest = append(rest, "mount "+strings.TrimSpace(line))
+		}
+	}
+	return append(rest, processesOf(t, name)...)
+}
+
+func processesOf(t *testing.T, name string) (found []string) {
+	t.Helper()
+	processes, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range processes {
+		group, _ := os.ReadFile(dir + "/cgroup")
+		line, _ := os.ReadFile(dir + "/cmdline")
+		if bytes.Contains(group, []byte(cgroupOf(name))) || bytes.Contains(line, []byte(diskRoot+"/"+name+"/")) {
+			found = append(found, dir+" "+string(bytes.ReplaceAll(line, []byte{0}, []byte(" "))))
+		}
+	}
+	return found
+}
