@@ -18,7 +18,7 @@ type Refusal struct{ Node, Reason string }
 func Peers(s Self, nodes []cluster.Node, within []netip.Prefix) (peers []cluster.Node, refused []Refusal) {
 	nodes = slices.Clone(nodes)
 	cluster.SortNodes(nodes)
-	taken := newClaims(s)
+	taken := newClaims(s, nodes)
 	for _, n := range nodes {
 		if n.Name == s.Name || len(n.PodCIDRs) == 0 {
 			continue
@@ -65,9 +65,11 @@ func contains(outer, inner netip.Prefix) bool {
 type claims struct {
 	addrs map[netip.Addr]string
 	macs  map[cluster.MAC]string
-	// ranges do not overlap and are sorted, so a new one can only overlap
-	// its neighbours.
-	ranges []claim
+	// ranges are the claimed ones; within holds, for each length that any
+	// node uses, the ranges that a claimed one lies in. So an overlap is
+	// found by looking up, not by comparing each with each.
+	ranges, within map[netip.Prefix]claim
+	lengths        []int
 }
 
 type claim struct {
@@ -75,10 +77,18 @@ type claim struct {
 	node   string
 }
 
-func newClaims(s Self) *claims {
+func newClaims(s Self, nodes []cluster.Node) *claims {
 	c := &claims{
-		addrs: map[netip.Addr]string{s.Underlay.Addr: s.Name},
-		macs:  map[cluster.MAC]string{s.MAC: s.Name},
+		addrs:  map[netip.Addr]string{s.Underlay.Addr: s.Name},
+		macs:   map[cluster.MAC]string{s.MAC: s.Name},
+		ranges: map[netip.Prefix]claim{}, within: map[netip.Prefix]claim{},
+	}
+	for _, n := range append(nodes, s.Node()) {
+		for _, p := range n.PodCIDRs {
+			if !slices.Contains(c.lengths, p.Bits()) {
+				c.lengths = append(c.lengths, p.Bits())
+			}
+		}
 	}
 	for _, p := range s.PodCIDRs {
 		c.insert(p, s.Name)
@@ -106,23 +116,27 @@ func (c *claims) add(n cluster.Node) error {
 	return nil
 }
 
-func (c *claims) search(p netip.Prefix) int {
-	i, _ := slices.BinarySearchFunc(c.ranges, p, func(x claim, p netip.Prefix) int {
-		return x.prefix.Addr().Compare(p.Addr())
-	})
-	return i
-}
-
+// overlap finds a claimed range inside p, or around it.
 func (c *claims) overlap(p netip.Prefix) (claim, bool) {
-	i := c.search(p)
-	for _, x := range c.ranges[max(i-1, 0):min(i+1, len(c.ranges))] {
-		if x.prefix.Overlaps(p) {
-			return x, true
+	if inner, ok := c.within[p]; ok {
+		return inner, true
+	}
+	for _, bits := range c.lengths {
+		if bits > p.Bits() {
+			continue
+		}
+		if outer, ok := c.ranges[netip.PrefixFrom(p.Addr(), bits).Masked()]; ok {
+			return outer, true
 		}
 	}
 	return claim{}, false
 }
 
 func (c *claims) insert(p netip.Prefix, node string) {
-	c.ranges = slices.Insert(c.ranges, c.search(p), claim{p, node})
+	c.ranges[p] = claim{p, node}
+	for _, bits := range c.lengths {
+		if bits < p.Bits() {
+			c.within[netip.PrefixFrom(p.Addr(), bits).Masked()] = claim{p, node}
+		}
+	}
 }

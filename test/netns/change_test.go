@@ -125,7 +125,7 @@ func TestNodeAddressChangesAtRunTime(t *testing.T) {
 	a, b := l.nodes[0].addPod(t), l.nodes[1].addPod(t)
 	n := l.nodes[1]
 	n.addAddr(t, "eth0", netip.MustParsePrefix("192.0.2.77/24"))
-	n.self.Addresses[0] = netip.MustParseAddr("192.0.2.77")
+	n.self.Addresses = []netip.Addr{netip.MustParseAddr("192.0.2.77"), n.self.Addresses[1]}
 	l.api.setSelf(n.self)
 	eventually(t, 2*time.Second, func() error {
 		if inv := l.nodes[0].inventory(t); !contains(inv, "192.0.2.77") || contains(inv, "192.0.2.2 ") {

@@ -1,0 +1,41 @@
+package masquerade
+
+import (
+	"flag"
+	"net/netip"
+	"os"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write testdata/*.golden anew")
+
+func prefixes(list ...string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range list {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}
+
+// TestCompile: prefixes within others are left out, in whatever order they
+// come, because the kernel refuses overlapping intervals.
+func TestCompile(t *testing.T) {
+	got := Compile(
+		prefixes("10.244.1.0/24", "fd00:10:244:1::/64"),
+		prefixes("10.244.2.0/24", "10.244.1.0/24", "10.244.1.0/24", "198.51.100.7/32", "10.244.0.0/16", "fd00:10:244:2::/64",
+			"198.51.100.0/25", "fd00:10:244:1::/64", "239.0.0.0/8"),
+	).String()
+	const path = "testdata/dual.golden"
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s (go test -update accepts):\n%s\nwant\n%s", path, got, want)
+	}
+}

@@ -1,0 +1,223 @@
+package overlay
+
+import (
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"poplin.dev/poplin/pkg/cluster"
+)
+
+var update = flag.Bool("update", false, "write testdata/*.golden anew")
+
+func prefixes(list ...string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range list {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}
+
+// self is worker-1, on an underlay with MTU 1500.
+func self(addr string, cidrs ...string) Self {
+	return Self{
+		Name: "worker-1", PodCIDRs: prefixes(cidrs...), MAC: cluster.MACOf("uid-1"), VNI: 1, Port: 8472,
+		Underlay: cluster.Underlay{Link: "eth0", Index: 2, Addr: netip.MustParseAddr(addr), MTU: 1500},
+	}
+}
+
+// age orders nodes: a smaller number is older.
+func node(name string, age int, addr string, cidrs ...string) cluster.Node {
+	return cluster.Node{
+		Name: name, PodCIDRs: prefixes(cidrs...), MTU: 1450, Created: time.Unix(int64(age), 0),
+		VTEP: cluster.VTEP{Addr: netip.MustParseAddr(addr), MAC: cluster.MACOf(name)},
+	}
+}
+
+func TestCompile(t *testing.T) {
+	for name, tt := range map[string]struct {
+		self  Self
+		peers []cluster.Node
+	}{
+		"ipv4": {
+			self("192.0.2.1", "10.244.1.0/24"),
+			[]cluster.Node{node("worker-2", 2, "192.0.2.2", "10.244.2.0/24"), node("worker-3", 3, "192.0.2.3", "10.244.3.0/24")},
+		},
+		"dual": {
+			self("192.0.2.1", "10.244.1.0/24", "fd00:10:244:1::/64"),
+			[]cluster.Node{node("worker-2", 2, "192.0.2.2", "10.244.2.0/24", "fd00:10:244:2::/64")},
+		},
+		"ipv6-underlay": {
+			self("2001:db8::1", "fd00:10:244:1::/64"),
+			[]cluster.Node{node("worker-2", 2, "2001:db8::2", "10.244.2.0/24", "fd00:10:244:2::/64")},
+		},
+		"alone": {self("192.0.2.1", "10.244.1.0/24"), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			me, err := tt.self.Resolve()
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden(t, name, Compile(me, tt.peers).String())
+		})
+	}
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s (go test -update accepts):\n%s\nwant\n%s", path, got, want)
+	}
+}
+
+func TestResolve(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		mtu  int // configured
+		link int
+		self Self
+		want int
+		err  string
+	}{
+		{"derived over IPv4", 0, 1500, self("192.0.2.1", "10.244.1.0/24"), 1450, ""},
+		{"derived over IPv6", 0, 1500, self("2001:db8::1", "10.244.1.0/24"), 1430, ""},
+		{"jumbo frames", 0, 9000, self("192.0.2.1", "10.244.1.0/24"), 8950, ""},
+		{"configured", 1400, 1500, self("192.0.2.1", "10.244.1.0/24"), 1400, ""},
+		{"too large", 1500, 1500, self("192.0.2.1", "10.244.1.0/24"), 0, "mtu: 1500 does not fit into packets of eth0 (MTU 1500): at most 1450"},
+		{"too small for IPv6", 0, 1300, self("192.0.2.1", "fd00:1::/64"), 0, "IPv6 needs 1280, so eth0 needs an MTU of 1330"},
+		{"too small", 0, 1200, self("192.0.2.1", "10.244.1.0/24"), 0, "mtu: 1150 is outside"},
+		{"range twice", 0, 1500, self("192.0.2.1", "10.244.1.0/24", "10.244.2.0/24"), 0, "more than one range of a family"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.self.MTU, tt.self.Underlay.MTU = tt.mtu, tt.link
+			got, err := tt.self.Resolve()
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Errorf("error %v, want %q", err, tt.err)
+				}
+			} else if err != nil || got.MTU != tt.want {
+				t.Errorf("got %d, %v, want %d", got.MTU, err, tt.want)
+			}
+		})
+	}
+}
+
+func TestPeers(t *testing.T) {
+	me := self("192.0.2.1", "10.244.1.0/24", "fd00:10:244:1::/64")
+	good := node("worker-2", 2, "192.0.2.2", "10.244.2.0/24")
+	with := func(change func(*cluster.Node)) cluster.Node {
+		n := node("bad", 9, "192.0.2.9", "10.244.9.0/24")
+		change(&n)
+		return n
+	}
+	for _, tt := range []struct {
+		name   string
+		node   cluster.Node
+		reason string // "" accepts
+	}{
+		{"fine", with(func(*cluster.Node) {}), ""},
+		{"own range", with(func(n *cluster.Node) { n.PodCIDRs = prefixes("10.244.1.0/24") }), "overlaps 10.244.1.0/24 of node worker-1"},
+		{"part of own range, and older", with(func(n *cluster.Node) { n.PodCIDRs, n.Created = prefixes("10.244.1.128/25"), time.Unix(0, 0) }), "overlaps 10.244.1.0/24 of node worker-1"},
+		{"around own range", with(func(n *cluster.Node) { n.PodCIDRs = prefixes("10.244.0.0/16") }), "overlaps"},
+		{"own address", with(func(n *cluster.Node) { n.VTEP.Addr = me.Underlay.Addr }), "vtep.address: 192.0.2.1 belongs to node worker-1"},
+		{"own MAC", with(func(n *cluster.Node) { n.VTEP.MAC = me.MAC }), "belongs to node worker-1"},
+		{"other's range", with(func(n *cluster.Node) { n.PodCIDRs = prefixes("10.244.2.0/25") }), "overlaps 10.244.2.0/24 of node worker-2"},
+		{"other's address", with(func(n *cluster.Node) { n.VTEP.Addr = good.VTEP.Addr }), "belongs to node worker-2"},
+		{"other's MAC", with(func(n *cluster.Node) { n.VTEP.MAC = good.VTEP.MAC }), "belongs to node worker-2"},
+		{"outside the cluster", with(func(n *cluster.Node) { n.PodCIDRs = prefixes("10.1.0.0/24") }), "10.1.0.0/24 is outside the cluster's ranges"},
+		{"wider than the cluster", with(func(n *cluster.Node) { n.PodCIDRs = prefixes("10.0.0.0/8") }), "outside the cluster's ranges"},
+		{"one of two ranges bad", with(func(n *cluster.Node) { n.PodCIDRs = prefixes("10.244.9.0/24", "fd00:10:244:1::/64") }), "overlaps"},
+		{"other underlay family", with(func(n *cluster.Node) { n.VTEP.Addr = netip.MustParseAddr("2001:db8::9") }), "not of the family"},
+		{"nodes inside pods' range", with(func(n *cluster.Node) { n.VTEP.Addr = netip.MustParseAddr("10.244.9.7") }), "holds a node's own address"},
+		{"no MAC", with(func(n *cluster.Node) { n.VTEP.MAC = cluster.MAC{} }), "vtep.mac"},
+		{"multicast MAC", with(func(n *cluster.Node) { n.VTEP.MAC[0] |= 1 }), "vtep.mac"},
+		{"no range yet", with(func(n *cluster.Node) { n.PodCIDRs = nil }), "absent"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			own := me.Node()
+			// The bad node comes first in the list: age decides, not order.
+			peers, refused := Peers(me, []cluster.Node{tt.node, own, good}, prefixes("10.244.0.0/16", "fd00:10:244::/48"))
+			switch tt.reason {
+			case "":
+				if len(peers) != 2 || len(refused) != 0 {
+					t.Errorf("peers %v, refused %v", peers, refused)
+				}
+			case "absent":
+				if len(peers) != 1 || len(refused) != 0 {
+					t.Errorf("peers %v, refused %v", peers, refused)
+				}
+			default:
+				if len(peers) != 1 || !peers[0].Equal(good) {
+					t.Errorf("peers %v, want the good one only", peers)
+				}
+				if len(refused) != 1 || refused[0].Node != "bad" || !strings.Contains(refused[0].Reason, tt.reason) {
+					t.Errorf("refused %v, want %q", refused, tt.reason)
+				}
+			}
+		})
+	}
+}
+
+// TestPeersOldestWins: the decision does not depend on who decides, nor on
+// the order of the list.
+func TestPeersOldestWins(t *testing.T) {
+	a := node("a", 5, "192.0.2.5", "10.244.5.0/24")
+	b := node("b", 3, "192.0.2.6", "10.244.5.0/25")
+	c := node("c", 4, "192.0.2.7", "10.244.5.128/25")
+	for _, list := range [][]cluster.Node{{a, b, c}, {c, b, a}, {b, a, c}} {
+		peers, refused := Peers(self("192.0.2.1", "10.244.1.0/24"), list, nil)
+		if !reflect.DeepEqual(peers, []cluster.Node{b, c}) || len(refused) != 1 || refused[0].Node != "a" {
+			t.Errorf("%v: peers %v, refused %v", list, peers, refused)
+		}
+	}
+}
+
+// many makes n peers of a cluster with two families.
+func many(n int) []cluster.Node {
+	nodes := make([]cluster.Node, n)
+	for i := range nodes {
+		hi, lo := byte(i>>8), byte(i)
+		nodes[i] = cluster.Node{
+			Name: fmt.Sprintf("peer-%d", i), MTU: 1450, Created: time.Unix(int64(i*7919%n), 0),
+			PodCIDRs: []netip.Prefix{
+				netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 100 + hi, lo, 0}), 24),
+				netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 6: hi, 7: lo}), 64),
+			},
+			VTEP: cluster.VTEP{Addr: netip.AddrFrom4([4]byte{198, 18, hi, lo}), MAC: cluster.MACOf(fmt.Sprint(i))},
+		}
+	}
+	return nodes
+}
+
+func BenchmarkCompile(b *testing.B) {
+	me := self("192.0.2.1", "10.244.1.0/24", "fd00:10:244:1::/64")
+	for _, n := range []int{1000, 5000} {
+		nodes := many(n)
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				peers, refused := Peers(me, nodes, nil)
+				if len(refused) > 0 {
+					b.Fatal(refused)
+				}
+				Compile(me, peers)
+			}
+		})
+	}
+}
