@@ -26,6 +26,9 @@ var proxyManifest string
 // startProxy starts kube-proxy, beside the kubelet and not in a pod: what a
 // node's Services need is there before its pods.
 func (c *Cluster) startProxy(i int) error {
+	if c.Options.Proxy != "kube-proxy" {
+		return nil
+	}
 	name := nodeName(i + 1)
 	bind := "0.0.0.0"
 	if c.plan.ipv6 {

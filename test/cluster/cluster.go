@@ -19,6 +19,7 @@ import (
 
 	"poplin.dev/poplin/test/cluster/build"
 	"poplin.dev/poplin/test/cluster/cgroup"
+	"poplin.dev/poplin/test/cluster/images"
 	"poplin.dev/poplin/test/cluster/pki"
 	"poplin.dev/poplin/test/cluster/process"
 	"poplin.dev/poplin/test/cluster/underlay"
@@ -46,8 +47,8 @@ type Cluster struct {
 type state struct {
 	Options    Options
 	Kubernetes build.Kubernetes
-	Images     []string // archives
-	Pause      string   // name of the image
+	Images     images.Set
+	Archives   []string // of images that are not of the set
 	CoreDNS    string   // name of the image
 }
 

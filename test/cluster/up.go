@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/test/cluster/host"
-	"poplin.dev/poplin/test/cluster/images"
 	"poplin.dev/poplin/test/cluster/pki"
 )
 
@@ -44,8 +43,7 @@ func Up(ctx context.Context, o Options) (*Cluster, error) {
 		return nil, err
 	}
 	defer lock.Close()
-	c, err := newCluster(state{Options: o, Kubernetes: t.kubernetes, Pause: images.Pause, CoreDNS: t.source.CoreDNSName(),
-		Images: append(network.archives(), t.images.Archives()...)})
+	c, err := newCluster(state{Options: o, Kubernetes: t.kubernetes, Images: t.images, Archives: network.archives(), CoreDNS: t.source.CoreDNSName()})
 	if err == nil {
 		s.say("cluster %s: %s, %d nodes, %s, network %s, proxy %s", o.Name, c.layout, o.Nodes, o.Family, o.Network, o.Proxy)
 		err = c.up(ctx, network, s)

@@ -11,6 +11,7 @@ import (
 
 	"poplin.dev/poplin/test/cluster/build"
 	"poplin.dev/poplin/test/cluster/host"
+	"poplin.dev/poplin/test/cluster/images"
 	"poplin.dev/poplin/test/cluster/node"
 	"poplin.dev/poplin/test/cluster/pki"
 	"poplin.dev/poplin/test/cluster/process"
@@ -55,15 +56,23 @@ func (c *Cluster) boot(i int) error {
 }
 
 // startWorker starts the daemons of a node that has booted. The images that the
-// first pods need are there before the kubelet, the tests' own are not.
+// first pods need are there before the kubelet.
 func (c *Cluster) startWorker(ctx context.Context, i int, ready <-chan struct{}, s *steps) error {
 	name := nodeName(i + 1)
-	runtime := c.runtime()
-	if err := c.startRuntime(ctx, i, runtime); err != nil {
-		return err
-	}
-	first, rest := c.splitImages()
-	if err := s.do(name+": first images", func() error { return c.importImages(ctx, name, runtime, first) }); err != nil {
+	if err := s.do(name+": container runtime and images", func() error {
+		if err := c.Images.Plant(filepath.Join(c.nodeDisk(i), "var/lib/containerd")); err != nil {
+			return err
+		}
+		if err := c.startRuntime(ctx, i); err != nil {
+			return err
+		}
+		for _, archive := range c.Archives {
+			if err := c.importImage(ctx, name, archive, ""); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
 		return err
 	}
 	select {
@@ -74,12 +83,7 @@ func (c *Cluster) startWorker(ctx context.Context, i int, ready <-chan struct{},
 	if err := c.startKubelet(i); err != nil {
 		return err
 	}
-	if c.Options.Proxy == "kube-proxy" {
-		if err := c.startProxy(i); err != nil {
-			return err
-		}
-	}
-	return s.do(name+": images of the tests", func() error { return c.importImages(ctx, name, runtime, rest) })
+	return c.startProxy(i)
 }
 
 // runtime is the container runtime of every node.
@@ -87,9 +91,9 @@ func (c *Cluster) runtime() node.Runtime {
 	return node.DebianContainerd(host.Program("containerd"), host.Program("ctr"))
 }
 
-func (c *Cluster) startRuntime(ctx context.Context, i int, runtime node.Runtime) error {
-	name := nodeName(i + 1)
-	config, err := runtime.Config(node.RuntimeSettings{PauseImage: c.Pause, AppArmor: host.AppArmor()})
+func (c *Cluster) startRuntime(ctx context.Context, i int) error {
+	name, runtime := nodeName(i+1), c.runtime()
+	config, err := runtime.Config(node.RuntimeSettings{PauseImage: images.Pause, AppArmor: host.AppArmor()})
 	if err != nil {
 		return err
 	}
@@ -130,37 +134,15 @@ func (c *Cluster) nodeFile(i int, path string, content []byte) (string, error) {
 	return file, nil
 }
 
-// splitImages: the archive of agnhost, the largest by far, can wait.
-func (c *Cluster) splitImages() (first, rest []string) {
-	for _, archive := range c.Images {
-		switch filepath.Base(archive) {
-		case "agnhost.tar", "busybox.tar", "regression.tar":
-			rest = append(rest, archive)
-		default:
-			first = append(first, archive)
-		}
-	}
-	return first, rest
-}
-
-func (c *Cluster) importImages(ctx context.Context, name string, runtime node.Runtime, archives []string) error {
-	for _, archive := range archives {
-		if err := c.importImage(ctx, name, runtime, archive, ""); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // importImage passes the archive by standard input: its path may mean something
 // else on the node.
-func (c *Cluster) importImage(ctx context.Context, name string, runtime node.Runtime, archive, as string) error {
+func (c *Cluster) importImage(ctx context.Context, name, archive, as string) error {
 	f, err := os.Open(archive)
 	if err != nil {
 		return fmt.Errorf("import image: %w", err)
 	}
 	defer f.Close()
-	args := []string{runtime.Client, "--namespace=k8s.io", "images", "import"}
+	args := []string{c.runtime().Client, "--namespace=k8s.io", "images", "import"}
 	if as != "" {
 		args = append(args, "--index-name="+as)
 	}
@@ -256,16 +238,13 @@ func (c *Cluster) StartNode(ctx context.Context, name string) error {
 	if err := c.boot(i); err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
-	if err := c.startRuntime(ctx, i, c.runtime()); err != nil {
+	if err := c.startRuntime(ctx, i); err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
 	if err := c.startKubelet(i); err != nil {
 		return err
 	}
-	if c.Options.Proxy == "kube-proxy" {
-		return c.startProxy(i)
-	}
-	return nil
+	return c.startProxy(i)
 }
 
 // LoadImage imports an archive on every node that runs, under the names it holds
@@ -275,7 +254,7 @@ func (c *Cluster) LoadImage(ctx context.Context, archive, name string) error {
 		if _, err := c.anchor(node); err != nil {
 			continue
 		}
-		if err := c.importImage(ctx, node, c.runtime(), archive, name); err != nil {
+		if err := c.importImage(ctx, node, archive, name); err != nil {
 			return err
 		}
 	}

@@ -1,8 +1,9 @@
 // Package images makes the images that pods of a test cluster run, without a
 // registry. In: the built programs of Kubernetes and the programs of this
-// machine that the tests call inside of them. Out: OCI archives under the names
-// that upstream's manifests use, in a directory found again by a hash of what
-// went into them. It refuses to make an image of a program that is missing.
+// machine that the tests call inside of them. Out: the directory of a
+// containerd that has them all, under the names that upstream's manifests use,
+// found again by a hash of what went into them, and copies of it for new nodes.
+// It refuses to make an image of a program that is missing.
 package images
 
 import (
@@ -48,12 +49,12 @@ func (s Source) AgnhostName() string { return "registry.k8s.io/e2e-test-images/a
 // recipeVersion changes whenever an image is composed otherwise than before.
 const recipeVersion = 1
 
-// Set is a directory of archives.
+// Set is all of them, made or not.
 type Set struct {
 	Dir string
 }
 
-// recipes are the archives in the order in which a starting node wants them.
+// recipes are the images, each made as an archive first.
 var recipes = []struct {
 	file string
 	make func(Source, *composer) (oci.Archive, error)
@@ -63,18 +64,6 @@ var recipes = []struct {
 	{"busybox.tar", (Source).busybox},
 	{"agnhost.tar", (Source).agnhost},
 	{"regression.tar", (Source).regression},
-}
-
-// Archives lists the files of a set, those that a starting node wants first
-// first.
-func (s Set) Archives() []string {
-	var files []string
-	for _, r := range recipes {
-		if file := filepath.Join(s.Dir, r.file); exists(file) {
-			files = append(files, file)
-		}
-	}
-	return files
 }
 
 // Built says whether the set is complete.
@@ -95,7 +84,7 @@ func (s Source) Find(cache string) (Set, error) {
 		return Set{}, fmt.Errorf("find images: %w", err)
 	}
 	sum.Write(pause)
-	for _, name := range slices.Sorted(slices.Values(append(userland, "busybox", "dash"))) {
+	for _, name := range slices.Sorted(slices.Values(append(userland, "busybox", "dash", "containerd"))) {
 		path := s.Lookup(name)
 		info, err := os.Stat(path)
 		if err != nil {
@@ -131,26 +120,41 @@ func (s Source) Build(ctx context.Context, set Set) error {
 		return fmt.Errorf("make images: %w", err)
 	}
 	defer os.RemoveAll(stage)
-	compose := &composer{ctx: ctx, find: s.Lookup, work: filepath.Join(stage, "work")}
-	if err := os.Mkdir(compose.work, 0o755); err != nil {
+	work := filepath.Join(stage, "work")
+	if err := os.Mkdir(work, 0o755); err != nil {
 		return fmt.Errorf("make images: %w", err)
 	}
+	archives, err := s.write(ctx, work)
+	if err != nil {
+		return err
+	}
+	if err := s.grow(ctx, work, filepath.Join(stage, "seed"), archives); err != nil {
+		return fmt.Errorf("make images: %w", err)
+	}
+	if err := errors.Join(os.RemoveAll(work), os.Rename(stage, set.Dir)); err != nil {
+		return fmt.Errorf("make images: %w", err)
+	}
+	return nil
+}
+
+// write makes the archives in dir.
+func (s Source) write(ctx context.Context, dir string) (archives []string, err error) {
+	compose := &composer{ctx: ctx, find: s.Lookup, work: dir}
 	for _, r := range recipes {
 		archive, err := r.make(s, compose)
 		if errors.Is(err, errNotBuilt) {
 			continue
 		}
+		file := filepath.Join(dir, r.file)
 		if err == nil {
-			err = archive.Write(filepath.Join(stage, r.file))
+			err = archive.Write(file)
 		}
 		if err != nil {
-			return fmt.Errorf("make image %s: %w", r.file, err)
+			return nil, fmt.Errorf("make image %s: %w", r.file, err)
 		}
+		archives = append(archives, file)
 	}
-	if err := errors.Join(os.RemoveAll(compose.work), os.Rename(stage, set.Dir)); err != nil {
-		return fmt.Errorf("make images: %w", err)
-	}
-	return nil
+	return archives, nil
 }
 
 // errNotBuilt: the conformance suite's own program is built only on request.
