@@ -99,11 +99,11 @@ func (p *pass) do(ctx context.Context, dirty []key) error {
 		p.deps.Log.Info("waiting", "task", p.String(), "for", wait)
 	}
 	p.waiting = wait
-	if state.InPlace {
-		p.ready.Set()
-	}
 	if ctx.Err() == nil {
 		p.deps.Report(state)
+	}
+	if state.InPlace {
+		p.ready.Set()
 	}
 	if wait != "" {
 		return nil

@@ -13,7 +13,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"poplin.dev/poplin/daemon/overlay"
 	"poplin.dev/poplin/pkg/cluster"
 )
 
@@ -165,6 +164,37 @@ func TestMTUFollows(t *testing.T) {
 	}
 }
 
+// TestUnderlayDeviceReplaced: the kernel takes the overlay device away with
+// its underlay; both come back.
+func TestUnderlayDeviceReplaced(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, dual, 2)
+	l.startAll(t)
+	a, b := l.nodes[0].addPod(t), l.nodes[1].addPod(t)
+	n := l.nodes[0]
+	if err := n.nl.LinkDel(n.link(t, "eth0")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 2*time.Second, func() error {
+		if s := n.state(); s.InPlace || s.Err == nil || !contains(s.Err.Error(), "no device holds one of the Node's InternalIPs") {
+			return fmt.Errorf("state %+v", s)
+		}
+		return nil
+	})
+	l.plug(t, n.space, "port1b")
+	for _, f := range l.plan.underlay {
+		n.addAddr(t, "eth0", underlayAddr(f, 1))
+	}
+	eventually(t, 2*time.Second, func() error {
+		if s := n.state(); !s.InPlace {
+			return fmt.Errorf("state %+v", s)
+		}
+		return nil
+	})
+	reach(t, a, b)
+	reach(t, b, a)
+}
+
 // TestNothingBeforeTheFirstCompleteView: until then the kernel stays as it is,
 // also as an earlier process left it.
 func TestNothingBeforeTheFirstCompleteView(t *testing.T) {
@@ -191,15 +221,12 @@ func TestNothingBeforeTheFirstCompleteView(t *testing.T) {
 	} {
 		l.api.change(tt.hide)
 		m := n.start(t)
-		var s overlay.State
-		select {
-		case s = <-n.states:
-		case <-time.After(5 * time.Second):
-			t.Fatalf("%s: no report", tt.name)
-		}
-		if s.InPlace || s.Err == nil || !contains(s.Err.Error(), tt.want) {
-			t.Errorf("%s: state %+v", tt.name, s)
-		}
+		eventually(t, 5*time.Second, func() error {
+			if s := n.state(); s.InPlace || s.Err == nil || !contains(s.Err.Error(), tt.want) {
+				return fmt.Errorf("%s: state %+v", tt.name, s)
+			}
+			return nil
+		})
 		if after := n.inventory(t); after != before {
 			t.Errorf("%s: the kernel changed from\n%sto\n%s", tt.name, before, after)
 		}
@@ -221,9 +248,12 @@ func TestPublishFails(t *testing.T) {
 	n := l.nodes[0]
 	m := n.start(t)
 	eventually(t, 5*time.Second, func() error { return n.hasRoute(podCIDR("4", 2)) })
-	if s := <-n.states; s.InPlace || s.Err == nil || !contains(s.Err.Error(), "publish NodeNetwork worker-1: the API server is away") {
-		t.Errorf("state %+v", s)
-	}
+	eventually(t, time.Second, func() error {
+		if s := n.state(); s.InPlace || s.Err == nil || !contains(s.Err.Error(), "publish NodeNetwork worker-1: the API server is away") {
+			return fmt.Errorf("state %+v", s)
+		}
+		return nil
+	})
 	l.api.change(func() { l.api.fail = nil })
 	ready(t, m)
 }

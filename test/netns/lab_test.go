@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,8 +47,8 @@ type node struct {
 	self   cluster.Self
 	pods   []*pod
 	conf   overlay.Config
-	states chan overlay.State // the youngest state only
-	stop   func()             // ends the module and waits for it
+	states atomic.Pointer[overlay.State] // what the running module reported last
+	stop   func()                        // ends the module and waits for it
 }
 
 func newLab(t testing.TB, p plan, nodes int) *lab {
@@ -72,7 +73,7 @@ func newLab(t testing.TB, p plan, nodes int) *lab {
 func (l *lab) addNode(t testing.TB) *node {
 	t.Helper()
 	i := len(l.nodes) + 1
-	n := &node{space: newSpace(t), lab: l, states: make(chan overlay.State, 1), stop: func() {}}
+	n := &node{space: newSpace(t), lab: l, stop: func() {}}
 	n.self = cluster.Self{Name: fmt.Sprintf("worker-%d", i), UID: fmt.Sprintf("uid-%d", i)}
 	l.plug(t, n.space, fmt.Sprintf("port%d", i))
 	for _, f := range l.plan.underlay {
@@ -120,10 +121,7 @@ func (n *node) start(t testing.TB) *overlay.Module {
 		Config: n.conf, Source: view{n.lab.api, n.self.Name}, Publisher: n.lab.api,
 		Log: logger(t, n), Report: n.report,
 	})
-	select {
-	case <-n.states: // of the run before
-	default:
-	}
+	n.states.Store(&overlay.State{Err: errors.New("nothing reported yet")})
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -137,13 +135,9 @@ func (n *node) start(t testing.TB) *overlay.Module {
 	return m
 }
 
-func (n *node) report(s overlay.State) {
-	select {
-	case <-n.states:
-	default:
-	}
-	n.states <- s
-}
+func (n *node) report(s overlay.State) { n.states.Store(&s) }
+
+func (n *node) state() overlay.State { return *n.states.Load() }
 
 // ready waits for the module's first complete pass.
 func ready(t testing.TB, m *overlay.Module) {

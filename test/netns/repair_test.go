@@ -110,7 +110,7 @@ func TestForeignThingsStay(t *testing.T) {
 		if err := n.hasRoute(podCIDR("4", 4)); err != nil {
 			return err
 		}
-		s := <-n.states
+		s := n.state()
 		if s.InPlace || s.Err == nil || !contains(s.Err.Error(), "10.244.3.0/24: another program has a route") {
 			return fmt.Errorf("state %+v", s)
 		}
@@ -141,7 +141,7 @@ func TestForeignDevice(t *testing.T) {
 		}
 		m := n.start(t)
 		eventually(t, 3*time.Second, func() error {
-			if s := <-n.states; s.Err == nil || !contains(s.Err.Error(), tt.want) {
+			if s := n.state(); s.Err == nil || !contains(s.Err.Error(), tt.want) {
 				return fmt.Errorf("%s: state %+v", tt.name, s)
 			}
 			return nil
@@ -187,7 +187,7 @@ func TestRefusedNode(t *testing.T) {
 		l.api.nodes["thief"] = thief
 	})
 	eventually(t, 2*time.Second, func() error {
-		s := <-n.states
+		s := n.state()
 		if len(s.Refused) != 1 || s.Refused[0].Node != "thief" || !contains(s.Refused[0].Reason, "overlaps 10.244.2.0/24 of node worker-2") {
 			return fmt.Errorf("refused %v", s.Refused)
 		}
@@ -238,7 +238,7 @@ func TestThousandPeers(t *testing.T) {
 	start := time.Now()
 	ready(t, n.start(t))
 	t.Logf("joined in %v", time.Since(start).Round(time.Millisecond))
-	s := <-n.states
+	s := n.state()
 	if s.Peers != 1000 {
 		t.Errorf("%d peers", s.Peers)
 	}
@@ -246,7 +246,7 @@ func TestThousandPeers(t *testing.T) {
 	start = time.Now()
 	ready(t, n.start(t))
 	t.Logf("restarted in %v", time.Since(start).Round(time.Millisecond))
-	if s := <-n.states; !s.Result.Zero() || s.Peers != 1000 {
+	if s := n.state(); !s.Result.Zero() || s.Peers != 1000 {
 		t.Errorf("the restart changed %+v", s.Result)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"poplin.dev/poplin/pkg/apply/diff"
 	"poplin.dev/poplin/pkg/program"
 )
@@ -53,6 +55,9 @@ func (t *Table) Set(ctx context.Context, want program.Table) (diff.Result, error
 	}
 	res, err := t.write(want)
 	if err != nil {
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+			err = fmt.Errorf("%w (does the kernel lack one of nf_conntrack, nft_chain_nat, nft_masq?)", err)
+		}
 		return diff.Result{Failed: 1}, errors.Join(fmt.Errorf("write %s rules of table inet %s: %w", want.Module, Name, err), t.reconnect())
 	}
 	return res, nil

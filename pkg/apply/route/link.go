@@ -56,7 +56,7 @@ func (a *Applier) setLink(want program.Net) (diff.Result, error) {
 		}
 		res.Added++
 	}
-	a.events.note(link.Index, want.Link.ParentIndex)
+	a.events.setOverlay(link.Index)
 	if a.state != nil && a.state.link.Index != link.Index {
 		a.state = nil
 	}
@@ -84,6 +84,9 @@ func (a *Applier) addLink(want program.VXLAN) (*netlink.Vxlan, error) {
 	})
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EADDRINUSE) {
 		return nil, fmt.Errorf("add device %s: %sremove it or choose another vni and port on all nodes: %w", want.Name, a.rival(want), err)
+	}
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, fmt.Errorf("add device %s: the kernel lacks VXLAN (CONFIG_VXLAN, module vxlan): %w", want.Name, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("add device %s: %w", want.Name, err)
@@ -147,8 +150,10 @@ func describe(l *netlink.Vxlan) string {
 }
 
 // Underlay finds the device that holds the first of addrs that any device
-// holds; with a name, that device only.
+// holds; with a name, that device only. From then on its changes are heard
+// of; while there is none, those of all addresses are.
 func (a *Applier) Underlay(name string, addrs []netip.Addr) (cluster.Underlay, error) {
+	a.events.setUnderlay(0)
 	held, err := whole(func() ([]netlink.Addr, error) { return a.handle.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return cluster.Underlay{}, fmt.Errorf("list addresses: %w", err)
@@ -164,6 +169,7 @@ func (a *Applier) Underlay(name string, addrs []netip.Addr) (cluster.Underlay, e
 				return cluster.Underlay{}, fmt.Errorf("find device of %s: %w", want, err)
 			}
 			if attrs := link.Attrs(); name == "" || attrs.Name == name {
+				a.events.setUnderlay(attrs.Index)
 				return cluster.Underlay{Link: attrs.Name, Index: attrs.Index, Addr: want, MTU: attrs.MTU}, nil
 			}
 		}

@@ -59,16 +59,16 @@ func (e *Events) Run(ctx context.Context, dirty func()) {
 	}
 }
 
-// note remembers the devices by index; a nil Events is fine.
-func (e *Events) note(overlay, underlay int) {
-	if e == nil {
-		return
+// setOverlay and setUnderlay remember a device by its index; a nil Events is fine.
+func (e *Events) setOverlay(index int) {
+	if e != nil {
+		e.overlay.Store(int32(index))
 	}
-	if overlay != 0 {
-		e.overlay.Store(int32(overlay))
-	}
-	if underlay != 0 {
-		e.underlay.Store(int32(underlay))
+}
+
+func (e *Events) setUnderlay(index int) {
+	if e != nil {
+		e.underlay.Store(int32(index))
 	}
 }
 
