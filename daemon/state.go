@@ -65,6 +65,7 @@ func (s *state) conflist(c conflist.State) {
 	s.file = c
 	s.mu.Unlock()
 	s.count.Pass("conflist", c.Err)
+	s.count.Took("conflist", c.Took)
 	s.count.ForeignConfig.Set(float64(len(c.Preferred)))
 	if c.Wrote {
 		s.count.ConflistWrites.Inc()

@@ -44,8 +44,9 @@ type State struct {
 	Wrote bool
 	// Preferred are files of other networks that the runtime takes instead.
 	Preferred []string
-	// Err is what the pass failed with.
-	Err error
+	// Took is how long the pass lasted, Err what it failed with.
+	Took time.Duration
+	Err  error
 }
 
 // Module keeps the conflist; it implements loop.Task.
@@ -120,6 +121,7 @@ func (m *Module) pass(ctx context.Context, _ []string) error {
 	if n == nil {
 		return nil
 	}
+	start := time.Now()
 	s := State{Path: before.Path}
 	s.Wrote, s.Err = m.write(*n)
 	if s.Err == nil {
@@ -128,6 +130,7 @@ func (m *Module) pass(ctx context.Context, _ []string) error {
 		m.ready.Set()
 		s.Err = errors.Join(s.Err, m.deps.Announce(ctx))
 	}
+	s.Took = time.Since(start)
 	m.mu.Lock()
 	m.last = s
 	m.mu.Unlock()

@@ -188,9 +188,8 @@ func (c *Client) Subscribe(changed func()) {
 func (c *Client) changed() {
 	c.keepEndpoints()
 	_, self := c.Self()
-	_, nodes := c.Nodes()
 	c.mu.Lock()
-	if self && nodes && !c.becameReady {
+	if self && c.networks.synced() && !c.becameReady {
 		c.becameReady = true
 		close(c.ready)
 	}
