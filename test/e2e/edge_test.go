@@ -53,33 +53,38 @@ func TestWhatLeavesTheClusterHasTheNodesAddress(t *testing.T) {
 // gateway addresses, with the address the client is seen under.
 func listenOutside(t *testing.T, c *cluster.Cluster) []netip.AddrPort {
 	t.Helper()
-	made := make(chan error, 1)
-	var l net.Listener
-	go func() {
-		runtime.LockOSThread() // the thread stays in the namespace and ends with the goroutine
-		h, err := netns.GetFromPath(c.UnderlayNamespace())
-		if err == nil {
-			defer h.Close()
-			err = netns.Set(h)
-		}
-		if err == nil {
-			l, err = net.Listen("tcp", ":0")
-		}
-		made <- err
-	}()
-	if err := <-made; err != nil {
-		t.Fatal(err)
-	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, r.RemoteAddr)
 	})}
-	go server.Serve(l)
 	t.Cleanup(func() { server.Close() })
-	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
-	return []netip.AddrPort{
-		netip.AddrPortFrom(netip.MustParseAddr("172.30.0.1"), port),
-		netip.AddrPortFrom(netip.MustParseAddr("fd00:30::1"), port),
+	var at []netip.AddrPort
+	for _, address := range []string{"172.30.0.1:0", "[fd00:30::1]:0"} {
+		l, err := listenIn(c.UnderlayNamespace(), address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go server.Serve(l)
+		at = append(at, l.Addr().(*net.TCPAddr).AddrPort())
 	}
+	return at
+}
+
+func listenIn(namespace, address string) (l net.Listener, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // the thread stays in the namespace and ends with the goroutine
+		var h netns.NsHandle
+		if h, err = netns.GetFromPath(namespace); err != nil {
+			return
+		}
+		defer h.Close()
+		if err = netns.Set(h); err == nil {
+			l, err = net.Listen("tcp", address)
+		}
+	}()
+	<-done
+	return l, err
 }
 
 // A node reaches the pods of every node, and its own.
