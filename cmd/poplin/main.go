@@ -2,6 +2,12 @@
 // pod (see docs/cni.md). Inputs are the environment and stdin of a CNI call;
 // output is its result or error on stdout. It refuses to be run by hand for
 // anything but --version.
+//
+// A process of milliseconds need not know its CPU quota, for which the runtime
+// would read every mount of the host at start.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
 package main
 
 import (
@@ -9,7 +15,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"runtime/debug"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -24,10 +29,6 @@ func main() {
 		fmt.Println(about)
 		return
 	}
-	// The process lives for milliseconds and allocates less than the first
-	// collection would wait for.
-	debug.SetGCPercent(-1)
-
 	plugin := poplin.Plugin{HostLocal: poplin.IPAM{
 		Add: hostlocal.Add, Del: hostlocal.Del, Check: hostlocal.Check, Status: hostlocal.Status,
 	}}

@@ -73,13 +73,15 @@ func Check(args *skel.CmdArgs) error {
 	if err != nil {
 		return invalid(err)
 	}
-	held, err := l.dir.Held(owner(args))
-	if err != nil {
-		return types.NewError(types.ErrIOFailure, "cannot read reservations", err.Error())
+	held := 0
+	for _, a := range l.addrs {
+		if l.dir.Holds(owner(args), a) {
+			held++
+		}
 	}
-	if len(held) < l.wanted {
+	if held < max(l.wanted, 1) {
 		return types.NewError(types.ErrInternal, "address is not reserved",
-			fmt.Sprintf("container %s has %v, of which %s reserves %v only: another pod may get the rest; delete this pod", args.ContainerID, l.addrs, l.dir, held))
+			fmt.Sprintf("container %s has %v, of which %s reserves %d only: another pod may get the rest; delete this pod", args.ContainerID, l.addrs, l.dir, held))
 	}
 	return nil
 }

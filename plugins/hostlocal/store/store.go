@@ -1,10 +1,15 @@
-// Package store keeps reservations as files, exactly as upstream's host-local
-// does: in one directory per network a file per address, named after it,
-// which holds the container's id and the interface's name; the address given
-// last per range set; and the file everybody locks. The two can work on one
+// Package store keeps reservations as files, as upstream's host-local does:
+// in one directory per network a file per address, named after it, which
+// holds the container's id and the interface's name; the address given last
+// per range set; and the file everybody locks. The two can work on one
 // directory at the same time. Inputs are owners and candidates; outputs are
 // the addresses reserved. It refuses to reserve twice for one owner and never
 // shows an empty or half-written reservation.
+//
+// One name is ours alone: an owner's marker, a hidden file that is linked to
+// its reservations and so counts them. Upstream looks for reservations by
+// reading all files; with the marker no file of another pod is opened. It
+// holds what a reservation holds, so that upstream's DEL removes it as well.
 package store
 
 import (
@@ -18,7 +23,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,25 +33,23 @@ type Owner struct{ ContainerID, IfName string }
 // content is what upstream writes into a reservation.
 func (o Owner) content() string { return o.ContainerID + "\r\n" + o.IfName }
 
-// draft names the file that becomes o's reservations. It holds what they
-// hold, so that upstream's DEL, too, removes one that a killed ADD left.
-func (o Owner) draft() string {
+func (o Owner) marker() string {
 	sum := sha256.Sum256([]byte(o.content()))
-	return ".reservation-" + hex.EncodeToString(sum[:8])
+	return ".owner-" + hex.EncodeToString(sum[:8])
 }
 
 // Pick lists candidates in order of preference, given the address that its
 // range set gave last (the zero Addr if unknown).
 type Pick func(last netip.Addr) iter.Seq[netip.Addr]
 
-// DuplicateError says that Owner holds an address already.
+// DuplicateError says that Owner holds addresses already.
 type DuplicateError struct {
 	Owner Owner
-	Addr  netip.Addr
+	Addrs []string
 }
 
 func (e *DuplicateError) Error() string {
-	return fmt.Sprintf("%s is reserved for interface %s of container %s already", e.Addr, e.Owner.IfName, e.Owner.ContainerID)
+	return fmt.Sprintf("interface %s of container %s has %v already", e.Owner.IfName, e.Owner.ContainerID, e.Addrs)
 }
 
 // ExhaustedError says that no candidate of a pick is free.
@@ -58,44 +60,47 @@ func (e *ExhaustedError) Error() string { return fmt.Sprintf("range set %d: no f
 // Dir is the directory of one network's reservations.
 type Dir string
 
+func (d Dir) path(name string) string { return filepath.Join(string(d), name) }
+
 // Reserve gives owner one address of each pick, or none at all.
 //
-// The reservation is written and synced before the lock is taken, so that
-// pods which start together wait for the disk together; under the lock it
-// only gets its names. The directory itself is not synced: a power cut ends
-// the pods as well, so a name that is missing afterwards reserves nothing
-// that is in use, and a name that is there has its full content.
+// The content is written and synced before the lock is taken, so that pods
+// which start together wait for the disk together; under the lock it only
+// gets its names. The directory itself is not synced: a power cut ends the
+// pods as well, so a name that is missing afterwards reserves nothing that is
+// in use, and a name that is there has its full content.
 func (d Dir) Reserve(owner Owner, picks []Pick) (addrs []netip.Addr, err error) {
 	if err := os.MkdirAll(string(d), 0o755); err != nil {
 		return nil, fmt.Errorf("make directory of reservations: %w", err)
 	}
-	draft := d.path(owner.draft())
-	if err := writeSynced(draft, owner.content()); err != nil {
-		os.Remove(draft)
-		return nil, fmt.Errorf("write reservation: %w", err)
-	}
-	defer os.Remove(draft)
-
-	unlock, err := d.lock()
+	marker := d.path(owner.marker())
+	fd, err := d.mark(owner)
 	if err != nil {
 		return nil, err
 	}
+	defer unix.Close(fd)
+	unlock, err := d.lock()
+	if err != nil {
+		unix.Unlink(marker)
+		return nil, err
+	}
 	defer unlock()
+	// Another ADD for this owner may have come between: its marker replaced
+	// ours, or ours is linked to its reservations.
+	if n, err := links(fd); err != nil || n != 1 {
+		return nil, errors.Join(err, d.duplicate(owner))
+	}
 	defer func() {
 		if err != nil {
 			for _, a := range addrs {
-				os.Remove(d.path(a.String()))
+				unix.Unlink(d.path(a.String()))
 			}
+			unix.Unlink(marker)
 			addrs = nil
 		}
 	}()
-	if held, err := d.held(owner); err != nil {
-		return nil, err
-	} else if len(held) > 0 {
-		return nil, &DuplicateError{owner, held[0]}
-	}
 	for i, pick := range picks {
-		a, err := d.take(draft, pick(d.last(i)))
+		a, err := d.take(marker, pick(d.last(i)))
 		if err != nil {
 			return addrs, err
 		}
@@ -103,32 +108,56 @@ func (d Dir) Reserve(owner Owner, picks []Pick) (addrs []netip.Addr, err error) 
 			return addrs, &ExhaustedError{i}
 		}
 		addrs = append(addrs, a)
-		// Without sync, and in place as upstream writes it: losing it loses
-		// the place in the round, nothing else.
-		if err := os.WriteFile(d.lastFile(i), []byte(a.String()), 0o600); err != nil {
+		if err := d.setLast(i, a); err != nil {
 			return addrs, fmt.Errorf("write last reserved address: %w", err)
 		}
 	}
 	return addrs, nil
 }
 
-// take gives draft the name of the first free candidate. link(2) fails where
-// the name exists, so an address has one owner whatever else goes wrong.
-func (d Dir) take(draft string, candidates iter.Seq[netip.Addr]) (netip.Addr, error) {
-	for a := range candidates {
-		err := os.Link(draft, d.path(a.String()))
-		if err == nil {
-			return a, nil
+// mark writes the owner's marker and syncs it. A marker that is there without
+// reservations is a killed ADD's.
+func (d Dir) mark(owner Owner) (fd int, err error) {
+	name := d.path(owner.marker())
+	var st unix.Stat_t
+	if unix.Lstat(name, &st) == nil {
+		if st.Nlink > 1 {
+			return -1, d.duplicate(owner)
 		}
-		if !errors.Is(err, fs.ErrExist) {
+		unix.Unlink(name)
+	}
+	fd, err = write(name, unix.O_EXCL, owner.content())
+	if err == nil {
+		err = unix.Fsync(fd)
+	}
+	if err != nil {
+		unix.Unlink(name)
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+		return -1, fmt.Errorf("write reservation: %w", err)
+	}
+	return fd, nil
+}
+
+// take gives the marker the name of the first free candidate. link(2) fails
+// where the name exists, so an address has one owner whatever goes wrong.
+func (d Dir) take(marker string, candidates iter.Seq[netip.Addr]) (netip.Addr, error) {
+	for a := range candidates {
+		switch err := unix.Link(marker, d.path(a.String())); err {
+		case nil:
+			return a, nil
+		case unix.EEXIST:
+		default:
 			return netip.Addr{}, fmt.Errorf("reserve %s: %w", a, err)
 		}
 	}
 	return netip.Addr{}, nil
 }
 
-// Release removes owner's reservations. Where expect names as many of them
-// as wanted, no other file is opened. What is not there is released.
+// Release removes owner's reservations; what is not there is released.
+// expect says where to look first: if it names as many as wanted, and the
+// marker counts no more, no other file is opened.
 func (d Dir) Release(owner Owner, expect []netip.Addr, wanted int) error {
 	if _, err := os.Stat(string(d)); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -139,133 +168,86 @@ func (d Dir) Release(owner Owner, expect []netip.Addr, wanted int) error {
 	}
 	defer unlock()
 
-	var names []string
+	var errs []error
+	released := 0
 	for _, a := range expect {
 		if d.holds(a.String(), owner.content()) {
-			names = append(names, a.String())
+			errs = append(errs, d.remove(a.String()))
+			released++
 		}
 	}
-	if len(names) < wanted || wanted == 0 {
-		if names, err = d.find(owner.content()); err != nil {
-			return err
-		}
-		if len(names) == 0 {
-			// Written by a host-local older than 0.9, which knew no interface.
-			if names, err = d.find(owner.ContainerID); err != nil {
-				return err
-			}
-		}
+	var marker unix.Stat_t
+	counted := unix.Lstat(d.path(owner.marker()), &marker) == nil && marker.Nlink > 1
+	if counted || released < max(wanted, 1) {
+		errs = append(errs, d.releaseAll(owner))
 	}
-	// A draft that its ADD was killed before writing has no content yet.
-	names = append(names, owner.draft())
-	var errs []error
+	errs = append(errs, d.remove(owner.marker()))
+	return errors.Join(errs...)
+}
+
+// Holds reports whether a is reserved for owner.
+func (d Dir) Holds(owner Owner, a netip.Addr) bool { return d.holds(a.String(), owner.content()) }
+
+// releaseAll removes every file of owner's, or, if there is none, of an owner
+// that knew no interface: host-local before 0.9 wrote the container's id only.
+func (d Dir) releaseAll(owner Owner) error {
+	names, err := d.find(owner.content())
+	if err == nil && len(names) == 0 {
+		names, err = d.find(owner.ContainerID)
+	}
+	errs := []error{err}
 	for _, name := range names {
-		if err := os.Remove(d.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, fmt.Errorf("release %s: %w", name, err))
-		}
+		errs = append(errs, d.remove(name))
 	}
 	return errors.Join(errs...)
 }
 
-// Held is the addresses reserved for owner.
-func (d Dir) Held(owner Owner) ([]netip.Addr, error) {
-	if _, err := os.Stat(string(d)); errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+func (d Dir) remove(name string) error {
+	if err := unix.Unlink(d.path(name)); err != nil && err != unix.ENOENT {
+		return fmt.Errorf("release %s: %w", name, err)
 	}
-	unlock, err := d.lock()
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	return d.held(owner)
+	return nil
 }
 
-func (d Dir) held(owner Owner) ([]netip.Addr, error) {
+func (d Dir) duplicate(owner Owner) error {
 	names, err := d.find(owner.content())
-	if err != nil {
-		return nil, err
-	}
-	var addrs []netip.Addr
-	for _, name := range names {
-		if a, err := netip.ParseAddr(name); err == nil {
-			addrs = append(addrs, a)
-		}
-	}
-	return addrs, nil
+	return errors.Join(err, &DuplicateError{owner, names})
 }
 
-// find is the names of all files with that content, reservations or drafts.
+// find is the names of all files with that content.
 func (d Dir) find(content string) ([]string, error) {
-	dir, err := os.Open(string(d))
-	if err != nil {
-		return nil, fmt.Errorf("list reservations: %w", err)
-	}
-	defer dir.Close()
-	all, err := dir.Readdirnames(-1)
+	entries, err := os.ReadDir(string(d))
 	if err != nil {
 		return nil, fmt.Errorf("list reservations: %w", err)
 	}
 	var names []string
-	for _, name := range all {
-		if d.holds(name, content) {
-			names = append(names, name)
+	for _, e := range entries {
+		if d.holds(e.Name(), content) {
+			names = append(names, e.Name())
 		}
 	}
 	return names, nil
 }
 
-// holds reports whether the file has that content; what cannot be read does
-// not, as somebody else's file must not stop a pod.
-func (d Dir) holds(name, content string) bool {
-	b, err := os.ReadFile(d.path(name))
-	return err == nil && strings.TrimSpace(string(b)) == content
-}
-
-func (d Dir) path(name string) string { return filepath.Join(string(d), name) }
-
-func (d Dir) lastFile(pick int) string { return d.path("last_reserved_ip." + strconv.Itoa(pick)) }
+func lastFile(pick int) string { return "last_reserved_ip." + strconv.Itoa(pick) }
 
 func (d Dir) last(pick int) netip.Addr {
-	b, err := os.ReadFile(d.lastFile(pick))
+	s, err := d.read(lastFile(pick))
 	if err != nil {
 		return netip.Addr{}
 	}
-	a, _ := netip.ParseAddr(strings.TrimSpace(string(b)))
+	a, _ := netip.ParseAddr(s)
 	return a
 }
 
-// lock takes the lock that upstream takes. The kernel drops it with the
-// process, so nobody waits for the dead.
-func (d Dir) lock() (unlock func(), err error) {
-	f, err := os.OpenFile(d.path("lock"), os.O_CREATE|os.O_RDONLY, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open lock of reservations: %w", err)
-	}
-	for {
-		switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err {
-		case nil:
-			return func() { f.Close() }, nil
-		case unix.EINTR:
-		default:
-			f.Close()
-			return nil, fmt.Errorf("lock reservations: %w", err)
-		}
-	}
-}
-
-// writeSynced makes a new file. One of that name is a killed ADD's, and may
-// still be a reservation by another name: it is unlinked, not overwritten.
-func writeSynced(name, content string) error {
-	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+// setLast notes the place in the round. Losing it loses nothing else, so it
+// is written without sync, and over what was there: truncating a file first
+// makes ext4 write it to disk when it is closed.
+func (d Dir) setLast(pick int, a netip.Addr) error {
+	text := a.String()
+	fd, err := write(d.path(lastFile(pick)), 0, text)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
+	return errors.Join(unix.Ftruncate(fd, int64(len(text))), unix.Close(fd))
 }

@@ -8,7 +8,6 @@ package apply
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -26,7 +25,7 @@ func Absent(hostLink, netns string) error {
 	if err != nil {
 		return err
 	}
-	defer ns.Close()
+	defer ns.close()
 	host, err := open()
 	if err != nil {
 		return err
@@ -53,7 +52,7 @@ func Add(p plan.Plan, netns string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer ns.Close()
+	defer ns.close()
 	host, err := open()
 	if err != nil {
 		return err
@@ -145,7 +144,7 @@ func Del(hostLink string) error {
 	return nil
 }
 
-func createPair(p plan.Plan, ns *os.File) step {
+func createPair(p plan.Plan, ns namespace) step {
 	m := message{kind: unix.RTM_NEWLINK, flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, body: linkHeader(0, 0, 0)}
 	m.linkAttrs(p.Host)
 	m.attr32(unix.IFLA_GROUP, plan.LinkGroup)
@@ -155,7 +154,7 @@ func createPair(p plan.Plan, ns *os.File) step {
 			m.nest(vethInfoPeer, func() {
 				m.body = append(m.body, linkHeader(0, 0, 0)...)
 				m.linkAttrs(p.Pod)
-				m.attr32(unix.IFLA_NET_NS_FD, uint32(ns.Fd()))
+				m.attr32(unix.IFLA_NET_NS_FD, uint32(ns))
 			})
 		})
 	})

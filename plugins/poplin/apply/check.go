@@ -18,7 +18,7 @@ func Check(p plan.Plan, netns string) error {
 	if err != nil {
 		return err
 	}
-	defer ns.Close()
+	defer ns.close()
 	host, err := open()
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -12,7 +13,11 @@ import (
 type socket struct {
 	fd  int
 	seq uint32
+	in  []byte
 }
+
+// maxDatagram is the most the kernel puts into one datagram.
+const maxDatagram = 32 << 10
 
 func open() (*socket, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
@@ -23,7 +28,7 @@ func open() (*socket, error) {
 	// (4.3). An older kernel gives the errno alone, which will do.
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
-	return &socket{fd: fd}, nil
+	return &socket{fd: fd, in: make([]byte, maxDatagram)}, nil
 }
 
 func (s *socket) close() { unix.Close(s.fd) }
@@ -63,7 +68,7 @@ func (s *socket) do(steps ...step) (answers [][]byte, err error) {
 			m, datagram = cut(datagram)
 			seq, kind := native.Uint32(m[8:]), native.Uint16(m[4:])
 			if kind != unix.NLMSG_ERROR && kind != unix.NLMSG_DONE {
-				answers = append(answers, m[unix.SizeofNlMsghdr:])
+				answers = append(answers, bytes.Clone(m[unix.SizeofNlMsghdr:]))
 				continue
 			}
 			last = seq == s.seq
@@ -75,16 +80,16 @@ func (s *socket) do(steps ...step) (answers [][]byte, err error) {
 	return answers, failed
 }
 
+// receive is one datagram, until the next call.
 func (s *socket) receive() ([]byte, error) {
-	in := make([]byte, 32<<10) // the most the kernel puts into one datagram
 	for {
-		n, _, err := unix.Recvfrom(s.fd, in, 0)
+		n, err := unix.Read(s.fd, s.in)
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return nil, fmt.Errorf("receive from netlink: %w", err)
 		default:
-			return in[:n], nil
+			return s.in[:n], nil
 		}
 	}
 }

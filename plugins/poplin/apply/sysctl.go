@@ -4,22 +4,20 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/plugins/poplin/plan"
 )
 
-// sysctl writes one value in the thread's network namespace, unless it is
-// there already: reading is allowed where writing is not.
-func sysctl(name, value string) error {
-	path := "/proc/sys/net/" + name
-	have, err := os.ReadFile(path)
-	if err == nil && strings.TrimSpace(string(have)) == value {
-		return nil
-	}
+// setSysctl writes one value in the thread's network namespace. It goes
+// without os.File, which would ask the poller about each file first.
+func setSysctl(name, value string) error {
+	fd, err := unix.Open(root+name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err == nil {
-		err = os.WriteFile(path, []byte(value), 0)
+		_, err = unix.Write(fd, []byte(value))
+		err = errors.Join(err, unix.Close(fd))
 	}
 	if err != nil {
 		return fmt.Errorf("set sysctl net.%s=%s: %w", strings.ReplaceAll(name, "/", "."), value, err)
@@ -27,12 +25,29 @@ func sysctl(name, value string) error {
 	return nil
 }
 
+// isSysctl reads before one would write: a sysctl of the whole host may be
+// somebody else's to set, and is costly to write.
+func isSysctl(name, value string) bool {
+	fd, err := unix.Open(root+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	var b [16]byte
+	n, err := unix.Read(fd, b[:])
+	return err == nil && strings.TrimSpace(string(b[:n])) == value
+}
+
+const root = "/proc/sys/net/"
+
 // forward lets the host pass packets on to pods. A daemon may keep the same
 // sysctls; this plugin works without one.
 func forward(p plan.Plan) error {
 	var errs []error
 	for _, name := range forwarding(p) {
-		errs = append(errs, sysctl(name, "1"))
+		if !isSysctl(name, "1") {
+			errs = append(errs, setSysctl(name, "1"))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -55,7 +70,7 @@ func forwarding(p plan.Plan) (names []string) {
 func quiet(link string, p plan.Plan) (ipv6 bool, err error) {
 	dir := "ipv6/conf/" + link + "/"
 	_, v6 := families(p)
-	err = sysctl(dir+"accept_ra", "0")
+	err = setSysctl(dir+"accept_ra", "0")
 	if errors.Is(err, fs.ErrNotExist) {
 		if v6 {
 			return false, fmt.Errorf("this kernel runs without IPv6 (%w): remove the IPv6 range, or boot without ipv6.disable=1", err)
@@ -63,7 +78,7 @@ func quiet(link string, p plan.Plan) (ipv6 bool, err error) {
 		return false, nil
 	}
 	if err == nil && v6 {
-		err = sysctl(dir+"disable_ipv6", "0")
+		err = setSysctl(dir+"disable_ipv6", "0")
 	}
 	return true, err
 }
