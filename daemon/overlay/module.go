@@ -84,6 +84,8 @@ type State struct {
 	Peers   int
 	Refused []Refusal
 	Result  diff.Result
+	// Took is how long the pass lasted.
+	Took time.Duration
 	// Err is what the pass failed with, or what it waits for.
 	Err error
 	// InPlace says that the device, this node's own NodeNetwork and every

@@ -90,7 +90,9 @@ func (p *pass) do(ctx context.Context, dirty []key) error {
 		p.routes.Forget()
 		p.table.Forget()
 	}
+	start := time.Now()
 	state, wait := p.once(ctx)
+	state.Took = time.Since(start)
 	if wait != "" {
 		// Not an error: the Source says when there is more to know.
 		state.Err = errors.New("waiting for " + wait)
@@ -143,14 +145,15 @@ func (p *pass) once(ctx context.Context) (state State, wait string) {
 	// Masquerade comes before the routes: a connection to a new peer that
 	// began between the two would keep the wrong source address for life.
 	masq, errMasq := p.table.Set(ctx, p.masquerade(me, peers))
+	guards, errGuards := p.table.Set(ctx, overlay.Guards(me, peers))
 	routes, errRoutes := p.routes.Set(ctx, overlay.Compile(me, peers))
-	state.Result = masq.Plus(routes)
+	state.Result = masq.Plus(guards).Plus(routes)
 	// Others send here once they read of this node, so they do last.
 	var errPublish error
 	if errRoutes == nil {
 		errPublish = p.publish(ctx, me.Node(), nodes)
 	}
-	state.Err = errors.Join(errMasq, errRoutes, errPublish)
+	state.Err = errors.Join(errMasq, errGuards, errRoutes, errPublish)
 	state.InPlace = state.Err == nil
 	return state, ""
 }
@@ -216,6 +219,7 @@ func Remove(ctx context.Context, log *slog.Logger) error {
 	}
 	defer table.Close()
 	_, errRoutes := routes.Set(ctx, program.Net{})
-	_, errTable := table.Set(ctx, program.Table{Module: masquerade.Module})
-	return errors.Join(errRoutes, errTable)
+	_, errMasq := table.Set(ctx, program.Table{Module: masquerade.Module})
+	_, errGuards := table.Set(ctx, program.Table{Module: overlay.GuardModule})
+	return errors.Join(errRoutes, errMasq, errGuards)
 }

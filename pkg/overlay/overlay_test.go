@@ -64,7 +64,7 @@ func TestCompile(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden(t, name, Compile(me, tt.peers).String())
+			golden(t, name, Compile(me, tt.peers).String()+Guards(me, tt.peers).String())
 		})
 	}
 }

@@ -81,6 +81,34 @@ type Masquerade struct{ Low, High uint16 }
 // Goto continues in another chain and does not come back.
 type Goto string
 
+// UDPPort matches UDP packets by their destination port.
+type UDPPort uint16
+
+// LinkGroup matches the group of the device by which a packet came in.
+type LinkGroup uint32
+
+// NoWayBack matches packets whose source address is not routed by the device
+// they came in by: the strict reverse path test.
+type NoWayBack struct{}
+
+// CountAndDrop ends a packet and counts it; Drop does so silently.
+type (
+	CountAndDrop struct{}
+	Drop         struct{}
+)
+
+func (UDPPort) statement()      {}
+func (LinkGroup) statement()    {}
+func (NoWayBack) statement()    {}
+func (CountAndDrop) statement() {}
+func (Drop) statement()         {}
+
+func (p UDPPort) String() string    { return fmt.Sprintf("udp dport %d", uint16(p)) }
+func (g LinkGroup) String() string  { return fmt.Sprintf("iifgroup %d", uint32(g)) }
+func (NoWayBack) String() string    { return "fib saddr . iif oif missing" }
+func (CountAndDrop) String() string { return "counter drop" }
+func (Drop) String() string         { return "drop" }
+
 func (InSet) statement()      {}
 func (L4Proto) statement()    {}
 func (Masquerade) statement() {}

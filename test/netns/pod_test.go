@@ -19,7 +19,10 @@ type pod struct {
 	addrs []netip.Addr
 }
 
-const echoPort = 7
+const (
+	echoPort     = 7
+	podLinkGroup = 0x706c
+)
 
 // gateways are the next hops inside a pod: addresses that no device has.
 var gateways = map[bool]netip.Addr{
@@ -35,6 +38,9 @@ func (n *node) addPod(t testing.TB) *pod {
 	host := fmt.Sprintf("plw%d", i)
 	veth(t, n.space, host, p.space, "eth0")
 	hostLink, podLink := n.link(t, host), p.link(t, "eth0")
+	if err := n.nl.LinkSetGroup(hostLink, podLinkGroup); err != nil {
+		t.Fatalf("set group of %s: %v", host, err)
+	}
 	for _, c := range n.self.PodCIDRs {
 		b := c.Addr().AsSlice()
 		b[len(b)-1] = byte(i)

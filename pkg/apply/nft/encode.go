@@ -81,25 +81,59 @@ func encodeRule(r program.Rule) ([]expr.Any, error) {
 			if !ok {
 				return nil, fmt.Errorf("encode rule %q: unknown protocol %q", r, string(s))
 			}
-			out = append(out,
-				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{number}})
-		case program.Masquerade:
-			if s == (program.Masquerade{}) {
-				out = append(out, &expr.Masq{})
-				continue
-			}
-			out = append(out,
-				&expr.Immediate{Register: 1, Data: binary.BigEndian.AppendUint16(nil, s.Low)},
-				&expr.Immediate{Register: 2, Data: binary.BigEndian.AppendUint16(nil, s.High)},
-				&expr.Masq{FullyRandom: true, ToPorts: true, RegProtoMin: 1, RegProtoMax: 2})
-		case program.Goto:
-			out = append(out, &expr.Verdict{Kind: expr.VerdictGoto, Chain: string(s)})
+			out = append(out, l4Is(number)...)
 		default:
-			return nil, fmt.Errorf("encode rule %q: unknown statement %T", r, s)
+			exprs := encodeStatement(s)
+			if exprs == nil {
+				return nil, fmt.Errorf("encode rule %q: unknown statement %T", r, s)
+			}
+			out = append(out, exprs...)
 		}
 	}
 	return out, nil
+}
+
+// encodeStatement knows the statements that depend on nothing before them.
+func encodeStatement(s program.Statement) []expr.Any {
+	switch s := s.(type) {
+	case program.Masquerade:
+		if s == (program.Masquerade{}) {
+			return []expr.Any{&expr.Masq{}}
+		}
+		return []expr.Any{
+			&expr.Immediate{Register: 1, Data: binary.BigEndian.AppendUint16(nil, s.Low)},
+			&expr.Immediate{Register: 2, Data: binary.BigEndian.AppendUint16(nil, s.High)},
+			&expr.Masq{FullyRandom: true, ToPorts: true, RegProtoMin: 1, RegProtoMax: 2},
+		}
+	case program.Goto:
+		return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: string(s)}}
+	case program.UDPPort:
+		return append(l4Is(unix.IPPROTO_UDP),
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.BigEndian.AppendUint16(nil, uint16(s))})
+	case program.LinkGroup:
+		return []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyIIFGROUP, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.NativeEndian.AppendUint32(nil, uint32(s))},
+		}
+	case program.NoWayBack:
+		return []expr.Any{
+			&expr.Fib{Register: 1, ResultOIF: true, FlagSADDR: true, FlagIIF: true, FlagPRESENT: true},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: make([]byte, 4)},
+		}
+	case program.CountAndDrop:
+		return []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}
+	case program.Drop:
+		return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}
+	}
+	return nil
+}
+
+func l4Is(protocol byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}},
+	}
 }
 
 // addrFields says where addresses are in IP headers (RFC 791, RFC 8200).
