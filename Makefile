@@ -91,7 +91,7 @@ bench: go ## CNI ADD and DEL against upstream ptp + host-local, as ratios of one
 .PHONY: conformance
 conformance: image ## Kubernetes' own [sig-network] conformance tests on a cluster of Poplin's
 	bin/cluster tools --conformance
-	test/conformance $(CONFORMANCE)
+	go run -trimpath -buildvcs=false ./test/conformance $(CONFORMANCE)
 
 .PHONY: lint
 lint: go ## go vet, gofmt and golangci-lint (built from its module)

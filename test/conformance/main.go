@@ -1,0 +1,135 @@
+// Command conformance runs Kubernetes' own [sig-network] conformance tests, as
+// its module holds them, on a cluster of test/cluster that it makes and takes
+// down.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"poplin.dev/poplin/test/cluster"
+)
+
+// parts of the suite, as regular expressions on the names of its tests.
+var parts = map[string]string{
+	"all":                     `\[sig-network\].*\[Conformance\]`,
+	"services-and-networking": `\[sig-network\] (Services|Networking) .*\[Conformance\]`,
+}
+
+func main() {
+	name := flag.String("name", "conformance", "the cluster's name; one that runs is used and left")
+	focus := flag.String("focus", "all", `"all", "services-and-networking", or a regular expression on test names`)
+	procs := flag.Int("procs", 4, "tests at once")
+	reports := flag.String("reports", "dist/conformance", "where reports go")
+	totals := flag.String("totals", "", "append a line `name passed failed skipped seconds` to this file")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	err := run(ctx, options{*name, *focus, *procs, *reports, *totals})
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "conformance:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	name, focus string
+	procs       int
+	reports     string
+	totals      string
+}
+
+func run(ctx context.Context, o options) (err error) {
+	c, err := cluster.Open(o.name)
+	if err != nil {
+		if err := cluster.Down(ctx, o.name, os.Stdout); err != nil {
+			return err
+		}
+		if c, err = cluster.Up(ctx, cluster.Options{Name: o.name, Network: "poplin", Output: os.Stdout}); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, cluster.Down(context.WithoutCancel(ctx), o.name, os.Stdout)) }()
+	}
+	start := time.Now()
+	out, err := ginkgo(ctx, c, o)
+	if o.totals != "" {
+		err = errors.Join(err, total(o.totals, out, time.Since(start)))
+	}
+	return err
+}
+
+func ginkgo(ctx context.Context, c *cluster.Cluster, o options) ([]byte, error) {
+	tools, err := c.Conformance()
+	if err != nil {
+		return nil, err
+	}
+	reports, err := filepath.Abs(o.reports)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(reports, 0o755); err != nil {
+		return nil, err
+	}
+	focus := o.focus
+	if part, ok := parts[focus]; ok {
+		focus = part
+	}
+	// The tests' own clients stand where the control plane does.
+	cmd := exec.CommandContext(ctx, "nsenter", "--net="+c.Namespace("worker-1"), "--",
+		filepath.Join(tools, "ginkgo"), "run", fmt.Sprintf("--procs=%d", o.procs), "--no-color", "--silence-skips",
+		"--timeout=60m", "--focus="+focus, `--skip=\[Disruptive\]`, filepath.Join(tools, "e2e.test"), "--",
+		"--provider=skeleton", "--kubeconfig="+c.Kubeconfig(), "--kubectl-path="+filepath.Join(tools, "kubectl"),
+		"--report-dir="+reports, "--allowed-not-ready-nodes=0", fmt.Sprintf("--num-nodes=%d", len(c.Nodes())), "--disable-log-dump")
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig(), "HOME="+reports)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = time.Minute
+	log, err := os.Create(filepath.Join(reports, "conformance.log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	var out bytes.Buffer
+	cmd.Stdout = io.MultiWriter(log, &out)
+	cmd.Stderr = cmd.Stdout
+	err = cmd.Run()
+	text := out.Bytes()
+	if err != nil { // what failed, whole
+		os.Stdout.Write(text)
+		return text, fmt.Errorf("run the tests: %w (whole output in %s)", err, log.Name())
+	}
+	os.Stdout.Write(text[max(0, bytes.LastIndex(text, []byte("\nRan "))):])
+	return text, nil
+}
+
+var closing = regexp.MustCompile(`(\d+) Passed \| (\d+) Failed`)
+
+func total(path string, out []byte, took time.Duration) error {
+	m := closing.FindSubmatch(out)
+	if m == nil {
+		m = [][]byte{nil, []byte("0"), []byte("1")}
+	}
+	if n, _ := strconv.Atoi(string(m[1])); n == 0 && string(m[2]) == "0" {
+		return errors.New("no test ran: does the focus fit any name?")
+	}
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(f, "conformance %s %s 0 %.0f\n", m[1], m[2], took.Seconds()); err != nil {
+		return err
+	}
+	return f.Close()
+}
