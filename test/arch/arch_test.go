@@ -137,6 +137,8 @@ var direction = map[string][]string{
 	"pkg/program":    {"pkg/cluster"},
 	"pkg/overlay":    {"pkg/cluster", "pkg/program"},
 	"pkg/masquerade": {"pkg/cluster", "pkg/program"},
+	"pkg/services":   {"pkg/cluster", "pkg/program"},
+	"pkg/trace":      {"pkg/cluster", "pkg/program"},
 	"pkg/ingress":    {"pkg/cluster", "pkg/program"},
 	"pkg/kube":       {"pkg/cluster", "pkg/version"},
 	"pkg/apply":      {"pkg/cluster", "pkg/program", "pkg/apply/diff"},

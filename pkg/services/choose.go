@@ -1,0 +1,113 @@
+package services
+
+import (
+	"net/netip"
+	"slices"
+
+	"poplin.dev/poplin/pkg/cluster/service"
+)
+
+// candidate is an endpoint at the number of one service port.
+type candidate struct {
+	service.Endpoint
+	addr netip.AddrPort
+}
+
+func (c candidate) on(node string) bool { return c.Node != "" && c.Node == node }
+
+// choice is where a service port's connections may go.
+type choice struct {
+	// cluster is for traffic policy Cluster, local for Local.
+	cluster, local []netip.AddrPort
+	// anywhere tells whether any node has an endpoint for new connections.
+	anywhere bool
+	// healthy is the number of addresses of ready endpoints on this node.
+	healthy int
+}
+
+// choose picks endpoints for one service port and family. Terminating
+// endpoints that still answer are the last resort: when not one is ready, in
+// the cluster for one policy, on this node for the other.
+func choose(node, zone string, candidates []candidate) choice {
+	var ready, leaving, localReady, localLeaving []candidate
+	addresses := map[netip.Addr]bool{}
+	for _, c := range candidates {
+		local := c.on(node)
+		switch {
+		case c.Ready:
+			ready = append(ready, c)
+			if local {
+				localReady = append(localReady, c)
+				addresses[c.Addr] = true
+			}
+		case c.Serving && c.Terminating:
+			leaving = append(leaving, c)
+			if local {
+				localLeaving = append(localLeaving, c)
+			}
+		}
+	}
+	return choice{
+		cluster:  addrs(firstOf(near(node, zone, ready), leaving)),
+		local:    addrs(firstOf(localReady, localLeaving)),
+		anywhere: len(ready)+len(leaving) > 0,
+		healthy:  len(addresses),
+	}
+}
+
+// near keeps the endpoints meant for this node, or else for this zone. Hints
+// count only if every endpoint has one of the kind and at least one fits:
+// half a set of hints means that their writer has not finished.
+func near(node, zone string, ready []candidate) []candidate {
+	if list := hinted(ready, node, func(c candidate) []string { return c.ForNodes }); list != nil {
+		return list
+	}
+	if list := hinted(ready, zone, func(c candidate) []string { return c.ForZones }); list != nil {
+		return list
+	}
+	return ready
+}
+
+func hinted(ready []candidate, here string, hints func(candidate) []string) (list []candidate) {
+	for _, c := range ready {
+		h := hints(c)
+		if len(h) == 0 {
+			return nil
+		}
+		if here != "" && slices.Contains(h, here) {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+func firstOf(lists ...[]candidate) []candidate {
+	for _, l := range lists {
+		if len(l) > 0 {
+			return l
+		}
+	}
+	return nil
+}
+
+func addrs(list []candidate) []netip.AddrPort {
+	out := make([]netip.AddrPort, 0, len(list))
+	for _, c := range list {
+		out = append(out, c.addr)
+	}
+	slices.SortFunc(out, netip.AddrPort.Compare)
+	return out
+}
+
+// better reports whether a should stand where two slices have the same
+// address and port: a new pod can get the address of one that is still
+// terminating.
+func better(a, b service.Endpoint) bool {
+	if a.Terminating != b.Terminating {
+		return b.Terminating
+	}
+	if a.Ready != b.Ready {
+		return a.Ready
+	}
+	return a.Serving && !b.Serving
+}

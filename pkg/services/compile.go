@@ -1,0 +1,205 @@
+package services
+
+import (
+	"cmp"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"net/netip"
+	"slices"
+	"time"
+
+	"poplin.dev/poplin/pkg/cluster/service"
+	"poplin.dev/poplin/pkg/program/vip"
+)
+
+// compiler compiles one Service.
+type compiler struct {
+	node *Node
+	plan *plan
+	// candidates of every service port and family.
+	candidates map[portKey][]candidate
+}
+
+type portKey struct {
+	name  string
+	proto service.Protocol
+	ipv6  bool
+}
+
+// compile says what a Service wants of this node.
+func compile(node *Node, s service.Service, list []service.Slice) *plan {
+	c := &compiler{
+		node: node,
+		plan: &plan{
+			service:  s,
+			groups:   map[groupKey][]netip.AddrPort{},
+			entries:  map[vip.Front]entry{},
+			hairpins: map[netip.Addr]struct{}{},
+		},
+	}
+	if skipped(s) {
+		return c.plan
+	}
+	c.collect(list)
+	healthy := 0
+	for _, p := range s.Ports {
+		if p.Port == 0 || !known(p.Protocol) {
+			c.find(BadPort, "port %q: %s port %d cannot be served, only TCP, UDP and SCTP ports from 1 on", p.Name, p.Protocol, p.Port)
+			continue
+		}
+		for _, ipv6 := range []bool{false, true} {
+			healthy = max(healthy, c.port(p, ipv6))
+		}
+	}
+	slices.SortFunc(c.plan.findings, func(a, b Finding) int {
+		return cmp.Or(a.Object.Compare(b.Object), cmp.Compare(a.Message, b.Message))
+	})
+	c.plan.findings = slices.Compact(c.plan.findings) // ports share addresses
+	if s.HealthCheckNodePort != 0 && s.Type == service.LoadBalancer && s.ExternalLocal {
+		c.plan.health = &Health{Port: s.HealthCheckNodePort, Endpoints: healthy}
+	}
+	return c.plan
+}
+
+// collect sorts the slices' endpoints by the service port they belong to.
+func (c *compiler) collect(list []service.Slice) {
+	type place struct {
+		portKey
+		addr netip.AddrPort
+	}
+	at := map[place]int{}
+	c.candidates = map[portKey][]candidate{}
+	list = slices.SortedFunc(slices.Values(list), func(a, b service.Slice) int { return a.Key.Compare(b.Key) })
+	for _, slice := range list {
+		if slice.Family != 4 && slice.Family != 6 {
+			continue // names, not addresses: nothing a packet could go to
+		}
+		for _, p := range slice.Ports {
+			if p.Port == 0 {
+				c.findIn(slice, BadEndpoint, "port %q: number 0 is no port, left out", p.Name)
+				continue
+			}
+			key := portKey{p.Name, p.Protocol, slice.Family == 6}
+			for _, e := range slice.Endpoints {
+				if !c.accepts(slice, p, e) {
+					continue
+				}
+				it := candidate{e, netip.AddrPortFrom(e.Addr, p.Port)}
+				i, twice := at[place{key, it.addr}]
+				switch {
+				case !twice:
+					at[place{key, it.addr}] = len(c.candidates[key])
+					c.candidates[key] = append(c.candidates[key], it)
+				case better(e, c.candidates[key][i].Endpoint):
+					c.candidates[key][i] = it
+				}
+			}
+		}
+	}
+}
+
+// accepts refuses endpoints to which nothing must be sent.
+func (c *compiler) accepts(slice service.Slice, p service.SlicePort, e service.Endpoint) bool {
+	switch {
+	case !usable(e.Addr):
+		c.findIn(slice, BadEndpoint, "endpoint %q is no address of a pod or host, left out", e.Addr)
+	case e.Addr.Is6() != (slice.Family == 6):
+		c.findIn(slice, BadEndpoint, "endpoint %s is not of the slice's address type IPv%d, left out", e.Addr, slice.Family)
+	case c.forged(e.Addr, p.Protocol, p.Port):
+		c.findIn(slice, BadEndpoint, "endpoint %s: UDP port %d of a node is the overlay's, left out", e.Addr, p.Port)
+	default:
+		return true
+	}
+	return false
+}
+
+func (c *compiler) forged(a netip.Addr, proto service.Protocol, port uint16) bool {
+	return proto == service.UDP && port == c.node.OverlayPort && c.node.IsNodeAddress(a)
+}
+
+// port compiles one service port for one family, and returns how many
+// healthy addresses it has on this node.
+func (c *compiler) port(p service.Port, ipv6 bool) int {
+	s := &c.plan.service
+	chosen := choose(c.node.Name, c.node.Zone, c.candidates[portKey{p.Name, p.Protocol, ipv6}])
+	all := c.target(p, ipv6, false, chosen.cluster, vip.Refuse)
+	local := all
+	if s.InternalLocal || s.ExternalLocal {
+		none := vip.Refuse
+		if chosen.anywhere {
+			none = vip.Drop
+		}
+		local = c.target(p, ipv6, true, chosen.local, none)
+	}
+	internal := entry{inside: all, timeout: seconds(s.Affinity)}
+	if s.InternalLocal {
+		internal.inside = local
+	}
+	external := entry{inside: all, timeout: internal.timeout}
+	if s.ExternalLocal {
+		external.outside, external.override = local, true
+	} else {
+		external.inside.masquerade = true
+	}
+	c.fronts(p, ipv6, internal, external)
+	return chosen.healthy
+}
+
+func known(p service.Protocol) bool {
+	return p == service.TCP || p == service.UDP || p == service.SCTP
+}
+
+// seconds rounds up: 0 would mean for ever.
+func seconds(d time.Duration) uint32 { return uint32((d + time.Second - 1) / time.Second) }
+
+// target is a list of endpoints, or what to do without any.
+func (c *compiler) target(p service.Port, ipv6, local bool, list []netip.AddrPort, none vip.Value) target {
+	if len(list) == 0 {
+		return target{refusal: none}
+	}
+	s := &c.plan.service
+	if len(list) > vip.MaxEndpoints {
+		c.find(TooManyEndpoints, "port %q has %d endpoints, this node uses %d of them", p.Name, len(list), vip.MaxEndpoints)
+		list = c.some(list)
+	}
+	key := groupKey{s.Key, p.Name, p.Protocol, ipv6, local, s.Affinity > 0}
+	c.plan.groups[key] = list
+	for _, k := range c.candidates[portKey{p.Name, p.Protocol, ipv6}] {
+		if _, used := slices.BinarySearchFunc(list, k.addr, netip.AddrPort.Compare); used && k.on(c.node.Name) {
+			c.plan.hairpins[k.Addr] = struct{}{}
+		}
+	}
+	return target{group: key}
+}
+
+// some keeps as many endpoints as a group can hold. Each node keeps others,
+// so that all of them are used.
+func (c *compiler) some(list []netip.AddrPort) []netip.AddrPort {
+	type ranked struct {
+		rank uint64
+		addr netip.AddrPort
+	}
+	all := make([]ranked, len(list))
+	for i, a := range list {
+		h := fnv.New64a()
+		io.WriteString(h, c.node.Name)
+		h.Write(a.Addr().AsSlice())
+		all[i] = ranked{h.Sum64(), a}
+	}
+	slices.SortFunc(all, func(a, b ranked) int { return cmp.Or(cmp.Compare(a.rank, b.rank), a.addr.Compare(b.addr)) })
+	out := make([]netip.AddrPort, vip.MaxEndpoints)
+	for i := range out {
+		out[i] = all[i].addr
+	}
+	slices.SortFunc(out, netip.AddrPort.Compare)
+	return out
+}
+
+func (c *compiler) find(reason, format string, args ...any) {
+	c.plan.findings = append(c.plan.findings, Finding{Object: c.plan.service.Key, Reason: reason, Message: fmt.Sprintf(format, args...)})
+}
+
+func (c *compiler) findIn(slice service.Slice, reason, format string, args ...any) {
+	c.plan.findings = append(c.plan.findings, Finding{Object: slice.Key, Slice: true, Reason: reason, Message: fmt.Sprintf(format, args...)})
+}

@@ -1,0 +1,303 @@
+package services
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"poplin.dev/poplin/pkg/cluster/service"
+	"poplin.dev/poplin/pkg/program/vip"
+)
+
+// Table joins the plans of all Services into one program, and keeps what no
+// plan can know alone: which Service has an address and port that several
+// claim, which number a group has, and which of its slots an endpoint.
+type Table struct {
+	node   Node
+	plans  map[service.Key]*plan
+	claims map[vip.Front][]*plan // the first one has it
+	groups map[groupKey]*group
+	ids    ids
+
+	frontends, outside elements[vip.Front, vip.Value]
+	endpoints          elements[vip.Slot, netip.AddrPort]
+	timeouts           elements[vip.Front, uint32]
+	fenced             elements[vip.Front, struct{}]
+	sources            elements[vip.Source, struct{}]
+	ranges             elements[netip.Prefix, struct{}]
+	addresses          counted[netip.Addr]
+	hairpins           counted[netip.Addr]
+}
+
+// NewTable returns an empty table. What the kernel holds of an earlier
+// process is found again in before, so that a restart changes nothing: groups
+// keep their numbers and endpoints their slots. A start from nothing passes
+// vip.New().
+func NewTable(node Node, before vip.Program) *Table {
+	t := &Table{
+		plans:     map[service.Key]*plan{},
+		claims:    map[vip.Front][]*plan{},
+		groups:    map[groupKey]*group{},
+		ids:       recall(before),
+		frontends: newElements[vip.Front, vip.Value](),
+		outside:   newElements[vip.Front, vip.Value](),
+		endpoints: newElements[vip.Slot, netip.AddrPort](),
+		timeouts:  newElements[vip.Front, uint32](),
+		fenced:    newElements[vip.Front, struct{}](),
+		sources:   newElements[vip.Source, struct{}](),
+		ranges:    newElements[netip.Prefix, struct{}](),
+		addresses: newCounted[netip.Addr](),
+		hairpins:  newCounted[netip.Addr](),
+	}
+	t.setNode(node)
+	return t
+}
+
+// setNode takes over what concerns no single Service.
+func (t *Table) setNode(node Node) {
+	t.node = node
+	if t.node.IsNodeAddress == nil {
+		t.node.IsNodeAddress = func(netip.Addr) bool { return false }
+	}
+	want := map[netip.Prefix]struct{}{}
+	for _, r := range merged(slices.Clone(node.ServiceRanges)) {
+		want[r.Masked()] = struct{}{}
+	}
+	for r := range maps.Clone(t.ranges.now) {
+		if _, ok := want[r]; !ok {
+			t.ranges.remove(r)
+		}
+	}
+	for r := range want {
+		t.ranges.put(r, struct{}{})
+	}
+}
+
+// SetNode changes the node. All Services must be set again afterwards, since
+// any of them may depend on it.
+func (t *Table) SetNode(node Node) { t.setNode(node) }
+
+// SetAll makes the Services of the table those of list, each compiled anew:
+// the full pass, at start and after SetNode.
+func (t *Table) SetAll(list []service.Service, slicesOf func(service.Key) []service.Slice) {
+	keep := make(map[service.Key]bool, len(list))
+	for _, s := range list {
+		keep[s.Key] = true
+	}
+	for _, k := range t.Keys() {
+		if !keep[k] {
+			t.Delete(k)
+		}
+	}
+	// The oldest first: the number of a front's group belongs to the Service
+	// that has the front.
+	for _, s := range slices.SortedFunc(slices.Values(list), olderService) {
+		t.Set(s, slicesOf(s.Key))
+	}
+}
+
+// Set compiles a Service anew.
+func (t *Table) Set(s service.Service, list []service.Slice) {
+	t.replace(s.Key, compile(&t.node, s, list))
+}
+
+// Delete forgets a Service.
+func (t *Table) Delete(key service.Key) { t.replace(key, nil) }
+
+// Keys lists the Services of the table.
+func (t *Table) Keys() []service.Key {
+	return slices.SortedFunc(maps.Keys(t.plans), service.Key.Compare)
+}
+
+// replace puts one plan in another's place and brings the elements of all
+// fronts that either claims up to date.
+func (t *Table) replace(key service.Key, next *plan) {
+	old := t.plans[key]
+	delete(t.plans, key)
+	fronts := map[vip.Front]struct{}{}
+	if next != nil {
+		t.plans[key] = next
+		t.join(next, fronts)
+	}
+	if old != nil {
+		t.leave(old, next, fronts)
+	}
+	for f := range fronts {
+		t.settle(f)
+	}
+}
+
+// join adds what a plan has; fronts collects the fronts it is about.
+func (t *Table) join(p *plan, fronts map[vip.Front]struct{}) {
+	for _, a := range p.addresses {
+		t.addresses.add(a)
+	}
+	for a := range p.hairpins {
+		t.hairpins.add(a)
+	}
+	for f := range p.entries {
+		t.claims[f] = append(t.claims[f], p)
+		slices.SortFunc(t.claims[f], older)
+		fronts[f] = struct{}{}
+	}
+	// In a fixed order, so that the numbers do not depend on chance.
+	for _, k := range slices.SortedFunc(maps.Keys(p.groups), groupKey.compare) {
+		t.setGroup(k, p)
+	}
+}
+
+// leave removes what a plan had and next has not.
+func (t *Table) leave(p, next *plan, fronts map[vip.Front]struct{}) {
+	for _, a := range p.addresses {
+		t.addresses.drop(a)
+	}
+	for a := range p.hairpins {
+		t.hairpins.drop(a)
+	}
+	for f := range p.entries {
+		t.claims[f] = slices.DeleteFunc(t.claims[f], func(o *plan) bool { return o == p })
+		if len(t.claims[f]) == 0 {
+			delete(t.claims, f)
+		}
+		fronts[f] = struct{}{}
+	}
+	for k := range p.groups {
+		if next == nil || next.groups[k] == nil {
+			t.dropGroup(k)
+		}
+	}
+}
+
+// older orders plans that claim the same front: the Service that was first
+// has it, as every node decides alike.
+func older(a, b *plan) int { return olderService(a.service, b.service) }
+
+func olderService(a, b service.Service) int {
+	return cmp.Or(a.Created.Compare(b.Created), a.Key.Compare(b.Key))
+}
+
+// settle brings the elements of a front up to date.
+func (t *Table) settle(f vip.Front) {
+	t.unfence(f)
+	claims := t.claims[f]
+	if len(claims) == 0 {
+		t.frontends.remove(f)
+		t.outside.remove(f)
+		t.timeouts.remove(f)
+		return
+	}
+	e := claims[0].entries[f]
+	t.frontends.put(f, t.value(e.inside))
+	if e.override {
+		t.outside.put(f, t.value(e.outside))
+	} else {
+		t.outside.remove(f)
+	}
+	if e.timeout > 0 {
+		t.timeouts.put(f, e.timeout)
+	} else {
+		t.timeouts.remove(f)
+	}
+	if e.fenced {
+		t.fenced.put(f, struct{}{})
+	}
+	for _, r := range e.sources {
+		t.sources.put(vip.Source{Front: f, Clients: r}, struct{}{})
+	}
+}
+
+// unfence removes a front's sources. The few fenced Services are not worth
+// an index.
+func (t *Table) unfence(f vip.Front) {
+	if _, ok := t.fenced.now[f]; !ok {
+		return
+	}
+	t.fenced.remove(f)
+	for s := range t.sources.now {
+		if s.Front == f {
+			t.sources.remove(s)
+		}
+	}
+}
+
+func (t *Table) value(to target) vip.Value {
+	if to.refusal != 0 {
+		return to.refusal
+	}
+	g := t.groups[to.group]
+	if g == nil {
+		return vip.Drop // no number was left: reported, and better than a wrong answer
+	}
+	v := vip.To(g.id, len(g.slots))
+	if to.group.sticky {
+		v = v.Sticky()
+	}
+	if to.masquerade {
+		v = v.Masqueraded()
+	}
+	return v
+}
+
+// Program is the whole of what the kernel should hold. The caller must not
+// change it, and reads it before the next call.
+func (t *Table) Program() vip.Program {
+	return vip.Program{
+		Frontends: t.frontends.now, Outside: t.outside.now, Endpoints: t.endpoints.now,
+		Timeouts: t.timeouts.now, Fenced: t.fenced.now, Sources: t.sources.now,
+		Addresses: t.addresses.now, Ranges: t.ranges.now, Hairpins: t.hairpins.now,
+	}
+}
+
+// Take returns what has changed since the last call. With the first call the
+// table is complete: numbers and slots of an earlier process that no Service
+// has claimed by then are free.
+func (t *Table) Take() vip.Change {
+	t.ids.forget()
+	c := vip.NoChange()
+	t.frontends.take(c.Delete.Frontends, c.Put.Frontends)
+	t.outside.take(c.Delete.Outside, c.Put.Outside)
+	t.endpoints.take(c.Delete.Endpoints, c.Put.Endpoints)
+	t.timeouts.take(c.Delete.Timeouts, c.Put.Timeouts)
+	t.fenced.take(c.Delete.Fenced, c.Put.Fenced)
+	t.sources.take(c.Delete.Sources, c.Put.Sources)
+	t.addresses.take(c.Delete.Addresses, c.Put.Addresses)
+	t.ranges.take(c.Delete.Ranges, c.Put.Ranges)
+	t.hairpins.take(c.Delete.Hairpins, c.Put.Hairpins)
+	return c
+}
+
+// Findings lists what a user should mend in a Service and its slices.
+func (t *Table) Findings(key service.Key) []Finding {
+	p := t.plans[key]
+	if p == nil {
+		return nil
+	}
+	out := slices.Clone(p.findings)
+	for _, f := range slices.SortedFunc(maps.Keys(p.entries), compareFronts) {
+		if first := t.claims[f][0]; first != p {
+			out = append(out, Finding{Object: key, Reason: Conflict,
+				Message: fmt.Sprintf("%s is taken by the older Service %s", f, first.service.Key)})
+		}
+	}
+	for k := range p.groups {
+		if t.groups[k] == nil {
+			return append(out, Finding{Object: key, Reason: TooManyServices,
+				Message: fmt.Sprintf("this node serves at most %d lists of endpoints, connections are dropped", vip.MaxGroups-vip.FirstGroup)})
+		}
+	}
+	return out
+}
+
+func compareFronts(a, b vip.Front) int {
+	return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port))
+}
+
+// Health is the health-check port of a Service, if it needs one.
+func (t *Table) Health(key service.Key) (Health, bool) {
+	if p := t.plans[key]; p != nil && p.health != nil {
+		return *p.health, true
+	}
+	return Health{}, false
+}
