@@ -48,6 +48,7 @@ type node struct {
 	pods   []*pod
 	conf   overlay.Config
 	states atomic.Pointer[overlay.State] // what the running module reported last
+	passes atomic.Int32                  // counts its reports
 	stop   func()                        // ends the module and waits for it
 }
 
@@ -135,7 +136,10 @@ func (n *node) start(t testing.TB) *overlay.Module {
 	return m
 }
 
-func (n *node) report(s overlay.State) { n.states.Store(&s) }
+func (n *node) report(s overlay.State) {
+	n.states.Store(&s)
+	n.passes.Add(1)
+}
 
 func (n *node) state() overlay.State { return *n.states.Load() }
 

@@ -70,6 +70,35 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+// TestPodsAreNoNews: what pods' devices do costs the module nothing.
+func TestPodsAreNoNews(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, dual, 2)
+	l.startAll(t)
+	n := l.nodes[0]
+	passes := func() int32 {
+		// Quiet means no pass for longer than changes are gathered.
+		for last := n.passes.Load(); ; {
+			time.Sleep(300 * time.Millisecond)
+			now := n.passes.Load()
+			if now == last {
+				return now
+			}
+			last = now
+		}
+	}
+	before := passes()
+	for range 10 {
+		p := n.addPod(t)
+		if err := p.nl.LinkDel(p.link(t, "eth0")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := passes(); after != before {
+		t.Errorf("%d passes for pods that came and went", after-before)
+	}
+}
+
 // TestForeignThingsStay: other programs' routes, neighbours and addresses are
 // neither changed nor removed, also where they are on our device or have our
 // protocol number.
