@@ -106,12 +106,13 @@ func ginkgo(ctx context.Context, c *cluster.Cluster, o options) ([]byte, error) 
 	cmd.Stderr = cmd.Stdout
 	err = cmd.Run()
 	text := out.Bytes()
-	if err != nil { // what failed, whole
-		os.Stdout.Write(text)
-		return text, fmt.Errorf("run the tests: %w (whole output in %s)", err, log.Name())
+	end := []byte("\nRan ")
+	if err != nil {
+		end = []byte("\nSummarizing ")
+		err = fmt.Errorf("run the tests: %w (whole output in %s)", err, log.Name())
 	}
-	os.Stdout.Write(text[max(0, bytes.LastIndex(text, []byte("\nRan "))):])
-	return text, nil
+	os.Stdout.Write(text[max(0, bytes.LastIndex(text, end)):])
+	return text, err
 }
 
 var closing = regexp.MustCompile(`(\d+) Passed \| (\d+) Failed`)
