@@ -60,9 +60,11 @@ func (p Plugin) add(args *skel.CmdArgs) (err error) {
 	}
 	// Asked before IPAM, because to undo a reservation means to release all
 	// that this container's interface has: of the first ADD as well.
-	if err := apply.Absent(plan.HostName(args.ContainerID, args.IfName), args.Netns); err != nil {
+	site, err := apply.Open(plan.HostName(args.ContainerID, args.IfName), args.Netns)
+	if err != nil {
 		return explain(err)
 	}
+	defer site.Close()
 	ipam := p.ipam(c.IPAM)
 	lease, err := ipam.Add(args)
 	if err != nil {
@@ -77,7 +79,7 @@ func (p Plugin) add(args *skel.CmdArgs) (err error) {
 	if err != nil {
 		return invalid(err)
 	}
-	if err := apply.Add(attachment, args.Netns); err != nil {
+	if err := site.Add(attachment); err != nil {
 		return explain(err)
 	}
 	if err := types.PrintResult(result(c, attachment, args, lease), c.CNIVersion); err != nil {

@@ -48,6 +48,11 @@ func write(name string, flags int, content string) (fd int, err error) {
 	return fd, nil
 }
 
+func isEmpty(name string) bool {
+	var st unix.Stat_t
+	return unix.Lstat(name, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size == 0
+}
+
 // links is how many names an open file has.
 func links(fd int) (uint64, error) {
 	var st unix.Stat_t

@@ -144,11 +144,18 @@ func (d Dir) mark(owner Owner) (fd int, err error) {
 // where the name exists, so an address has one owner whatever goes wrong.
 func (d Dir) take(marker string, candidates iter.Seq[netip.Addr]) (netip.Addr, error) {
 	for a := range candidates {
-		switch err := unix.Link(marker, d.path(a.String())); err {
-		case nil:
+		name := d.path(a.String())
+		err := unix.Link(marker, name)
+		if err == unix.EEXIST && isEmpty(name) {
+			// An upstream ADD that was killed between making and writing it:
+			// nobody else writes while we hold the lock, and no DEL finds it.
+			unix.Unlink(name)
+			err = unix.Link(marker, name)
+		}
+		if err == nil {
 			return a, nil
-		case unix.EEXIST:
-		default:
+		}
+		if err != unix.EEXIST {
 			return netip.Addr{}, fmt.Errorf("reserve %s: %w", a, err)
 		}
 	}

@@ -18,66 +18,67 @@ import (
 // is there already.
 var ErrExists = errors.New("exists already")
 
-// Absent asks whether an Add may succeed: the pod's namespace is one, and no
-// link has the host end's name.
-func Absent(hostLink, netns string) error {
-	ns, err := openNamespace(netns)
-	if err != nil {
-		return err
-	}
-	defer ns.close()
-	host, err := open()
-	if err != nil {
-		return err
-	}
-	defer host.close()
-	switch _, err := host.link(hostLink); {
-	case err == nil:
-		return fmt.Errorf("host link %s: %w", hostLink, ErrExists)
-	case errors.Is(err, unix.ENODEV):
-		return nil
-	default:
-		return err
-	}
+// Site is where an attachment is to be made: the host's network namespace
+// and a pod's.
+type Site struct {
+	pod  namespace
+	host *socket
 }
 
-// Add makes p between the host and the pod's namespace at path netns.
+// Open finds out whether an Add may succeed: netns is the path of a network
+// namespace, not the host's, and no link has the host end's name.
+func Open(hostLink, netns string) (s *Site, err error) {
+	s = &Site{}
+	if s.pod, err = openNamespace(netns); err != nil {
+		return nil, err
+	}
+	if s.host, err = open(); err != nil {
+		s.pod.close()
+		return nil, err
+	}
+	switch _, err := s.host.link(hostLink); {
+	case err == nil:
+		s.Close()
+		return nil, fmt.Errorf("host link %s: %w", hostLink, ErrExists)
+	case !errors.Is(err, unix.ENODEV):
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close ends the work at a site; what was made stays.
+func (s *Site) Close() {
+	s.host.close()
+	s.pod.close()
+}
+
+// Add makes p.
 //
 // The link comes to be with its other end already in the pod, under its final
 // name: moving or renaming a link waits for an RCU grace period, 15 ms during
 // which no other pod of the node gets on. Everything later belongs to the
 // link, so that deleting the link undoes it.
-func Add(p plan.Plan, netns string) (err error) {
-	ns, err := openNamespace(netns)
-	if err != nil {
-		return err
-	}
-	defer ns.close()
-	host, err := open()
-	if err != nil {
-		return err
-	}
-	defer host.close()
-
+func (s *Site) Add(p plan.Plan) (err error) {
 	if err := forward(p); err != nil {
 		return err
 	}
-	if _, err := host.do(createPair(p, ns)); errors.Is(err, unix.EEXIST) {
+	if _, err := s.host.do(createPair(p, s.pod)); errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("%w: %w", ErrExists, err)
 	} else if err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			_, undo := host.do(deleteLink(p.Host.Name))
+			_, undo := s.host.do(deleteLink(p.Host.Name))
 			err = errors.Join(err, undo)
 		}
 	}()
-	if err := addHostEnd(host, p); err != nil {
+	if err := addHostEnd(s.host, p); err != nil {
 		return err
 	}
 	var pod *socket
-	err = within(ns, func() (err error) {
+	err = within(s.pod, func() (err error) {
 		if _, err = quiet(p.Pod.Name, p); err == nil {
 			pod, err = open()
 		}

@@ -41,7 +41,11 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	if err := apply.Add(p, netns); err != nil {
+	site, err := apply.Open(p.Host.Name, netns)
+	if err != nil {
+		return err
+	}
+	if err := site.Add(p); err != nil {
 		return err
 	}
 	_, err = fmt.Printf(`{"cniVersion":"1.0.0","ips":[{"address":"%s/32"}]}`, addr)
