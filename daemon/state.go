@@ -49,7 +49,7 @@ func (s *state) overlay(o overlay.State) {
 	s.mu.Lock()
 	s.fabric, s.pass = o, time.Now()
 	s.mu.Unlock()
-	s.count.Pass("overlay", o.Err)
+	s.count.Pass("overlay", o.Took, o.Err)
 	s.count.Operations(o.Result.Added, o.Result.Changed, o.Result.Removed, o.Result.Failed)
 	s.count.Peers.Set(float64(o.Peers))
 	s.count.Refused.Set(float64(len(o.Refused) + len(s.cluster.Skipped())))
@@ -64,8 +64,7 @@ func (s *state) conflist(c conflist.State) {
 	s.mu.Lock()
 	s.file = c
 	s.mu.Unlock()
-	s.count.Pass("conflist", c.Err)
-	s.count.Took("conflist", c.Took)
+	s.count.Pass("conflist", c.Took, c.Err)
 	s.count.ForeignConfig.Set(float64(len(c.Preferred)))
 	if c.Wrote {
 		s.count.ConflistWrites.Inc()

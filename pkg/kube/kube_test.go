@@ -167,11 +167,17 @@ func TestViewOutlivesTheAPIServer(t *testing.T) {
 	s.Put(nodes, node("worker-1", []string{"10.244.1.0/24"}))
 	s.Put(networks, network(peer(2)))
 	s.Put(networks, network(peer(3)))
-	c := client(t, s, nil)
+	var log buffer
+	failed := &attempts{}
+	c := client(t, s, func(cfg *kube.Config) { cfg.Log, cfg.Observer = slog.New(slog.NewTextHandler(&log, nil)), failed })
 	<-c.Ready()
 
 	address := s.Address()
 	s.Stop()
+	s.Until("it was tried often", func() bool { return failed.count() > 8 })
+	if n := strings.Count(log.String(), "level=WARN"); n > 6 {
+		t.Errorf("an outage is %d lines of log, want one or two for each resource:\n%s", n, log.String())
+	}
 	s.Delete(networks + "/worker-3") // nobody sees this
 	s.Put(networks, network(peer(4)))
 	if known(c) != "worker-2 worker-3" || c.Waiting() != "" {
@@ -297,6 +303,24 @@ func TestFailureIsReportedOnce(t *testing.T) {
 		t.Errorf("%d lines of log, want 1:\n%s", n, log.String())
 	}
 }
+
+// attempts counts what failed.
+type attempts struct {
+	mu sync.Mutex
+	n  int
+}
+
+func (a *attempts) Dialed(string, error) {}
+
+func (a *attempts) Requested(_ string, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil {
+		a.n++
+	}
+}
+
+func (a *attempts) count() int { a.mu.Lock(); defer a.mu.Unlock(); return a.n }
 
 type buffer struct {
 	mu sync.Mutex

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"reflect"
 	"slices"
 	"sync"
@@ -104,6 +105,10 @@ func (v *view[V]) requested(ctx context.Context, err error) {
 		return
 	}
 	v.client.cfg.Observer.Requested(v.resource, err)
+	// The URL differs with every attempt, and says nothing.
+	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
+		err = wrapped.Err
+	}
 	v.mu.Lock()
 	before := v.failure
 	v.failure = err

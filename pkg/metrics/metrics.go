@@ -78,16 +78,12 @@ func (m *Metrics) Handler() http.Handler {
 }
 
 // Pass counts one pass of a task.
-func (m *Metrics) Pass(task string, err error) {
+func (m *Metrics) Pass(task string, took time.Duration, err error) {
 	m.passes.WithLabelValues(task, outcome(err)).Inc()
+	m.duration.WithLabelValues(task).Observe(took.Seconds())
 	if err == nil {
 		m.lastSuccess.WithLabelValues(task).SetToCurrentTime()
 	}
-}
-
-// Took records how long a pass of a task lasted.
-func (m *Metrics) Took(task string, d time.Duration) {
-	m.duration.WithLabelValues(task).Observe(d.Seconds())
 }
 
 // Operations counts what a pass changed in the kernel.

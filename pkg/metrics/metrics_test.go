@@ -10,9 +10,8 @@ import (
 
 func TestExport(t *testing.T) {
 	m := New()
-	m.Pass("overlay", nil)
-	m.Pass("overlay", errors.New("x"))
-	m.Took("overlay", 3*time.Millisecond)
+	m.Pass("overlay", 3*time.Millisecond, nil)
+	m.Pass("overlay", time.Second, errors.New("x"))
 	m.Operations(3, 2, 1, 0)
 	m.Dialed("172.30.0.11:6443", errors.New("refused"))
 	m.Requested("nodes", nil)
