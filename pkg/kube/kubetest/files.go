@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -50,6 +51,22 @@ func newFiles(t testing.TB) files {
 		}
 	}
 	return f
+}
+
+// kubeconfig writes what a person's programs use.
+func (f files) kubeconfig(t testing.TB, url string) string {
+	path := filepath.Join(f.dir, "kubeconfig")
+	text := fmt.Sprintf(`apiVersion: v1
+kind: Config
+current-context: test
+contexts: [{name: test, context: {cluster: test, user: test}}]
+clusters: [{name: test, cluster: {server: %q, certificate-authority: %q, tls-server-name: kubernetes.default.svc}}]
+users: [{name: test, user: {token: %q}}]
+`, url, filepath.Join(f.dir, "ca.crt"), token)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 func (f files) tls() *tls.Config {

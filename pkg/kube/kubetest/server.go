@@ -60,6 +60,9 @@ func New(t testing.TB) *Server {
 // Credentials is a directory as Kubernetes mounts it into a pod.
 func (s *Server) Credentials() string { return s.files.dir }
 
+// Kubeconfig is the path of a file that leads here.
+func (s *Server) Kubeconfig() string { return s.files.kubeconfig(s.t, s.URL()) }
+
 // Address is the server's host:port.
 func (s *Server) Address() string { return s.server.Listener.Addr().String() }
 
