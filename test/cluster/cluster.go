@@ -10,32 +10,24 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/test/cluster/build"
 	"poplin.dev/poplin/test/cluster/cgroup"
 	"poplin.dev/poplin/test/cluster/images"
 	"poplin.dev/poplin/test/cluster/pki"
+	"poplin.dev/poplin/test/cluster/place"
+	"poplin.dev/poplin/test/cluster/plan"
 	"poplin.dev/poplin/test/cluster/process"
 	"poplin.dev/poplin/test/cluster/underlay"
-)
-
-// Where clusters live: process records in runRoot, which does not survive the
-// machine's boot, as processes do not; disks and logs in diskRoot.
-const (
-	runRoot  = "/run/poplin-cluster"
-	diskRoot = "/var/lib/poplin-cluster"
 )
 
 // Cluster is one that exists.
 type Cluster struct {
 	state
-	plan   plan
+	plan   plan.Plan
 	layout cgroup.Layout
 
 	mu   sync.Mutex
@@ -57,7 +49,7 @@ func newCluster(s state) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Cluster{state: s, plan: makePlan(s.Options), layout: layout, leaf: map[string]*os.File{}}, nil
+	return &Cluster{state: s, plan: s.Options.plan(), layout: layout, leaf: map[string]*os.File{}}, nil
 }
 
 // Open finds a cluster that runs.
@@ -65,7 +57,7 @@ func Open(name string) (*Cluster, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
-	b, err := os.ReadFile(filepath.Join(diskRoot, name, "cluster.json"))
+	b, err := os.ReadFile(filepath.Join(place.Disk(name), "cluster.json"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open cluster %s: there is none; make it with: cluster up --name %s", name, name)
 	}
@@ -80,7 +72,7 @@ func Open(name string) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open cluster %s: %w", name, err)
 	}
-	if _, err := c.anchor(nodeName(1)); err != nil {
+	if _, err := c.anchor(plan.NodeName(1)); err != nil {
 		return nil, fmt.Errorf("open cluster %s: it does not run (%w); take down what is left of it with: cluster down --name %s", name, err, name)
 	}
 	return c, nil
@@ -91,18 +83,15 @@ func (c *Cluster) save() error {
 	if err != nil {
 		return fmt.Errorf("save cluster: %w", err)
 	}
-	path := filepath.Join(c.disk(), "cluster.json")
-	if err := os.WriteFile(path+".new", b, 0o644); err != nil {
-		return fmt.Errorf("save cluster: %w", err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
+	// Not whole after a crash, it names no cluster that runs; down needs it not.
+	if err := os.WriteFile(filepath.Join(c.disk(), "cluster.json"), b, 0o644); err != nil {
 		return fmt.Errorf("save cluster: %w", err)
 	}
 	return nil
 }
 
-func (c *Cluster) run() string       { return filepath.Join(runRoot, c.Options.Name) }
-func (c *Cluster) disk() string      { return filepath.Join(diskRoot, c.Options.Name) }
+func (c *Cluster) run() string       { return place.Run(c.Options.Name) }
+func (c *Cluster) disk() string      { return place.Disk(c.Options.Name) }
 func (c *Cluster) processes() string { return filepath.Join(c.run(), "processes") }
 
 // Logs is the directory of the logs: COMPONENT.log or COMPONENT-NODE.log.
@@ -124,7 +113,7 @@ func (c *Cluster) Name() string { return c.Options.Name }
 // Nodes lists the names of the nodes, running or not.
 func (c *Cluster) Nodes() []string {
 	var names []string
-	for _, host := range c.plan.hosts {
+	for _, host := range c.plan.Hosts {
 		names = append(names, host.Port)
 	}
 	return names
@@ -132,11 +121,11 @@ func (c *Cluster) Nodes() []string {
 
 // UnderlayNamespace is the file of the LAN's network namespace: each node's
 // port there has the node's name, and the bridge is "lan".
-func (c *Cluster) UnderlayNamespace() string { return underlay.Path(c.plan.lan.Namespace) }
+func (c *Cluster) UnderlayNamespace() string { return underlay.Path(c.plan.LAN.Namespace) }
 
 // Namespace is the file of a node's network namespace.
 func (c *Cluster) Namespace(node string) string {
-	return underlay.Path(namespace(c.Options.Name, node))
+	return underlay.Path(plan.Namespace(c.Options.Name, node))
 }
 
 // Kubeconfig is the file of the administrator's kubeconfig. Its server is
@@ -144,11 +133,11 @@ func (c *Cluster) Namespace(node string) string {
 func (c *Cluster) Kubeconfig() string { return c.pki(pki.AdminKubeconfig) }
 
 // Server is the URL of the API server.
-func (c *Cluster) Server() string { return c.plan.server() }
+func (c *Cluster) Server() string { return c.plan.Server() }
 
 // index returns the place of a node in the plan.
 func (c *Cluster) index(node string) (int, error) {
-	for i, host := range c.plan.hosts {
+	for i, host := range c.plan.Hosts {
 		if host.Port == node {
 			return i, nil
 		}
@@ -231,7 +220,7 @@ func (c *Cluster) Exec(ctx context.Context, node string, command ...string) ([]b
 // KubectlCommand returns a kubectl that talks to the cluster. Files that its
 // arguments name are this machine's.
 func (c *Cluster) KubectlCommand(ctx context.Context, args ...string) (*exec.Cmd, error) {
-	line := []string{"nsenter", "--net=" + c.Namespace(nodeName(1)), "--", c.Kubernetes.Program(build.Kubectl), "--kubeconfig=" + c.Kubeconfig()}
+	line := []string{"nsenter", "--net=" + c.Namespace(plan.NodeName(1)), "--", c.Kubernetes.Program(build.Kubectl), "--kubeconfig=" + c.Kubeconfig()}
 	cmd, err := c.bornIn(ctx, controlPlane, append(line, args...))
 	if err != nil {
 		return nil, err
@@ -262,30 +251,15 @@ func output(cmd *exec.Cmd, what string) ([]byte, error) {
 // DialContext dials from within the control plane's network namespace; a
 // rest.Config's Dial, for clients that run outside of the cluster.
 func (c *Cluster) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	type result struct {
-		conn net.Conn
-		err  error
-	}
-	done := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		conn, err := dialIn(ctx, c.Namespace(nodeName(1)), network, address)
-		done <- result{conn, err}
-	}()
-	r := <-done
-	return r.conn, r.err
+	return underlay.Dial(ctx, plan.Namespace(c.Options.Name, plan.NodeName(1)), network, address)
 }
 
-func dialIn(ctx context.Context, namespace, network, address string) (net.Conn, error) {
-	fd, err := unix.Open(namespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open network namespace %s: %w", namespace, err)
+// Conformance returns the directory with the programs of the conformance suite:
+// e2e.test, ginkgo and kubectl.
+func (c *Cluster) Conformance() (dir string, err error) {
+	dir = c.Kubernetes.Dir
+	if _, err := os.Stat(filepath.Join(dir, "e2e.test")); err != nil {
+		return "", fmt.Errorf("find conformance suite: it is not built; run: cluster tools --conformance")
 	}
-	defer unix.Close(fd)
-	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
-		return nil, fmt.Errorf("enter network namespace %s: %w", namespace, err)
-	}
-	// Racing families would make the socket on another goroutine's thread.
-	d := net.Dialer{FallbackDelay: -1}
-	return d.DialContext(ctx, network, address)
+	return dir, nil
 }

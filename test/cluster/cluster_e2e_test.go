@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"poplin.dev/poplin/test/cluster/place"
+	"poplin.dev/poplin/test/cluster/plan"
 	"poplin.dev/poplin/test/cluster/underlay"
 	"poplin.dev/poplin/test/need"
 )
@@ -56,8 +57,7 @@ func fresh(t *testing.T) string {
 // refuses to be made twice, and goes.
 func TestLife(t *testing.T) {
 	name := fresh(t)
-	made, err := Up(t.Context(), small(name))
-	if err != nil {
+	if _, err := Up(t.Context(), small(name)); err != nil {
 		t.Fatal(err)
 	}
 	if len(left(t, name)) < 4 {
@@ -80,13 +80,13 @@ func TestLife(t *testing.T) {
 	if out, err := c.Kubectl(t.Context(), "get", "nodes", "-o", "name"); err != nil || string(out) != "node/worker-1\n" {
 		t.Errorf("kubectl: %q, %v", out, err)
 	}
-	client, err := made.api()
+	client, err := c.api()
 	if err != nil {
 		t.Fatal(err)
 	}
-	client.Transport.(*http.Transport).DialContext = c.DialContext
-	if err := c.get(t.Context(), client, "/api/v1/nodes/worker-1", nil); err != nil {
-		t.Error(err)
+	defer client.Close()
+	if nodes, err := client.Nodes(t.Context()); err != nil || len(nodes) != 1 || nodes[0].Metadata.Name != "worker-1" {
+		t.Errorf("nodes: %+v, %v", nodes, err)
 	}
 	var status bytes.Buffer
 	if err := c.Status(t.Context(), &status); err != nil || !strings.Contains(status.String(), "NotReady") {
@@ -108,12 +108,12 @@ func TestLife(t *testing.T) {
 func TestDownAfterCrash(t *testing.T) {
 	name := fresh(t)
 	record := func(process string) string {
-		return filepath.Join(runRoot, name, "processes", process+".json")
+		return filepath.Join(place.Run(name), "processes", process+".json")
 	}
 	for _, landmark := range []string{
-		filepath.Join(runRoot, name),
-		underlay.Path(namespace(name, "underlay")),
-		filepath.Join(diskRoot, name, "pki", "ca.crt"),
+		place.Run(name),
+		underlay.Path(plan.Namespace(name, "underlay")),
+		filepath.Join(place.Disk(name), "pki", "ca.crt"),
 		record("anchor-worker-1"),
 		record("kube-apiserver"),
 		record("kubelet-worker-1"),
@@ -178,7 +178,7 @@ func assertNothingLeft(t *testing.T, name string) {
 func left(t *testing.T, name string) (rest []string) {
 	t.Helper()
 	for _, pattern := range []string{
-		filepath.Join(runRoot, name+"*"), filepath.Join(diskRoot, name+"*"), "/run/netns/" + name + "*",
+		place.Run(name) + "*", place.Disk(name) + "*", "/run/netns/" + name + "*",
 		"/sys/fs/cgroup/*" + name + "*", "/sys/fs/cgroup/*/*" + name + "*",
 	} {
 		found, err := filepath.Glob(pattern)
@@ -208,7 +208,7 @@ func processesOf(t *testing.T, name string) (found []string) {
 	for _, dir := range processes {
 		group, _ := os.ReadFile(dir + "/cgroup")
 		line, _ := os.ReadFile(dir + "/cmdline")
-		if bytes.Contains(group, []byte(cgroupOf(name))) || bytes.Contains(line, []byte(diskRoot+"/"+name+"/")) {
+		if bytes.Contains(group, []byte(cgroupOf(name))) || bytes.Contains(line, []byte(place.Disk(name)+"/")) {
 			found = append(found, dir+" "+string(bytes.ReplaceAll(line, []byte{0}, []byte(" "))))
 		}
 	}

@@ -7,14 +7,13 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"poplin.dev/poplin/test/cluster/cgroup"
+	"poplin.dev/poplin/test/cluster/place"
+	"poplin.dev/poplin/test/cluster/plan"
+	"poplin.dev/poplin/test/cluster/progress"
 	"poplin.dev/poplin/test/cluster/underlay"
 )
 
@@ -33,7 +32,7 @@ func Down(ctx context.Context, name string, out io.Writer) error {
 		}
 		return err
 	}
-	if dir, err := lock(name); err == nil {
+	if dir, err := place.Lock(name); err == nil {
 		defer dir.Close()
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -42,7 +41,7 @@ func Down(ctx context.Context, name string, out io.Writer) error {
 	if err := remove(ctx, name); err != nil {
 		return err
 	}
-	(&steps{out: out}).line(time.Since(start), "cluster "+name+" is down")
+	progress.New(out).Line(time.Since(start), "cluster "+name+" is down")
 	return nil
 }
 
@@ -52,11 +51,11 @@ func remains(name string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if exists(name) != nil || layout.Exists(cgroupOf(name)) {
+	if place.Free(name) != nil || layout.Exists(cgroupOf(name)) {
 		return true, nil
 	}
 	namespaces, err := underlay.Names()
-	return slices.ContainsFunc(namespaces, func(n string) bool { return ours(name, n) }), err
+	return slices.ContainsFunc(namespaces, func(n string) bool { return plan.Ours(name, n) }), err
 }
 
 // remove removes everything by its name, in an order in which each step can be
@@ -81,38 +80,11 @@ func remove(ctx context.Context, name string) error {
 		return err
 	}
 	for _, n := range namespaces {
-		if ours(name, n) {
+		if plan.Ours(name, n) {
 			if err := underlay.Remove(n); err != nil {
 				return err
 			}
 		}
 	}
-	// The disk goes before the run directory, whose existence keeps the name.
-	for _, root := range []string{diskRoot, runRoot} {
-		if err := removeDirectory(filepath.Join(root, name)); err != nil {
-			return err
-		}
-		if err := os.Remove(root); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
-			return fmt.Errorf("remove %s: %w", root, err)
-		}
-	}
-	return nil
-}
-
-// removeDirectory refuses to look into a mount: all of a cluster's are in
-// namespaces that are gone, hence one here is someone else's.
-func removeDirectory(dir string) error {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return fmt.Errorf("remove %s: %w", dir, err)
-	}
-	for line := range strings.Lines(string(mounts)) {
-		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4]+"/", dir+"/") {
-			return fmt.Errorf("remove %s: something is mounted at %s; unmount it first", dir, fields[4])
-		}
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("remove %s: %w", dir, err)
-	}
-	return nil
+	return place.Remove(name)
 }

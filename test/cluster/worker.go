@@ -6,26 +6,28 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
+	"poplin.dev/poplin/test/cluster/api"
 	"poplin.dev/poplin/test/cluster/build"
 	"poplin.dev/poplin/test/cluster/host"
 	"poplin.dev/poplin/test/cluster/images"
 	"poplin.dev/poplin/test/cluster/node"
 	"poplin.dev/poplin/test/cluster/pki"
+	"poplin.dev/poplin/test/cluster/plan"
 	"poplin.dev/poplin/test/cluster/process"
+	"poplin.dev/poplin/test/cluster/progress"
 	"poplin.dev/poplin/test/cluster/underlay"
 )
 
 // cniPlugins is where Debian's containernetworking-plugins are.
 const cniPlugins = "/usr/lib/cni"
 
-func (c *Cluster) nodeDisk(i int) string { return filepath.Join(c.disk(), nodeName(i+1)) }
+func (c *Cluster) nodeDisk(i int) string { return filepath.Join(c.disk(), plan.NodeName(i+1)) }
 
 // boot makes a node's namespaces, with its anchor in them.
 func (c *Cluster) boot(i int) error {
-	name := nodeName(i + 1)
+	name := plan.NodeName(i + 1)
 	if err := c.layout.Make(c.cgroup(name)); err != nil {
 		return err
 	}
@@ -34,12 +36,12 @@ func (c *Cluster) boot(i int) error {
 		return err
 	}
 	hosts := "127.0.0.1 localhost\n::1 localhost\n"
-	for _, address := range c.plan.nodeAddresses(i) {
+	for _, address := range c.plan.NodeAddresses(i) {
 		hosts += fmt.Sprintf("%s %s\n", address, name)
 	}
 	config := node.Config{
 		Name: name, Cluster: c.Options.Name, Namespace: c.Namespace(name), Disk: c.nodeDisk(i), Hosts: hosts,
-		Nameserver: c.plan.lan.Gateways[0].Addr().String(), // nobody answers there: no test depends on the outside
+		Nameserver: c.plan.LAN.Gateways[0].Addr().String(), // nobody answers there: no test depends on the outside
 		Share:      []string{c.disk(), c.Kubernetes.Dir},
 		CNIPlugins: cniPlugins,
 	}
@@ -57,9 +59,9 @@ func (c *Cluster) boot(i int) error {
 
 // startWorker starts the daemons of a node that has booted. The images that the
 // first pods need are there before the kubelet.
-func (c *Cluster) startWorker(ctx context.Context, i int, ready <-chan struct{}, s *steps) error {
-	name := nodeName(i + 1)
-	if err := s.do(name+": container runtime and images", func() error {
+func (c *Cluster) startWorker(ctx context.Context, i int, ready <-chan struct{}, s *progress.Steps) error {
+	name := plan.NodeName(i + 1)
+	if err := s.Do(name+": container runtime and images", func() error {
 		if err := c.Images.Plant(filepath.Join(c.nodeDisk(i), "var/lib/containerd")); err != nil {
 			return err
 		}
@@ -92,7 +94,7 @@ func (c *Cluster) runtime() node.Runtime {
 }
 
 func (c *Cluster) startRuntime(ctx context.Context, i int) error {
-	name, runtime := nodeName(i+1), c.runtime()
+	name, runtime := plan.NodeName(i+1), c.runtime()
 	config, err := runtime.Config(node.RuntimeSettings{PauseImage: images.Pause, AppArmor: host.AppArmor()})
 	if err != nil {
 		return err
@@ -111,7 +113,7 @@ func (c *Cluster) startRuntime(ctx context.Context, i int) error {
 	}
 	// A kubelet that finds no runtime exits.
 	socket := fmt.Sprintf("/proc/%d/root%s", pid, node.RuntimeSocket)
-	return poll(ctx, time.Minute, daemon, func(ctx context.Context) error {
+	return api.Poll(ctx, time.Minute, daemon, func(ctx context.Context) error {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
 		if err != nil {
 			return err
@@ -124,7 +126,7 @@ func (c *Cluster) startRuntime(ctx context.Context, i int) error {
 // the node, whose upper directory must not be written behind its back while it
 // is mounted, hence it is beside the disk.
 func (c *Cluster) nodeFile(i int, path string, content []byte) (string, error) {
-	file := filepath.Join(c.disk(), "configuration", nodeName(i+1), filepath.Base(path))
+	file := filepath.Join(c.disk(), "configuration", plan.NodeName(i+1), filepath.Base(path))
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return "", fmt.Errorf("write configuration: %w", err)
 	}
@@ -158,13 +160,9 @@ func (c *Cluster) importImage(ctx context.Context, name, archive, as string) err
 }
 
 func (c *Cluster) startKubelet(i int) error {
-	name := nodeName(i + 1)
-	address := "0.0.0.0"
-	if c.plan.ipv6 {
-		address = "::"
-	}
+	name := plan.NodeName(i + 1)
 	config, err := node.KubeletConfig(node.KubeletSettings{
-		CACert: c.pki(pki.CACert), CgroupRoot: "/" + c.cgroup(name), DNS: c.plan.dns()[0].String(), Address: address})
+		CACert: c.pki(pki.CACert), CgroupRoot: "/" + c.cgroup(name), DNS: c.plan.DNS()[0].String(), Address: c.plan.Anywhere()})
 	if err != nil {
 		return err
 	}
@@ -174,7 +172,7 @@ func (c *Cluster) startKubelet(i int) error {
 	}
 	return c.daemon(name, name, "kubelet-"+name, c.Kubernetes.Program(build.Kubelet), "--v=2", "--config="+file,
 		"--kubeconfig="+c.pki(pki.KubeletKubeconfig(name)), "--hostname-override="+name,
-		"--node-ip="+joined(c.plan.nodeAddresses(i)), "--root-dir=/var/lib/kubelet")
+		"--node-ip="+plan.Joined(c.plan.NodeAddresses(i)), "--root-dir=/var/lib/kubelet")
 }
 
 // StopNode switches a node off: all of its processes and its network namespace
@@ -199,28 +197,17 @@ func (c *Cluster) StopNode(ctx context.Context, name string) error {
 	if err := c.layout.Remove(c.cgroup(name)); err != nil {
 		return fmt.Errorf("stop %s: %w", name, err)
 	}
-	far := c.plan.lan.Namespace
+	far := c.plan.LAN.Namespace
 	if i+1 == c.Options.Routed {
-		far = c.plan.router.Namespace
+		far = c.plan.Router.Namespace
 	}
 	if err := underlay.Unplug(far, name); err != nil {
 		return fmt.Errorf("stop %s: %w", name, err)
 	}
-	if err := underlay.Remove(namespace(c.Options.Name, name)); err != nil {
+	if err := underlay.Remove(plan.Namespace(c.Options.Name, name)); err != nil {
 		return fmt.Errorf("stop %s: %w", name, err)
 	}
-	records, err := process.List(c.processes())
-	if err != nil {
-		return err
-	}
-	for _, r := range records {
-		if strings.HasSuffix(r.Name, "-"+name) {
-			if err := process.Forget(c.processes(), r.Name); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return process.Forget(c.processes(), "-"+name)
 }
 
 // StartNode switches a node on again.

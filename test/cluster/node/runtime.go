@@ -56,6 +56,22 @@ func KubeletConfig(settings KubeletSettings) ([]byte, error) {
 	return render("kubelet", kubelet, settings)
 }
 
+// ProxySettings are what a kube-proxy's configuration depends on.
+type ProxySettings struct {
+	Node       string
+	Kubeconfig string
+	Pods       string // ranges, separated by commas
+	Address    string // to listen on
+}
+
+//go:embed kube-proxy.yaml
+var proxy string
+
+// ProxyConfig returns the content of a kube-proxy's configuration file.
+func ProxyConfig(settings ProxySettings) ([]byte, error) {
+	return render("kube-proxy", proxy, settings)
+}
+
 func render(name, text string, data any) ([]byte, error) {
 	t, err := template.New(name).Option("missingkey=error").Parse(text)
 	if err != nil {

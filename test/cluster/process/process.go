@@ -116,11 +116,16 @@ func List(dir string) ([]Record, error) {
 	return records, nil
 }
 
-// Forget removes the record of a process.
-func Forget(dir, name string) error {
-	err := os.Remove(filepath.Join(dir, name+".json"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("forget %s: %w", name, err)
+// Forget removes the records of the processes whose names end so.
+func Forget(dir, suffix string) error {
+	files, err := filepath.Glob(filepath.Join(dir, "*"+suffix+".json"))
+	if err != nil {
+		return fmt.Errorf("forget processes: %w", err)
+	}
+	for _, file := range files {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("forget processes: %w", err)
+		}
 	}
 	return nil
 }

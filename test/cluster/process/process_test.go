@@ -40,7 +40,7 @@ func TestStartRecordsAndOutlives(t *testing.T) {
 		t.Fatal(err)
 	}
 	wait(t, "its end", func() bool { return !r.Alive() })
-	if err := Forget(dir, "sleeper"); err != nil {
+	if err := Forget(dir, "leeper"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Load(dir, "sleeper"); err == nil {

@@ -1,9 +1,11 @@
 package underlay
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -68,6 +70,17 @@ func enter(name string, do func(*netlink.Handle) error) error {
 	}
 	defer h.Close()
 	return do(h)
+}
+
+// Dial opens a connection from within a namespace.
+func Dial(ctx context.Context, namespace, network, address string) (conn net.Conn, err error) {
+	err = within(namespace, func(*netlink.Handle) error {
+		// Racing families would make the socket on another goroutine's thread.
+		d := net.Dialer{FallbackDelay: -1}
+		conn, err = d.DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
 }
 
 // sysctl writes a setting of the namespace that the thread is in. One that this

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"poplin.dev/poplin/test/need"
 )
@@ -74,8 +75,17 @@ func TestNetwork(t *testing.T) {
 		args = append([]string{"--net=" + Path(name(from)), "ping", "-n", "-c1", "-W1"}, args...)
 		return exec.Command("nsenter", args...).Run()
 	}
+	// The first packet may wait for a neighbour, on a busy machine longer than ping.
+	reaches := func(from, to string) (err error) {
+		for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); {
+			if err = ping(from, to); err == nil {
+				return nil
+			}
+		}
+		return err
+	}
 	for _, to := range []string{"172.30.0.1", "fd00:30::1", "172.30.1.12", "fd00:30:0:1::12"} {
-		if err := ping("a", to); err != nil {
+		if err := reaches("a", to); err != nil {
 			t.Errorf("a does not reach %s: %v", to, err)
 		}
 	}
@@ -88,7 +98,7 @@ func TestNetwork(t *testing.T) {
 	must(Remove(name("b")))
 	must(Remove(name("b")))
 	must(router.ConnectBehind(b)) // a node that was switched off comes back to its port
-	if err := ping("a", "fd00:30:0:1::12"); err != nil {
+	if err := reaches("a", "fd00:30:0:1::12"); err != nil {
 		t.Errorf("b does not answer after its return: %v", err)
 	}
 	if err := lan.Connect(a); err == nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -58,14 +57,8 @@ func kubeconfig(_ context.Context, args arguments) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.Open(c.Kubeconfig())
-	if err != nil {
-		return fmt.Errorf("read kubeconfig: %w", err)
-	}
-	defer f.Close()
 	fmt.Fprintf(os.Stderr, "# %s\n# %s is reached from within the cluster: ip netns exec %s-worker-1 ..., or cluster kubectl -- ...\n", c.Kubeconfig(), c.Server(), c.Name())
-	_, err = io.Copy(os.Stdout, f)
-	return err
+	return printFile(c.Kubeconfig())
 }
 
 func kubectl(_ context.Context, args arguments) error {
@@ -118,18 +111,6 @@ func loadImage(ctx context.Context, args arguments) error {
 		return err
 	}
 	return c.LoadImage(ctx, before[0], strings.Join(before[1:], ""))
-}
-
-func logs(_ context.Context, args arguments) error {
-	c, before, _, err := args.open(1, 1, false)
-	if err != nil {
-		return err
-	}
-	files, err := c.LogFiles(before[0])
-	if err != nil {
-		return err
-	}
-	return cluster.CopyLogs(os.Stdout, files)
 }
 
 func tools(ctx context.Context, args arguments) error {

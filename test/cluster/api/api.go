@@ -1,0 +1,149 @@
+// Package api asks an API server a few things as the administrator. In: its URL,
+// certificates, and how to dial it. Out: the objects' fields that a cluster's
+// maker waits for. It refuses servers that the cluster's CA does not vouch for.
+// A client library would be fifty times the size of what it saves here.
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"time"
+)
+
+// Client asks one API server.
+type Client struct {
+	server string
+	http   *http.Client
+}
+
+// Files are those of the certificates.
+type Files struct {
+	CA, Certificate, Key string
+}
+
+// New makes a client.
+func New(server string, files Files, dial func(ctx context.Context, network, address string) (net.Conn, error)) (*Client, error) {
+	authority, err := os.ReadFile(files.CA)
+	if err != nil {
+		return nil, fmt.Errorf("make client: %w", err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(authority)
+	pair, err := tls.LoadX509KeyPair(files.Certificate, files.Key)
+	if err != nil {
+		return nil, fmt.Errorf("make client: %w", err)
+	}
+	return &Client{server, &http.Client{
+		Timeout: 10 * time.Second,
+		Transport: &http.Transport{
+			DialContext:       dial,
+			TLSClientConfig:   &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13},
+			ForceAttemptHTTP2: true,
+		},
+	}}, nil
+}
+
+// Close lets go of its connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Get reads one object; into may be nil.
+func (c *Client) Get(ctx context.Context, path string, into any) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.server+path, nil)
+	if err != nil {
+		return err
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("get %s: %s: %s", path, response.Status, LastLines(body, 1))
+	}
+	if into == nil {
+		return nil
+	}
+	return json.Unmarshal(body, into)
+}
+
+// Node is what we want to know of a node.
+type Node struct {
+	Metadata struct{ Name string }
+	Spec     struct{ PodCIDRs []string }
+	Status   struct {
+		Conditions []struct{ Type, Status, Message string }
+	}
+}
+
+// Ready says whether a node is Ready and, if not, why.
+func (n Node) Ready() (bool, string) {
+	for _, condition := range n.Status.Conditions {
+		if condition.Type == "Ready" {
+			return condition.Status == "True", condition.Message
+		}
+	}
+	return false, "the kubelet has not said yet"
+}
+
+// Nodes lists the nodes.
+func (c *Client) Nodes(ctx context.Context) ([]Node, error) {
+	var list struct{ Items []Node }
+	err := c.Get(ctx, "/api/v1/nodes", &list)
+	return list.Items, err
+}
+
+// Deployed refuses a deployment of which not all replicas are ready.
+func (c *Client) Deployed(ctx context.Context, namespace, name string) error {
+	var deployment struct {
+		Spec   struct{ Replicas int }
+		Status struct{ ReadyReplicas int }
+	}
+	if err := c.Get(ctx, "/apis/apps/v1/namespaces/"+namespace+"/deployments/"+name, &deployment); err != nil {
+		return err
+	}
+	if got, want := deployment.Status.ReadyReplicas, deployment.Spec.Replicas; got < want || want == 0 {
+		return fmt.Errorf("%d of %d replicas are ready", got, want)
+	}
+	return nil
+}
+
+// Poll asks until the answer is yes. An error is not the end, it is the reason
+// when time is up.
+func Poll(ctx context.Context, limit time.Duration, what string, ask func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	last := errors.New("not asked yet")
+	for {
+		err := ask(ctx)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() == nil {
+			last = err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s: %w (%w)", what, context.Cause(ctx), last)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// LastLines are what an error quotes of a log.
+func LastLines(text []byte, n int) string {
+	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
+	return string(bytes.Join(lines[max(0, len(lines)-n):], []byte("\n")))
+}
