@@ -24,7 +24,8 @@ type key string
 
 const (
 	model  key = "model"  // the cluster's view changed
-	kernel key = "kernel" // somebody else changed the kernel, or may have
+	links  key = "links"  // somebody changed links, addresses, neighbours or routes
+	kernel key = "kernel" // it is time to look at everything again
 )
 
 // A burst of changes costs one pass; a single one is done at once.
@@ -78,7 +79,7 @@ func (m *Module) Run(ctx context.Context) error {
 		Backoff: loop.Backoff{Min: 200 * time.Millisecond, Max: 30 * time.Second},
 		Every:   m.deps.Config.Resync, Again: kernel,
 		Beside: []func(context.Context){func(ctx context.Context) {
-			events.Run(ctx, func() { queue.Add(kernel) })
+			events.Run(ctx, func() { queue.Add(links) })
 		}},
 	}
 	return worker.Run(ctx)
@@ -86,8 +87,11 @@ func (m *Module) Run(ctx context.Context) error {
 
 // do is one pass: everything as it should be now, whatever was dirty.
 func (p *pass) do(ctx context.Context, dirty []key) error {
-	if slices.Contains(dirty, kernel) {
+	look := slices.Contains(dirty, kernel)
+	if look || slices.Contains(dirty, links) {
 		p.routes.Forget()
+	}
+	if look {
 		p.table.Forget()
 	}
 	start := time.Now()

@@ -92,6 +92,9 @@ func (a *Applier) Set(ctx context.Context, want program.Net) (diff.Result, error
 		}
 	}
 	more, err := a.apply(target)
+	if err != nil {
+		a.Forget() // something is not as the mirror has it
+	}
 	return res.Plus(more), err
 }
 
