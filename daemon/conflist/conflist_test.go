@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+
+	"poplin.dev/poplin/plugins/poplin/conf"
 )
 
 var update = flag.Bool("update", false, "write testdata")
@@ -62,6 +64,15 @@ func TestCompile(t *testing.T) {
 			}
 			if list.Name != tt.config.Name || list.CNIVersion != "1.1.0" || len(list.Plugins) != 1+len(tt.config.Plugins) {
 				t.Errorf("a runtime reads name %s, version %s, %d plugins", list.Name, list.CNIVersion, len(list.Plugins))
+			}
+			// What the plugin makes of it: it refuses keys that it does not know.
+			first, err := libcni.InjectConf(list.Plugins[0], map[string]any{"name": list.Name, "cniVersion": list.CNIVersion})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := conf.Parse(first.Bytes, "")
+			if err != nil || c.MTU != tt.node.MTU || !slices.Equal(c.NodeAddresses, tt.node.Addresses) || c.IPAM != conf.HostLocal {
+				t.Errorf("the plugin reads %+v, %v", c, err)
 			}
 		})
 	}

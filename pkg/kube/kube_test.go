@@ -174,7 +174,7 @@ func TestViewOutlivesTheAPIServer(t *testing.T) {
 
 	address := s.Address()
 	s.Stop()
-	s.Until("it was tried often", func() bool { return failed.count() > 8 })
+	s.Until("it was tried often", func() bool { return failed.count() > 5 })
 	if n := strings.Count(log.String(), "level=WARN"); n > 6 {
 		t.Errorf("an outage is %d lines of log, want one or two for each resource:\n%s", n, log.String())
 	}

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -66,7 +67,10 @@ func (v *view[V]) watch(ctx context.Context, api rest.Interface, one, many runti
 			}
 			options.Watch = true
 			w, err := request(&options).Watch(ctx)
-			v.requested(ctx, err)
+			// Before Kubernetes 1.32 the reflector is refused, and lists.
+			if options.SendInitialEvents == nil || !apierrors.IsInvalid(err) {
+				v.requested(ctx, err)
+			}
 			return w, err
 		},
 	}
@@ -76,9 +80,9 @@ func (v *view[V]) watch(ctx context.Context, api rest.Interface, one, many runti
 	cache.NewReflectorWithOptions(lw, one, v, cache.ReflectorOptions{
 		Name:            v.resource,
 		TypeDescription: v.resource,
-		// Jitter 1 makes the longest wait 15 to 30 s, so that a network that
+		// Jitter 1 makes the longest wait 10 to 20 s, so that a network that
 		// is back is used within 30 s, and not by all nodes in one instant.
-		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 20, Cap: 15 * time.Second},
+		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 20, Cap: 10 * time.Second},
 	}).RunWithContext(ctx)
 }
 
