@@ -119,13 +119,14 @@ type endpointSliceList struct {
 	Items           []endpointSlice `json:"items"`
 }
 
-// DeepCopyObject implements runtime.Object, like those below.
+// DeepCopyObject implements runtime.Object.
 func (o *NodeNetwork) DeepCopyObject() runtime.Object { c := o.deepCopy(); return &c }
 
 func (o *NodeNetwork) deepCopy() NodeNetwork {
 	return NodeNetwork{TypeMeta: o.TypeMeta, ObjectMeta: *o.ObjectMeta.DeepCopy(), Spec: slices.Clone(o.Spec)}
 }
 
+// DeepCopyObject implements runtime.Object.
 func (o *NodeNetworkList) DeepCopyObject() runtime.Object {
 	return &NodeNetworkList{o.TypeMeta, *o.ListMeta.DeepCopy(), copyAll(o.Items, (*NodeNetwork).deepCopy)}
 }
