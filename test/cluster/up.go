@@ -56,6 +56,9 @@ func Up(ctx context.Context, o Options) (*Cluster, error) {
 	defer lock.Close()
 	s.Say("cluster %s: %s, %d nodes, %s, network %s, proxy %s", o.Name, c.layout, o.Nodes, o.Family, o.Network, o.Proxy)
 	if err := c.up(ctx, poplin, s); err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("interrupted: %w", err)
+		}
 		return nil, fmt.Errorf("bring up cluster %s: %w", o.Name, c.failed(err, s))
 	}
 	s.Line(time.Since(start), "cluster "+o.Name+" is up")

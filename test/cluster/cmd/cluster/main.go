@@ -8,6 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -96,10 +97,7 @@ type arguments struct {
 // be some behind it.
 func (a arguments) parse(flags *flag.FlagSet, least, most int, behind bool) (before, after []string, err error) {
 	flags.Init("cluster "+a.command.name, flag.ContinueOnError)
-	flags.Usage = func() {
-		fmt.Fprintf(os.Stderr, "usage: cluster %s %s\n", a.command.name, a.command.usage)
-		flags.PrintDefaults()
-	}
+	flags.SetOutput(io.Discard) // what is wrong is said once, by main
 	args := a.args
 	if i := slices.Index(args, "--"); i >= 0 {
 		args, after = args[:i], args[i+1:]
@@ -107,9 +105,12 @@ func (a arguments) parse(flags *flag.FlagSet, least, most int, behind bool) (bef
 	for {
 		if err := flags.Parse(args); err != nil {
 			if errors.Is(err, flag.ErrHelp) {
+				fmt.Printf("usage: cluster %s %s\n%s\n", a.command.name, a.command.usage, a.command.help)
+				flags.SetOutput(os.Stdout)
+				flags.PrintDefaults()
 				return nil, nil, err
 			}
-			return nil, nil, fmt.Errorf("read flags of %s: %w", a.command.name, err)
+			return nil, nil, fmt.Errorf("read flags of %s: %w; see cluster %s --help", a.command.name, err, a.command.name)
 		}
 		if flags.NArg() == 0 {
 			break
