@@ -149,7 +149,7 @@ func (s *state) report() status.Report {
 	for _, name := range slices.Sorted(maps.Keys(skipped)) {
 		r.Refused = append(r.Refused, status.Refusal{Node: name, Reason: skipped[name]})
 	}
-	r.Conflist, r.Pending = s.file.Path, s.pending
+	r.Conflist, r.Preferred, r.Pending = s.file.Path, s.file.Preferred, s.pending
 	if s.configProblem != nil {
 		r.ConfigError = s.configProblem.Error()
 	}

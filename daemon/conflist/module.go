@@ -42,7 +42,8 @@ type State struct {
 	Path string
 	// Wrote says that this pass wrote it.
 	Wrote bool
-	// Preferred are files of other networks that the runtime takes instead.
+	// Preferred are files of other networks that the runtime takes instead:
+	// a leftover, or a program such as Multus that delegates to us.
 	Preferred []string
 	// Took is how long the pass lasted, Err what it failed with.
 	Took time.Duration
@@ -96,7 +97,7 @@ func (m *Module) Ready() <-chan struct{} { return m.ready.Done() }
 // String implements loop.Task.
 func (m *Module) String() string { return "conflist" }
 
-// Waiting says why there is no conflist yet, or what is wrong with it.
+// Waiting says why there is no conflist yet, or why it cannot be kept.
 func (m *Module) Waiting() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -107,8 +108,6 @@ func (m *Module) Waiting() string {
 		return m.last.Err.Error()
 	case m.last.Path == "":
 		return "the first write"
-	case len(m.last.Preferred) > 0:
-		return fmt.Sprintf("the container runtime takes %s before %s: remove it, or move it to a name that sorts later", m.last.Preferred[0], File)
 	}
 	return ""
 }
@@ -135,7 +134,7 @@ func (m *Module) pass(ctx context.Context, _ []string) error {
 	m.last = s
 	m.mu.Unlock()
 	if !slices.Equal(before.Preferred, s.Preferred) && len(s.Preferred) > 0 {
-		m.deps.Log.Warn("the container runtime prefers another network's configuration; pods will not get Poplin's network", "dir", m.deps.Config.Dir, "files", s.Preferred, "ours", File)
+		m.deps.Log.Warn("the container runtime prefers another network's configuration: unless that delegates to Poplin, remove it, or rename it so that it sorts later", "dir", m.deps.Config.Dir, "files", s.Preferred, "ours", File)
 	}
 	m.deps.Report(s)
 	return s.Err

@@ -35,6 +35,8 @@ type Report struct {
 	Refused []Refusal `json:"refused,omitempty"`
 
 	Conflist string `json:"conflist,omitempty"`
+	// Preferred are the files that the container runtime takes instead.
+	Preferred []string `json:"preferredConflists,omitempty"`
 	// Pending are configuration keys that wait for a restart.
 	Pending []string `json:"configPending,omitempty"`
 	// ConfigError is why the configuration file is not used as it stands.
@@ -108,6 +110,9 @@ func (r Report) Text(w io.Writer) error {
 		line("Refused", "%s: %s", p.Node, p.Reason)
 	}
 	line("Conflist", "%s", orNone(r.Conflist))
+	if len(r.Preferred) > 0 {
+		line("Runtime prefers", "%s: unless that delegates to Poplin, remove it", strings.Join(r.Preferred, ", "))
+	}
 	line("Listeners", "%s", strings.Join(r.Listeners, ", "))
 	if r.ConfigError != "" {
 		line("Configuration", "%s", strings.ReplaceAll(r.ConfigError, "\n", "; "))
