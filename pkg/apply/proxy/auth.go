@@ -1,0 +1,187 @@
+package proxy
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"poplin.dev/poplin/pkg/apply/proxy/htpasswd"
+	"poplin.dev/poplin/pkg/program/web"
+)
+
+const (
+	// authTime bounds a question to an authentication server.
+	authTime = 10 * time.Second
+	// maxHashing bounds how many slow hashes are computed at once: guessing
+	// passwords must not take the machine from those who know theirs.
+	maxHashing = 2
+	// maxProven bounds the memory of passwords that were right.
+	maxProven = 10000
+)
+
+// authenticator finds out whether a request may pass.
+type authenticator struct {
+	client *http.Client
+	hash   chan struct{}
+
+	key    [32]byte
+	mu     sync.Mutex
+	proven map[[32]byte]bool
+}
+
+func newAuthenticator() *authenticator {
+	a := &authenticator{hash: make(chan struct{}, maxHashing), proven: map[[32]byte]bool{}}
+	rand.Read(a.key[:])
+	dialer := &net.Dialer{Timeout: 5 * time.Second, Control: notOurselves}
+	a.client = &http.Client{
+		Timeout: authTime,
+		Transport: &http.Transport{
+			DialContext: dialer.DialContext, MaxIdleConnsPerHost: 128, IdleConnTimeout: 4 * time.Second,
+			TLSHandshakeTimeout: 5 * time.Second, DisableCompression: true, ForceAttemptHTTP2: true,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return a
+}
+
+// notOurselves refuses what only this machine may reach: an annotation must
+// not turn the proxy on its own ports or on a cloud's metadata server.
+func notOurselves(_, address string, _ syscall.RawConn) error {
+	at, err := netip.ParseAddrPort(address)
+	if a := at.Addr().Unmap(); err != nil || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified() || a.IsMulticast() {
+		return fmt.Errorf("%s is no address of an authentication server", address)
+	}
+	return nil
+}
+
+// basic is RFC 7617. It reports whether the request may pass; if not, it has
+// answered.
+func (a *authenticator) basic(x *exchange, r *http.Request, b *web.BasicAuth) bool {
+	user, password, given := r.BasicAuth()
+	if hash, known := b.Users[user]; given && known && a.proves(r.Context(), hash, password) {
+		return true
+	}
+	x.challenge("a user name and password are needed", `Basic realm="`+b.Realm+`", charset="UTF-8"`)
+	return false
+}
+
+// proves remembers what was right, keyed by a digest with a secret of this
+// process: a slow hash is made to be slow once, not on every request.
+func (a *authenticator) proves(ctx context.Context, hash, password string) bool {
+	mac := hmac.New(sha256.New, a.key[:])
+	fmt.Fprintf(mac, "%d:%s%s", len(hash), hash, password)
+	id := [32]byte(mac.Sum(nil))
+	a.mu.Lock()
+	proven := a.proven[id]
+	a.mu.Unlock()
+	if proven {
+		return true
+	}
+	select {
+	case a.hash <- struct{}{}:
+		defer func() { <-a.hash }()
+	case <-ctx.Done():
+		return false
+	}
+	if ok, err := htpasswd.Match(hash, password); !ok || err != nil {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.proven) >= maxProven {
+		clear(a.proven)
+	}
+	a.proven[id] = true
+	return true
+}
+
+// external asks another server. 2xx admits; 401 and 403 are passed on, or
+// lead to the sign-in page; anything else, silence too, closes the door.
+func (a *authenticator) external(x *exchange, r *http.Request, e *web.ExternalAuth) bool {
+	ctx, cancel := context.WithTimeout(r.Context(), authTime)
+	defer cancel()
+	request := web.Request{Scheme: "http", Host: x.host, URI: x.uri(r), Method: r.Method}
+	if x.secure {
+		request.Scheme = "https"
+	}
+	resp, err := a.ask(ctx, x, r, e, request)
+	if err != nil {
+		x.p.log.Warn("authentication server does not answer", "ingress", x.route.Ingress.String(), "error", err)
+		x.fail(http.StatusServiceUnavailable, "the authentication server does not answer")
+		return false
+	}
+	defer resp.Body.Close()
+	for _, c := range resp.Header["Set-Cookie"] {
+		x.Header().Add("Set-Cookie", c)
+	}
+	switch {
+	case resp.StatusCode >= 200 && resp.StatusCode < 300:
+		for _, name := range e.Headers {
+			// Also when the answer has none: the client's own must not stand.
+			r.Header.Del(name)
+			if v := resp.Header.Values(name); len(v) > 0 {
+				r.Header[http.CanonicalHeaderKey(name)] = v
+			}
+		}
+		return true
+	case resp.StatusCode == http.StatusUnauthorized && e.SignIn != nil:
+		x.redirect(signIn(e.SignIn, request), http.StatusFound)
+	case resp.StatusCode == http.StatusUnauthorized:
+		x.challenge("you are not signed in", resp.Header.Values("Www-Authenticate")...)
+	case resp.StatusCode == http.StatusForbidden:
+		x.fail(http.StatusForbidden, "you are not admitted here")
+	default:
+		x.p.log.Warn("authentication server answers neither yes nor no", "ingress", x.route.Ingress.String(), "status", resp.StatusCode)
+		x.fail(http.StatusServiceUnavailable, "the authentication server does not answer")
+	}
+	return false
+}
+
+func (a *authenticator) ask(ctx context.Context, x *exchange, r *http.Request, e *web.ExternalAuth, request web.Request) (*http.Response, error) {
+	q, err := http.NewRequestWithContext(ctx, http.MethodGet, e.URL.Fill(request), nil)
+	if err != nil {
+		return nil, err
+	}
+	q.Header = r.Header.Clone()
+	for _, name := range []string{"Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Content-Length", "Content-Type", "Expect", "Range", "If-Match", "If-None-Match", "If-Modified-Since"} {
+		q.Header.Del(name)
+	}
+	for _, name := range strip {
+		q.Header.Del(name)
+	}
+	x.introduce(r, q.Header)
+	q.Header.Set("X-Original-Url", request.Scheme+"://"+r.Host+request.URI)
+	q.Header.Set("X-Original-Method", r.Method)
+	q.Header.Set("X-Auth-Request-Redirect", request.URI)
+	resp, err := a.client.Do(q)
+	if err != nil {
+		return nil, err
+	}
+	// Read a little, so that the connection can be used again.
+	io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
+	return resp, nil
+}
+
+// signIn is where the browser goes, and comes back from by "rd".
+func signIn(t web.Template, r web.Request) string {
+	to := t.Fill(r)
+	if u, err := url.Parse(to); err == nil && !u.Query().Has("rd") {
+		sep := "?"
+		if strings.Contains(to, "?") {
+			sep = "&"
+		}
+		to += sep + "rd=" + url.QueryEscape(r.Scheme+"://"+r.Host+r.URI)
+	}
+	return to
+}

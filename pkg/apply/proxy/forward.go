@@ -1,0 +1,184 @@
+package proxy
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+
+	"poplin.dev/poplin/pkg/program/web"
+)
+
+// copyBuffer is what a body is copied through.
+const copyBuffer = 32 << 10
+
+// newReverse makes the part that is the same for all requests. Rewrite, not
+// Director: what it sets, a client cannot have removed by naming it in
+// Connection.
+func (p *Proxy) newReverse() *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Rewrite:        p.rewrite,
+		Transport:      roundTripper{},
+		ModifyResponse: p.received,
+		ErrorHandler:   p.failed,
+		ErrorLog:       log.New(debugWriter{p.log}, "", 0),
+		BufferPool:     &buffers{},
+	}
+}
+
+type roundTripper struct{}
+
+func (roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
+	return exchangeOf(r.Context()).ask.RoundTrip(r)
+}
+
+// buffers holds pointers, so that getting and putting one allocates nothing.
+type buffers struct{ pool sync.Pool }
+
+func (b *buffers) Get() []byte {
+	if p, ok := b.pool.Get().(*[copyBuffer]byte); ok {
+		return p[:]
+	}
+	return make([]byte, copyBuffer)
+}
+
+func (b *buffers) Put(s []byte) { b.pool.Put((*[copyBuffer]byte)(s)) }
+
+// rewrite makes the request for the endpoint.
+func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
+	x, out := exchangeOf(pr.Out.Context()), pr.Out
+	out.URL.RawPath = x.target
+	out.URL.Path, _ = url.PathUnescape(x.target)
+	// Left as it came: what we do not read, nobody can smuggle past us in it.
+	out.URL.RawQuery, out.URL.ForceQuery = pr.In.URL.RawQuery, pr.In.URL.ForceQuery
+	if h := x.route.Upstream.Host; h != "" {
+		out.Host = h
+	}
+	for name := range out.Header {
+		// CGI-like servers read X_Real_IP as X-Real-IP; nginx drops such
+		// names too.
+		if strings.IndexByte(name, '_') >= 0 {
+			delete(out.Header, name)
+		}
+	}
+	for _, name := range strip {
+		delete(out.Header, name)
+	}
+	// A tunnel to anything but WebSocket, such as h2c, would carry requests
+	// that no rule has seen.
+	if up := out.Header["Upgrade"]; len(up) > 0 && (len(up) > 1 || !strings.EqualFold(up[0], "websocket")) {
+		delete(out.Header, "Upgrade")
+		delete(out.Header, "Connection")
+	}
+	x.introduce(pr.In, out.Header)
+}
+
+// strip are headers that say who the client is in words we do not speak, or
+// that some servers turn into an environment variable (httpoxy).
+var strip = []string{"Proxy", "Http2-Settings", "X-Original-Url", "X-Rewrite-Url", "X-Original-Forwarded-For", "X-Forwarded-Prefix"}
+
+// introduce says whom the request comes from. A trusted proxy's words are
+// kept and added to; anybody else's were dropped.
+func (x *exchange) introduce(in *http.Request, h http.Header) {
+	scheme, port := "http", "80"
+	if x.secure {
+		scheme, port = "https", "443"
+	}
+	v := &x.forwarded
+	v[0] = x.peer.String()
+	v[1], v[2], v[3], v[4] = in.Host, scheme, port, x.client.String()
+	v[5] = x.record.ID
+	if x.trusted {
+		if before := strings.Join(in.Header["X-Forwarded-For"], ", "); before != "" {
+			v[0] = before + ", " + v[0]
+		}
+		if host := in.Header.Get("X-Forwarded-Host"); host != "" {
+			v[1] = host
+		}
+		if p, err := strconv.ParseUint(in.Header.Get("X-Forwarded-Port"), 10, 16); err == nil {
+			v[3] = strconv.FormatUint(p, 10)
+		}
+	}
+	h["X-Forwarded-For"] = v[0:1:1]
+	h["X-Forwarded-Host"] = v[1:2:2]
+	h["X-Forwarded-Proto"] = v[2:3:3]
+	h["X-Forwarded-Scheme"] = v[2:3:3]
+	h["X-Scheme"] = v[2:3:3]
+	h["X-Forwarded-Port"] = v[3:4:4]
+	h["X-Real-Ip"] = v[4:5:5]
+	h["X-Request-Id"] = v[5:6:6]
+}
+
+// rewritePath replaces the whole path, as ingress-nginx does. A group may
+// hold anything: what comes out is brought into normal form again, and
+// refused where it would climb.
+func rewritePath(r *web.Route, path string) (string, bool) {
+	var groups []string
+	if r.Match != nil {
+		groups = r.Match.FindStringSubmatch(path)
+	}
+	var b strings.Builder
+	for i := 0; i < len(r.Rewrite); i++ {
+		if c := r.Rewrite[i]; c != '$' {
+			b.WriteByte(c)
+			continue
+		}
+		i++
+		if n := int(r.Rewrite[i] - '0'); n < len(groups) {
+			b.WriteString(groups[n])
+		}
+	}
+	out := "/" + strings.TrimLeft(b.String(), "/")
+	clean, err := web.Clean(out)
+	return clean, err == nil && !strings.Contains(out+"/", "/../")
+}
+
+// received looks at an endpoint's answer before it is passed on.
+func (p *Proxy) received(resp *http.Response) error {
+	x := exchangeOf(resp.Request.Context())
+	if x.route.CORS != nil {
+		for name := range resp.Header {
+			if strings.HasPrefix(name, "Access-Control-") {
+				delete(resp.Header, name)
+			}
+		}
+	}
+	if len(resp.Trailer) > 0 {
+		// HTTP/1.1 has trailers after chunks only.
+		delete(resp.Header, "Content-Length")
+	}
+	explicit := x.route.Read > 0
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return x.tunnel(resp, explicit)
+	}
+	if !explicit && strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
+		x.patient.Store(true)
+	}
+	if x.silence != nil && !x.patient.Load() {
+		resp.Body = &responseBody{resp.Body, x, x.readTime()}
+		x.touch(x.readTime())
+	}
+	return nil
+}
+
+// tunnel prepares an upgraded connection: it may be silent for as long as it
+// likes, unless the route says otherwise.
+func (x *exchange) tunnel(resp *http.Response, explicit bool) error {
+	body, ok := resp.Body.(io.ReadWriteCloser)
+	if !ok {
+		return fmt.Errorf("the endpoint switched protocols on a connection that cannot")
+	}
+	x.record.Status, x.headed = resp.StatusCode, true
+	if explicit {
+		resp.Body = &tunnelBody{body, x, x.readTime()}
+		x.touch(x.readTime())
+	} else {
+		x.patient.Store(true)
+	}
+	return nil
+}

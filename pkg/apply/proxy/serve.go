@@ -1,0 +1,141 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"poplin.dev/poplin/pkg/apply/proxy/listen"
+)
+
+const (
+	// h2Streams is what ingress-nginx allows on one connection.
+	h2Streams = 128
+	// h2Buffer bounds what one connection may have in flight towards us.
+	h2Buffer = 1 << 20
+)
+
+// Serve answers on the two sockets, either of which may be nil, until ctx
+// ends; then it drains. An error is of a socket that fails.
+func (p *Proxy) Serve(ctx context.Context, plain, secure net.Listener) error {
+	base, abort := context.WithCancel(context.WithoutCancel(ctx))
+	defer abort()
+	var servers []*http.Server
+	failed := make(chan error, 2)
+	for _, l := range []net.Listener{plain, secure} {
+		if l == nil {
+			continue
+		}
+		limited, err := listen.New(l, listen.Config{
+			Max: p.cfg.MaxConnections, Stall: p.cfg.WriteTime, Opened: p.cfg.Observer.Connections,
+			ProxyProtocol: p.cfg.ProxyProtocol, Trusted: p.cfg.Trusted, HeaderTime: p.cfg.HeaderTime,
+		})
+		if err != nil {
+			return err
+		}
+		s := p.server(base, l == secure)
+		servers = append(servers, s)
+		go func() {
+			var err error
+			if l == secure {
+				err = s.ServeTLS(limited, "", "")
+			} else {
+				err = s.Serve(limited)
+			}
+			if !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("serve on %s: %w", l.Addr(), err)
+			}
+		}()
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+		p.drain(base, servers)
+	case err = <-failed:
+	}
+	abort()
+	for _, s := range servers {
+		s.Close()
+	}
+	p.pool.CloseIdle()
+	return err
+}
+
+// drain ends without failing a request. First every answer asks its client to
+// come back on another connection, while load balancers learn that this
+// replica leaves; only then do the listeners close. Streams get the drain
+// time. http.Server.Shutdown does not wait for tunnels, so they are counted.
+func (p *Proxy) drain(base context.Context, servers []*http.Server) {
+	p.draining.Store(true)
+	p.log.Info("draining", "withdraw", p.cfg.Withdraw, "drain", p.cfg.Drain, "requests", p.Active())
+	wait(base, p.cfg.Withdraw)
+	ctx, cancel := context.WithTimeout(base, p.cfg.Drain)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, s := range servers {
+		wg.Go(func() { s.Shutdown(ctx) })
+	}
+	wg.Wait()
+	for p.Active() > 0 && ctx.Err() == nil {
+		wait(ctx, 10*time.Millisecond)
+	}
+	if n := p.Active(); n > 0 {
+		p.log.Warn("drain time is over", "requests", n)
+	}
+}
+
+func (p *Proxy) server(base context.Context, secure bool) *http.Server {
+	s := &http.Server{
+		Handler:           p,
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ReadHeaderTimeout: p.cfg.HeaderTime,
+		IdleTimeout:       p.cfg.IdleTime,
+		MaxHeaderBytes:    p.cfg.HeaderBytes,
+		// Clients' mistakes, a line each.
+		ErrorLog:  log.New(debugWriter{p.log}, "", 0),
+		Protocols: new(http.Protocols),
+		HTTP2:     &http.HTTP2Config{MaxConcurrentStreams: h2Streams, MaxReceiveBufferPerConnection: h2Buffer},
+		// OPTIONS * is refused like every request without a path.
+		DisableGeneralOptionsHandler: true,
+	}
+	s.Protocols.SetHTTP1(true)
+	if secure {
+		s.Protocols.SetHTTP2(true)
+		s.TLSConfig = p.tlsConfig()
+	} else {
+		// By prior knowledge only: an upgrade to h2c would be a tunnel past
+		// every rule.
+		s.Protocols.SetUnencryptedHTTP2(true)
+	}
+	return s
+}
+
+func (p *Proxy) tlsConfig() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"h2", "http/1.1"},
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			name := strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))
+			if c := p.Program().Covers(name); c != nil {
+				return &c.Certificate, nil
+			}
+			// Neither certificate nor error: the alert is unrecognized_name.
+			return nil, nil
+		},
+	}
+}
+
+type debugWriter struct{ log *slog.Logger }
+
+func (w debugWriter) Write(b []byte) (int, error) {
+	w.log.Debug(strings.TrimSpace(string(b)))
+	return len(b), nil
+}
