@@ -181,7 +181,7 @@ func (k Kubernetes) certificates(ctx context.Context, stage string) error {
 		return err
 	}
 	if got := strings.TrimSpace(string(version)); got != k.Agnhost {
-		return fmt.Errorf("Kubernetes %s has agnhost %s, not %s: change agnhostVersion", k.Version, got, k.Agnhost)
+		return fmt.Errorf("agnhost of Kubernetes %s is %s, not %s: change agnhostVersion", k.Version, got, k.Agnhost)
 	}
 	for _, name := range []string{"localhost.crt", "localhost.key"} {
 		b, err := os.ReadFile(filepath.Join(source, "porter", name))

@@ -23,8 +23,9 @@ import (
 
 const root = "/sys/fs/cgroup"
 
-// controllers are those a kubelet wants.
-var controllers = []string{"cpuset", "cpu", "io", "memory", "pids"}
+// controllers are those a kubelet wants; it insists on hugetlb where the root
+// of the hierarchy has it.
+var controllers = []string{"cpuset", "cpu", "io", "memory", "pids", "hugetlb"}
 
 // Layout is how this machine's cgroups are mounted.
 type Layout struct {
@@ -107,6 +108,9 @@ func (l Layout) enable(path string) error {
 		}
 		for _, controller := range controllers {
 			if !slices.Contains(strings.Fields(string(available)), controller) {
+				if controller == "hugetlb" {
+					continue
+				}
 				return fmt.Errorf("enable controllers of cgroup %s: %s has no controller %s; does its parent pass it on?", path, dir, controller)
 			}
 			if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0); err != nil {

@@ -147,17 +147,17 @@ func Program(name string) string {
 func Go(ctx context.Context) (version string, err error) {
 	const fix = "install it from https://go.dev/dl and put it in PATH"
 	if _, err := exec.LookPath("go"); err != nil {
-		return "", errors.New("Go 1.26 is missing: " + fix)
+		return "", errors.New("missing Go 1.26: " + fix)
 	}
 	cmd := exec.CommandContext(ctx, "go", "env", "GOVERSION")
 	cmd.Dir = "/" // no go.mod that would switch toolchains
 	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("Go 1.26 is missing: go env fails (%w): %s", err, fix)
+		return "", fmt.Errorf("missing Go 1.26: go env fails (%w): %s", err, fix)
 	}
 	version = strings.TrimSpace(string(out))
 	if !AtLeast(version, 1, 26) {
-		return "", fmt.Errorf("Go 1.26 is missing: PATH has %s: %s", version, fix)
+		return "", fmt.Errorf("missing Go 1.26: PATH has %s: %s", version, fix)
 	}
 	return version, nil
 }
