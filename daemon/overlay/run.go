@@ -152,11 +152,9 @@ func (p *pass) once(ctx context.Context) (state State, wait string) {
 	guards, errGuards := p.table.Set(ctx, overlay.Guards(me, peers))
 	routes, errRoutes := p.routes.Set(ctx, overlay.Compile(me, peers))
 	state.Result = masq.Plus(guards).Plus(routes)
-	// Others send here once they read of this node, so they do last.
-	var errPublish error
-	if errRoutes == nil {
-		errPublish = p.publish(ctx, me.Node(), nodes)
-	}
+	// Last, because others send here once they read it; but also where one
+	// peer failed, because that must not cut this node off from the rest.
+	errPublish := p.publish(ctx, me.Node(), nodes)
 	state.Err = errors.Join(errMasq, errGuards, errRoutes, errPublish)
 	state.InPlace = state.Err == nil
 	return state, ""

@@ -239,6 +239,23 @@ func TestNothingBeforeTheFirstCompleteView(t *testing.T) {
 	}
 }
 
+// TestSysctlsFail: where settings cannot be written, peers are programmed all
+// the same, and pods do not start.
+func TestSysctlsFail(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, ipv4, 2)
+	ready(t, l.nodes[1].start(t))
+	n := l.nodes[0]
+	n.conf.SysctlRoot = t.TempDir() // such as a mount that was forgotten
+	n.start(t)
+	eventually(t, 5*time.Second, func() error {
+		if s := n.state(); s.InPlace || s.Err == nil || !contains(s.Err.Error(), "sysctl net/ipv4/ip_forward") {
+			return fmt.Errorf("state %+v", s)
+		}
+		return n.hasRoute(podCIDR("4", 2))
+	})
+}
+
 // TestPublishFails: peers are programmed all the same, and the node is not in place until others know it.
 func TestPublishFails(t *testing.T) {
 	t.Parallel()

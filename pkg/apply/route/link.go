@@ -1,6 +1,7 @@
 package route
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -34,25 +35,36 @@ func (a *Applier) findLink() (*netlink.Vxlan, error) {
 	return vx, nil
 }
 
-// setLink makes the device, its sysctls and its state agree with want, and
-// makes the mirror start over where the device is a new one: neighbours,
-// forwarding entries and routes go with a device.
-func (a *Applier) setLink(want program.Net) (diff.Result, error) {
+// setLink makes the device, its sysctls and its state agree with want. The
+// error is joined from all that failed; without a device there is no link,
+// and nothing else can be done.
+func (a *Applier) setLink(want program.Net) (link *netlink.Vxlan, res diff.Result, err error) {
+	if link, res, err = a.ensureLink(want.Link); err != nil {
+		return nil, res, err
+	}
+	settings, errSettings := a.conf.Sysctls(want.Sysctls)
+	fixed, errFix := a.fixLink(link, want.Link)
+	return link, res.Plus(settings).Plus(fixed), errors.Join(errSettings, errFix)
+}
+
+// ensureLink finds or makes the device, and has the mirror start over where
+// it is a new one: neighbours, forwarding entries and routes go with a device.
+func (a *Applier) ensureLink(want program.VXLAN) (*netlink.Vxlan, diff.Result, error) {
 	var res diff.Result
 	link, err := a.findLink()
 	if err != nil {
-		return diff.Result{Failed: 1}, err
+		return nil, diff.Result{Failed: 1}, err
 	}
-	if link != nil && !sameTunnel(link, want.Link) {
-		a.conf.Log.Info("overlay device is made anew", "device", a.conf.Link, "was", describe(link), "wanted", want.Link.String())
+	if link != nil && !sameTunnel(link, want) {
+		a.conf.Log.Info("overlay device is made anew", "device", a.conf.Link, "was", describe(link), "wanted", want.String())
 		if err := named("remove device", a.conf.Link, a.handle.LinkDel(link), unix.ENODEV); err != nil {
-			return diff.Result{Failed: 1}, err
+			return nil, diff.Result{Failed: 1}, err
 		}
 		res.Removed, link = 1, nil
 	}
 	if link == nil {
-		if link, err = a.addLink(want.Link); err != nil {
-			return res.Plus(diff.Result{Failed: 1}), err
+		if link, err = a.addLink(want); err != nil {
+			return nil, res.Plus(diff.Result{Failed: 1}), err
 		}
 		res.Added++
 	}
@@ -60,19 +72,7 @@ func (a *Applier) setLink(want program.Net) (diff.Result, error) {
 	if a.state != nil && a.state.link.Index != link.Index {
 		a.state = nil
 	}
-	more, err := a.conf.Sysctls(want.Sysctls)
-	res = res.Plus(more)
-	if err != nil {
-		return res, err
-	}
-	changed, err := a.fixLink(link, want.Link)
-	if err != nil {
-		res.Failed++
-	}
-	if changed {
-		res.Changed++
-	}
-	return res, err
+	return link, res, nil
 }
 
 func (a *Applier) addLink(want program.VXLAN) (*netlink.Vxlan, error) {
@@ -110,7 +110,7 @@ func (a *Applier) rival(want program.VXLAN) string {
 }
 
 // fixLink sets what can be set on a living device.
-func (a *Applier) fixLink(link *netlink.Vxlan, want program.VXLAN) (changed bool, err error) {
+func (a *Applier) fixLink(link *netlink.Vxlan, want program.VXLAN) (res diff.Result, err error) {
 	for _, fix := range []struct {
 		what  string
 		right bool
@@ -118,9 +118,7 @@ func (a *Applier) fixLink(link *netlink.Vxlan, want program.VXLAN) (changed bool
 	}{
 		{"alias", link.Alias == alias, func() error { return a.handle.LinkSetAlias(link, alias) }},
 		{"mtu", link.MTU == want.MTU, func() error { return a.handle.LinkSetMTU(link, want.MTU) }},
-		{"address", net.HardwareAddr(want.MAC[:]).String() == link.HardwareAddr.String(), func() error {
-			return a.handle.LinkSetHardwareAddr(link, want.MAC[:])
-		}},
+		{"address", bytes.Equal(link.HardwareAddr, want.MAC[:]), func() error { return a.handle.LinkSetHardwareAddr(link, want.MAC[:]) }},
 		{"up", link.Flags&net.FlagUp != 0, func() error {
 			a.Forget() // routes went when the device went down
 			return a.handle.LinkSetUp(link)
@@ -129,12 +127,14 @@ func (a *Applier) fixLink(link *netlink.Vxlan, want program.VXLAN) (changed bool
 		if fix.right {
 			continue
 		}
-		if err := fix.set(); err != nil {
-			return changed, fmt.Errorf("set %s of device %s: %w", fix.what, link.Name, err)
+		if setErr := named("set "+fix.what+" of device", link.Name, fix.set()); setErr != nil {
+			res.Failed++
+			err = errors.Join(err, setErr)
+			continue
 		}
-		changed = true
+		res.Changed++
 	}
-	return changed, nil
+	return res, err
 }
 
 // sameTunnel compares what cannot be changed on a living device, or not by

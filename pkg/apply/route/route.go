@@ -82,20 +82,20 @@ func (a *Applier) Set(ctx context.Context, want program.Net) (diff.Result, error
 	if err := ctx.Err(); err != nil {
 		return diff.Result{}, err
 	}
-	res, err := a.setLink(want)
-	if err != nil {
-		return res, err
+	link, res, errLink := a.setLink(want)
+	if link == nil {
+		return res, errLink
 	}
 	if a.state == nil {
-		if a.state, err = a.read(); err != nil {
-			return res, err
+		if a.state, err = a.readFrom(link); err != nil {
+			return res, errors.Join(errLink, err)
 		}
 	}
 	more, err := a.apply(target)
 	if err != nil {
 		a.Forget() // something is not as the mirror has it
 	}
-	return res.Plus(more), err
+	return res.Plus(more), errors.Join(errLink, err)
 }
 
 // apply walks the difference between mirror and target.

@@ -91,18 +91,7 @@ func metric(dst netip.Prefix, m int) int {
 	return m
 }
 
-// read lists what the kernel holds of ours.
-func (a *Applier) read() (*state, error) {
-	link, err := a.findLink()
-	if err != nil {
-		return nil, err
-	}
-	if link == nil {
-		return nil, fmt.Errorf("read device %s: it is gone again", a.conf.Link)
-	}
-	return a.readFrom(link)
-}
-
+// readFrom lists what the kernel holds of ours; link is nil where there is no device.
 func (a *Applier) readFrom(link *netlink.Vxlan) (*state, error) {
 	st := newState(link)
 	steps := []func(*state) error{a.readRoutes}
