@@ -34,9 +34,8 @@ func Plugin(ctx context.Context, from, dir string) (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	defer os.Remove(tmp)
 	if err := verify(ctx, tmp); err != nil {
-		return false, fmt.Errorf("try the new %s (the old one stays): %w", to, err)
+		return false, errors.Join(fmt.Errorf("try the new %s (the old one stays): %w", to, err), os.Remove(tmp))
 	}
 	return true, move(tmp, to)
 }

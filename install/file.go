@@ -24,7 +24,6 @@ func File(path string, mode fs.FileMode, content []byte) (changed bool, err erro
 	if err != nil {
 		return false, err
 	}
-	defer os.Remove(tmp)
 	return true, move(tmp, path)
 }
 
@@ -61,8 +60,7 @@ func stage(path string, mode fs.FileMode, content []byte) (tmp string, err error
 	_, err = f.Write(content)
 	// Chmod because CreateTemp's mode is 0600 and a umask narrows others.
 	if err := errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		os.Remove(f.Name())
-		return "", fmt.Errorf("write %s: %w", path, err)
+		return "", errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(f.Name()))
 	}
 	return f.Name(), nil
 }
@@ -71,7 +69,7 @@ func stage(path string, mode fs.FileMode, content []byte) (tmp string, err error
 // directory a power failure could bring the old one back.
 func move(tmp, path string) error {
 	if err := os.Rename(tmp, path); err != nil {
-		return fmt.Errorf("put %s in place: %w", path, err)
+		return errors.Join(fmt.Errorf("put %s in place: %w", path, err), os.Remove(tmp))
 	}
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {

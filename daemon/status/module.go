@@ -142,7 +142,7 @@ func (m *Module) serve(ctx context.Context, l listener) error {
 		WriteTimeout:      requestTimeout,
 		ErrorLog:          slog.NewLogLogger(m.deps.Log.Handler(), slog.LevelDebug),
 	}
-	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
 	return srv.Serve(ln)
 }
@@ -168,8 +168,7 @@ func listen(l listener) (net.Listener, error) {
 	// A successor's socket must outlive this process.
 	ln.(*net.UnixListener).SetUnlinkOnClose(false)
 	if err := errors.Join(os.Chmod(tmp, 0o600), os.Rename(tmp, l.address)); err != nil {
-		ln.Close()
-		return nil, err
+		return nil, errors.Join(err, ln.Close())
 	}
 	return ln, nil
 }

@@ -123,19 +123,19 @@ type endpointSliceList struct {
 func (o *NodeNetwork) DeepCopyObject() runtime.Object { c := o.deepCopy(); return &c }
 
 func (o *NodeNetwork) deepCopy() NodeNetwork {
-	return NodeNetwork{TypeMeta: o.TypeMeta, ObjectMeta: *o.ObjectMeta.DeepCopy(), Spec: slices.Clone(o.Spec)}
+	return NodeNetwork{TypeMeta: o.TypeMeta, ObjectMeta: objectMeta(o.ObjectMeta), Spec: slices.Clone(o.Spec)}
 }
 
 // DeepCopyObject implements runtime.Object.
 func (o *NodeNetworkList) DeepCopyObject() runtime.Object {
-	return &NodeNetworkList{o.TypeMeta, *o.ListMeta.DeepCopy(), copyAll(o.Items, (*NodeNetwork).deepCopy)}
+	return &NodeNetworkList{o.TypeMeta, listMeta(o.ListMeta), copyAll(o.Items, (*NodeNetwork).deepCopy)}
 }
 
 func (o *node) DeepCopyObject() runtime.Object { c := o.deepCopy(); return &c }
 
 func (o *node) deepCopy() node {
 	c := *o
-	c.ObjectMeta = *o.ObjectMeta.DeepCopy()
+	c.ObjectMeta = objectMeta(o.ObjectMeta)
 	c.Spec.PodCIDRs = slices.Clone(o.Spec.PodCIDRs)
 	c.Status.Addresses = slices.Clone(o.Status.Addresses)
 	c.Status.Conditions = slices.Clone(o.Status.Conditions)
@@ -143,7 +143,7 @@ func (o *node) deepCopy() node {
 }
 
 func (o *nodeList) DeepCopyObject() runtime.Object {
-	return &nodeList{o.TypeMeta, *o.ListMeta.DeepCopy(), copyAll(o.Items, (*node).deepCopy)}
+	return &nodeList{o.TypeMeta, listMeta(o.ListMeta), copyAll(o.Items, (*node).deepCopy)}
 }
 
 func (o *endpointSlice) DeepCopyObject() runtime.Object { c := o.deepCopy(); return &c }
@@ -151,7 +151,7 @@ func (o *endpointSlice) DeepCopyObject() runtime.Object { c := o.deepCopy(); ret
 // deepCopy shares the pointers' targets: nothing writes through them.
 func (o *endpointSlice) deepCopy() endpointSlice {
 	c := *o
-	c.ObjectMeta = *o.ObjectMeta.DeepCopy()
+	c.ObjectMeta = objectMeta(o.ObjectMeta)
 	c.Ports = slices.Clone(o.Ports)
 	c.Endpoints = copyAll(o.Endpoints, func(e *endpoint) endpoint {
 		c := *e
@@ -162,8 +162,12 @@ func (o *endpointSlice) deepCopy() endpointSlice {
 }
 
 func (o *endpointSliceList) DeepCopyObject() runtime.Object {
-	return &endpointSliceList{o.TypeMeta, *o.ListMeta.DeepCopy(), copyAll(o.Items, (*endpointSlice).deepCopy)}
+	return &endpointSliceList{o.TypeMeta, listMeta(o.ListMeta), copyAll(o.Items, (*endpointSlice).deepCopy)}
 }
+
+func objectMeta(m metav1.ObjectMeta) metav1.ObjectMeta { return *m.DeepCopy() }
+
+func listMeta(m metav1.ListMeta) metav1.ListMeta { return *m.DeepCopy() }
 
 func copyAll[T any](items []T, deepCopy func(*T) T) []T {
 	if items == nil {

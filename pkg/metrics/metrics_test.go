@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -17,7 +18,7 @@ func TestExport(t *testing.T) {
 	m.Requested("nodes", nil)
 	m.Peers.Set(2)
 	w := httptest.NewRecorder()
-	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	for _, want := range []string{
 		`poplin_build_info{commit="unknown",version="dev"} 1`,
 		`poplin_passes_total{result="ok",task="overlay"} 1`,

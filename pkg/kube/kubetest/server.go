@@ -76,7 +76,7 @@ func (s *Server) Start(address string) {
 		s.t.Fatal(err)
 	}
 	srv := httptest.NewUnstartedServer(s)
-	srv.Listener.Close()
+	_ = srv.Listener.Close()
 	srv.Listener, srv.TLS, srv.EnableHTTP2 = ln, s.files.tls(), true
 	srv.Config.ErrorLog = log.New(s.t.Output(), "", 0)
 	srv.StartTLS()
