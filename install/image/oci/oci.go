@@ -59,7 +59,7 @@ func (a Archive) Write(path string) error {
 	if err != nil {
 		return fmt.Errorf("write image %s: %w", path, err)
 	}
-	defer os.RemoveAll(stage)
+	defer func() { _ = os.RemoveAll(stage) }()
 	out, err := os.Create(filepath.Join(stage, "archive"))
 	if err != nil {
 		return fmt.Errorf("write image %s: %w", path, err)

@@ -238,7 +238,7 @@ func (k Kubernetes) once(goal string, do func(stage string) error) error {
 	if err := errors.Join(os.RemoveAll(stage), os.MkdirAll(stage, 0o755)); err != nil {
 		return fmt.Errorf("build Kubernetes: %w", err)
 	}
-	defer os.RemoveAll(stage)
+	defer func() { _ = os.RemoveAll(stage) }() // what stays, the next build removes
 	if err := do(stage); err != nil {
 		return fmt.Errorf("build Kubernetes %s: %w", k.Version, err)
 	}

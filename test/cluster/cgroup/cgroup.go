@@ -57,7 +57,7 @@ func Detect() (Layout, error) {
 
 func isType(path string, magic int64) bool {
 	var s unix.Statfs_t
-	return unix.Statfs(path, &s) == nil && int64(s.Type) == magic
+	return unix.Statfs(path, &s) == nil && s.Type == magic
 }
 
 // V2 says whether the controllers are those of cgroup v2.

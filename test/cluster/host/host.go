@@ -58,7 +58,7 @@ func probeNetwork() error {
 	if err != nil {
 		return fmt.Errorf("kernel feature network namespaces is missing (%w): use a kernel with CONFIG_NET_NS, outside of a restricted container", err)
 	}
-	defer ns.Close()
+	defer func() { _ = ns.Close() }()
 	var errs []error
 	for _, kind := range []struct {
 		link   netlink.Link

@@ -119,7 +119,7 @@ func (s Source) Build(ctx context.Context, set Set) error {
 	if err := errors.Join(os.RemoveAll(stage), os.MkdirAll(stage, 0o755)); err != nil {
 		return fmt.Errorf("make images: %w", err)
 	}
-	defer os.RemoveAll(stage)
+	defer func() { _ = os.RemoveAll(stage) }() // what stays, the next run removes
 	work := filepath.Join(stage, "work")
 	if err := os.Mkdir(work, 0o755); err != nil {
 		return fmt.Errorf("make images: %w", err)

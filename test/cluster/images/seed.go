@@ -62,7 +62,7 @@ func (s Source) importAll(ctx context.Context, socket string, archives []string)
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		conn, err := net.Dial("unix", socket)
 		if err == nil {
-			conn.Close()
+			_ = conn.Close()
 			break
 		}
 		if time.Now().After(deadline) || ctx.Err() != nil {

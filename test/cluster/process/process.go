@@ -63,7 +63,7 @@ func Start(spec Spec) (Record, error) {
 	}
 	record := Record{Name: spec.Name, PID: cmd.Process.Pid, Log: spec.Log, Args: spec.Args}
 	record.Start, _, err = stat(record.PID)
-	go cmd.Wait() // a starter that lives on must not keep zombies
+	go func() { _ = cmd.Wait() }() // a starter that lives on must not keep zombies
 	if err != nil {
 		return record, fmt.Errorf("start %s: it ended at once; see %s", spec.Name, spec.Log)
 	}

@@ -60,7 +60,7 @@ func enter(name string, do func(*netlink.Handle) error) error {
 	if err != nil {
 		return err
 	}
-	defer ns.Close()
+	defer func() { _ = ns.Close() }()
 	if err := netns.Set(ns); err != nil {
 		return err
 	}

@@ -139,7 +139,7 @@ func cable(host Host, other string) error {
 	if err != nil {
 		return fmt.Errorf("open network namespace %s: %w", other, err)
 	}
-	defer far.Close()
+	defer func() { _ = far.Close() }()
 	return within(host.Namespace, func(h *netlink.Handle) error {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = device

@@ -49,7 +49,7 @@ func main() {
 	switch {
 	case err == nil:
 	case errors.Is(err, flag.ErrHelp):
-	case errors.As(err, &ended) && ended.ProcessState.Exited():
+	case errors.As(err, &ended) && ended.Exited():
 		os.Exit(ended.ExitCode()) // of a command that has said why itself
 	default:
 		fmt.Fprintln(os.Stderr, "cluster:", err)
