@@ -95,6 +95,8 @@ func TestNetwork(t *testing.T) {
 	if out, err := exec.Command("nsenter", "--net="+Path(name("lan")), "nft", "list", "table", "bridge", "forbidden").Output(); err != nil || !strings.Contains(string(out), "saddr 10.244.0.0/16 counter packets 1 ") {
 		t.Errorf("the LAN did not count the dropped packet: %v\n%s", err, out)
 	}
+	must(Unplug(router.Namespace, "b"))
+	must(Unplug(router.Namespace, "b"))
 	must(Remove(name("b")))
 	must(Remove(name("b")))
 	must(router.ConnectBehind(b)) // a node that was switched off comes back to its port
