@@ -94,6 +94,9 @@ func parseIPAM(raw json.RawMessage, network string) (config, [][]json.RawMessage
 	if c.dir, err = directory(dataDir, network); err != nil {
 		return config{}, nil, err
 	}
+	if err := checkRoutes(c.routes); err != nil {
+		return config{}, nil, err
+	}
 	// The old form, one range beside type, comes before ranges.
 	if one != (rangeStrings{}) {
 		r, err := one.parse("ipam")
@@ -103,6 +106,21 @@ func parseIPAM(raw json.RawMessage, network string) (config, [][]json.RawMessage
 		c.sets = append(c.sets, allocator.Set{r})
 	}
 	return c, ranges, nil
+}
+
+// checkRoutes refuses what a pod with one link and one gateway cannot have.
+func checkRoutes(routes []*types.Route) error {
+	for i, r := range routes {
+		switch {
+		case r == nil || r.Dst.IP == nil:
+			return fmt.Errorf("ipam.routes[%d].dst: missing; give a prefix such as 10.0.0.0/8", i)
+		case r.GW != nil:
+			return fmt.Errorf("ipam.routes[%d].gw: %s cannot be chosen, as a pod has one gateway; remove it", i, r.GW)
+		case r.Table != nil || r.Scope != nil:
+			return fmt.Errorf("ipam.routes[%d]: table and scope cannot be chosen for a pod's one link; remove them", i)
+		}
+	}
+	return nil
 }
 
 // directory is where a network's reservations are.
@@ -170,6 +188,9 @@ func resultAddrs(version string, prevResult json.RawMessage) (addrs []netip.Addr
 		return nil
 	}
 	for _, ip := range result.IPs {
+		if ip == nil {
+			continue
+		}
 		if a, ok := netip.AddrFromSlice(ip.Address.IP); ok {
 			addrs = append(addrs, a.Unmap())
 		}

@@ -16,7 +16,8 @@ import (
 	"poplin.dev/poplin/plugins/poplin/plan"
 )
 
-// makePlan joins what the configuration, the call and IPAM say.
+// makePlan joins what the configuration, the call and IPAM say. Of a route
+// that an IPAM plugin gives, only what a pod with one link can have counts.
 func makePlan(c conf.Conf, args *skel.CmdArgs, lease *types100.Result) (plan.Plan, error) {
 	if c.MTU == 0 {
 		mtu, err := apply.DefaultMTU()
@@ -26,13 +27,11 @@ func makePlan(c conf.Conf, args *skel.CmdArgs, lease *types100.Result) (plan.Pla
 		c.MTU = mtu
 	}
 	request := request(c, args)
+	lease.IPs = present(lease.IPs)
 	for _, ip := range lease.IPs {
 		request.Addrs = append(request.Addrs, addrOf(ip.Address.IP))
 	}
-	for i, r := range lease.Routes {
-		if r.Table != nil || r.Scope != nil {
-			return plan.Plan{}, fmt.Errorf("ipam.routes[%d]: table and scope cannot be set in a pod with one link; remove them", i)
-		}
+	for _, r := range present(lease.Routes) {
 		request.Routes = append(request.Routes, routeOf(r))
 	}
 	return plan.New(request)
@@ -41,18 +40,24 @@ func makePlan(c conf.Conf, args *skel.CmdArgs, lease *types100.Result) (plan.Pla
 // replan is the plan that led to a previous result.
 func replan(c conf.Conf, args *skel.CmdArgs, previous *types100.Result) (plan.Plan, error) {
 	inner := slices.IndexFunc(previous.Interfaces, func(i *types100.Interface) bool {
-		return i.Name == args.IfName && i.Sandbox != ""
+		return i != nil && i.Name == args.IfName && i.Sandbox != ""
 	})
 	outer := slices.IndexFunc(previous.Interfaces, func(i *types100.Interface) bool {
-		return i.Name == plan.HostName(args.ContainerID, args.IfName) && i.Sandbox == ""
+		return i != nil && i.Name == plan.HostName(args.ContainerID, args.IfName) && i.Sandbox == ""
 	})
 	if inner < 0 || outer < 0 {
 		return plan.Plan{}, fmt.Errorf("prevResult.interfaces: does not have %s of this pod and its host end; it is another plugin's result", args.IfName)
 	}
 	request := request(c, args)
-	for _, ip := range previous.IPs {
+	for _, ip := range present(previous.IPs) {
 		if ip.Interface == nil || *ip.Interface == inner {
 			request.Addrs = append(request.Addrs, addrOf(ip.Address.IP))
+		}
+	}
+	for _, r := range present(previous.Routes) {
+		// Another plugin of the chain may have added routes elsewhere.
+		if plan.IsGateway(addrOf(r.GW)) {
+			request.Routes = append(request.Routes, routeOf(r))
 		}
 	}
 	p, err := plan.New(request)
@@ -125,6 +130,11 @@ func routeOf(r *types.Route) plan.Route {
 		Dst: netip.PrefixFrom(addrOf(r.Dst.IP), ones),
 		MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority,
 	}
+}
+
+// present leaves out what JSON may hold in a list of objects: null.
+func present[T any](list []*T) []*T {
+	return slices.DeleteFunc(list, func(p *T) bool { return p == nil })
 }
 
 // addrOf is the zero Addr for what is no address.

@@ -122,6 +122,9 @@ func New(r Request) (Plan, error) {
 
 // addRoute adds a route, or replaces the default route of its family.
 func (p *Plan) addRoute(r Route) error {
+	if !r.Dst.IsValid() {
+		return errors.New("ipam.routes: a route without destination; give it a dst such as 10.0.0.0/8")
+	}
 	if r.Gateway = p.gateway(r.Dst.Addr()); !r.Gateway.IsValid() {
 		return fmt.Errorf("ipam.routes: %s has no address of its family in the pod; add a range of that family, or remove the route", r.Dst)
 	}
@@ -168,6 +171,9 @@ func alias(r Request) string {
 	s := r.Namespace + "/" + r.Name
 	return s[:min(len(s), maxAlias)]
 }
+
+// IsGateway reports whether a is what pods send everything to.
+func IsGateway(a netip.Addr) bool { return a == gateway4 || a == gateway6 }
 
 func gatewayOf(a netip.Addr) netip.Addr {
 	if a.Is4() {

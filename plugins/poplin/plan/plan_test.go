@@ -57,6 +57,7 @@ func TestNewRefuses(t *testing.T) {
 		"169.254.1.1, which is no address":          {MTU: 1450, Addrs: addrs("169.254.1.1")},
 		"mtu: 1279 is less than the 1280":           {MTU: 1279, Addrs: addrs("fd00::2")},
 		"ipam.routes: ::/0 has no address":          {MTU: 1450, Addrs: addrs("10.244.1.2"), Routes: []Route{route("::/0")}},
+		"a route without destination":               {MTU: 1450, Addrs: addrs("10.244.1.2"), Routes: []Route{{}}},
 		"invalid IP, which is no address for a pod": {MTU: 1450, Addrs: []netip.Addr{{}}},
 	} {
 		if _, err := New(r); err == nil || !strings.Contains(err.Error(), want) {
