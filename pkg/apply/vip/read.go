@@ -1,0 +1,306 @@
+package vip
+
+import (
+	"encoding/binary"
+	"fmt"
+	"iter"
+	"net/netip"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"poplin.dev/poplin/pkg/apply/vip/wire"
+	"poplin.dev/poplin/pkg/program/vip"
+)
+
+// attributes walks over netlink attributes; a damaged one ends the walk.
+func attributes(b []byte) iter.Seq2[uint16, []byte] {
+	return func(yield func(uint16, []byte) bool) {
+		for len(b) >= 4 {
+			n := int(binary.NativeEndian.Uint16(b))
+			if n < 4 || n > len(b) || !yield(binary.NativeEndian.Uint16(b[2:])&typeMask, b[4:n]) {
+				return
+			}
+			b = b[min((n+3)&^3, len(b)):]
+		}
+	}
+}
+
+// typeMask leaves out the flags of an attribute's type.
+const typeMask = 0x3fff
+
+// find returns the attribute at the end of a path of nested ones.
+func find(b []byte, path ...uint16) []byte {
+	for kind, v := range attributes(b) {
+		if kind == path[0] {
+			if len(path) == 1 {
+				return v
+			}
+			return find(v, path[1:]...)
+		}
+	}
+	return nil
+}
+
+func text(b []byte) string {
+	if n := len(b); n > 0 {
+		return string(b[:n-1])
+	}
+	return ""
+}
+
+func number(b []byte) uint32 {
+	if len(b) != 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(b)
+}
+
+// dump asks for a list and returns the attributes of its entries.
+func (t *Table) dump(kind int, ask func(w *wire.Attrs)) ([][]byte, error) {
+	var w wire.Attrs
+	ask(&w)
+	replies, err := t.sock.Execute(netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), Flags: netlink.Request | netlink.Dump},
+		Data:   append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}, w...),
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out [][]byte
+	for _, r := range replies {
+		if len(r.Data) > 4 {
+			out = append(out, r.Data[4:])
+		}
+	}
+	return out, nil
+}
+
+// read learns what the kernel holds.
+func (t *Table) read() error {
+	m := &mirror{program: vip.New(), maps: map[string]bool{}, chains: map[string][]wire.Mark{}, picks: map[uint32]bool{}, clocks: map[uint32]bool{}}
+	maps, err := t.dump(unix.NFT_MSG_GETSET, func(w *wire.Attrs) { w.Text(unix.NFTA_SET_TABLE, Name) })
+	if err != nil {
+		return fmt.Errorf("list maps of table inet %s: %w", Name, err)
+	}
+	want := map[string]decl{}
+	for _, d := range decls() {
+		want[d.name] = d
+	}
+	for _, b := range maps {
+		name := text(find(b, unix.NFTA_SET_NAME))
+		if d, known := want[name]; !known || !d.is(b) {
+			m.foreign = true
+			continue
+		}
+		m.maps[name] = true
+		if err := t.readElements(name, m); err != nil {
+			return fmt.Errorf("list elements of map %s: %w", name, err)
+		}
+	}
+	if err := t.readChains(m); err != nil {
+		return err
+	}
+	t.mirror = m
+	return nil
+}
+
+// is reports whether the kernel's description of a map is that of d.
+func (d decl) is(b []byte) bool {
+	_, key := shape(d.key)
+	_, data := shape(d.data)
+	if d.verdicts {
+		data = number(find(b, unix.NFTA_SET_DATA_LEN))
+	}
+	const counted = unix.NFT_SET_MAP | unix.NFT_SET_INTERVAL | unix.NFT_SET_TIMEOUT | unix.NFT_SET_EVAL
+	return number(find(b, unix.NFTA_SET_KEY_LEN)) == key && number(find(b, unix.NFTA_SET_DATA_LEN)) == data &&
+		number(find(b, unix.NFTA_SET_FLAGS))&counted == d.flags()&counted
+}
+
+func (t *Table) readChains(m *mirror) error {
+	chains, err := t.dump(unix.NFT_MSG_GETCHAIN, func(*wire.Attrs) {})
+	if err != nil {
+		return fmt.Errorf("list chains: %w", err)
+	}
+	base := map[string]vip.Chain{}
+	for _, c := range vip.Chains(nil, nil) {
+		base[c.Name] = c
+	}
+	for _, b := range chains {
+		if text(find(b, unix.NFTA_CHAIN_TABLE)) != Name {
+			continue
+		}
+		name := text(find(b, unix.NFTA_CHAIN_NAME))
+		m.chains[name] = nil
+		c := base[name]
+		hook := find(b, unix.NFTA_CHAIN_HOOK)
+		if (hook != nil) != (c.Hook != "") || hook != nil &&
+			(number(find(hook, unix.NFTA_HOOK_HOOKNUM)) != wire.Hooks[c.Hook] || int32(number(find(hook, unix.NFTA_HOOK_PRIORITY))) != int32(c.Priority)) {
+			m.foreign = true
+		}
+	}
+	rules, err := t.dump(unix.NFT_MSG_GETRULE, func(w *wire.Attrs) { w.Text(unix.NFTA_RULE_TABLE, Name) })
+	if err != nil {
+		return fmt.Errorf("list rules of table inet %s: %w", Name, err)
+	}
+	for _, b := range rules {
+		name := text(find(b, unix.NFTA_RULE_CHAIN))
+		var mark wire.Mark
+		if data := find(b, unix.NFTA_RULE_USERDATA); len(data) == 2+len(mark) && data[0] == wire.UserMark {
+			mark = wire.Mark(data[2:])
+		}
+		m.chains[name] = append(m.chains[name], mark)
+	}
+	return nil
+}
+
+// element is one of a listing.
+type element struct {
+	key, end, data []byte
+	chain          string
+	last           bool // of an interval
+}
+
+func (t *Table) elements(name string) ([]element, error) {
+	messages, err := t.dump(unix.NFT_MSG_GETSETELEM, func(w *wire.Attrs) {
+		w.Text(unix.NFTA_SET_ELEM_LIST_TABLE, Name)
+		w.Text(unix.NFTA_SET_ELEM_LIST_SET, name)
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out []element
+	for _, m := range messages {
+		for _, b := range attributes(find(m, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+			out = append(out, element{
+				key:   find(b, unix.NFTA_SET_ELEM_KEY, unix.NFTA_DATA_VALUE),
+				end:   find(b, setElemKeyEnd, unix.NFTA_DATA_VALUE),
+				data:  find(b, unix.NFTA_SET_ELEM_DATA, unix.NFTA_DATA_VALUE),
+				chain: text(find(b, unix.NFTA_SET_ELEM_DATA, unix.NFTA_DATA_VERDICT, unix.NFTA_VERDICT_CHAIN)),
+				last:  number(find(b, unix.NFTA_SET_ELEM_FLAGS))&unix.NFT_SET_ELEM_INTERVAL_END != 0,
+			})
+		}
+	}
+	return out, nil
+}
+
+// readElements enters the elements of one map into the mirror.
+func (t *Table) readElements(name string, m *mirror) error {
+	kind := name
+	if n := len(name) - 1; name[n] == '4' || name[n] == '6' {
+		kind = name[:n]
+	}
+	if kind == "affinity" {
+		return nil // the packets' own
+	}
+	list, err := t.elements(name)
+	if err != nil {
+		return err
+	}
+	if kind == "ranges" {
+		readRanges(list, m.program.Ranges)
+		return nil
+	}
+	for _, e := range list {
+		if !m.enter(kind, e) {
+			m.foreign = true
+		}
+	}
+	return nil
+}
+
+// enter reports false for what cannot be ours.
+func (m *mirror) enter(kind string, e element) bool {
+	host := func(b []byte) uint32 {
+		if len(b) < 4 {
+			return 0
+		}
+		return binary.NativeEndian.Uint32(b)
+	}
+	switch kind {
+	case "protocols":
+		return true
+	case "picks":
+		m.picks[host(e.key)] = true
+		return true
+	case "clocks":
+		m.clocks[host(e.key)] = true
+		return true
+	case "endpoints":
+		a, ok := readEndpoint(e.data)
+		if ok && len(e.key) == 8 {
+			m.program.Endpoints[vip.Slot{Group: host(e.key), Index: host(e.key[4:])}] = a
+		}
+		return ok
+	case "addresses", "hairpins":
+		n := len(e.key)
+		if kind == "hairpins" {
+			n /= 2
+		}
+		a, ok := netip.AddrFromSlice(e.key[:n])
+		if kind == "hairpins" {
+			m.program.Hairpins[a] = struct{}{}
+		} else {
+			m.program.Addresses[a] = struct{}{}
+		}
+		return ok
+	case "sources":
+		n := (len(e.key) - 8) / 2
+		f, ok := readFront(e.key[:max(len(e.key)-n, 0)])
+		from, _ := netip.AddrFromSlice(e.key[len(e.key)-n:])
+		to, _ := netip.AddrFromSlice(e.end[max(len(e.end)-n, 0):])
+		m.program.Sources[vip.Source{Front: f, Clients: span(from, to)}] = struct{}{}
+		return ok
+	}
+	f, ok := readFront(e.key)
+	if !ok {
+		return false
+	}
+	switch kind {
+	case "frontends":
+		m.program.Frontends[f] = vip.Value(host(e.data))
+	case "outside":
+		m.program.Outside[f] = vip.Value(host(e.data))
+	case "timeouts":
+		m.program.Timeouts[f] = host(e.data)
+	case "fenced":
+		m.program.Fenced[f] = struct{}{}
+	}
+	return true
+}
+
+// span is the prefix from one address to another.
+func span(from, to netip.Addr) netip.Prefix {
+	for bits := range from.BitLen() + 1 {
+		if p := netip.PrefixFrom(from, bits); p == p.Masked() && last(p) == to {
+			return p
+		}
+	}
+	return netip.Prefix{}
+}
+
+// readRanges joins the starts and ends of intervals.
+func readRanges(list []element, into map[netip.Prefix]struct{}) {
+	ends := map[netip.Addr]bool{{}: true} // the last range of all needs no end
+	for _, e := range list {
+		if a, ok := netip.AddrFromSlice(e.key); ok && e.last {
+			ends[a] = true
+		}
+	}
+	for _, e := range list {
+		a, ok := netip.AddrFromSlice(e.key)
+		if !ok || e.last {
+			continue
+		}
+		for bits := a.BitLen(); bits >= 0; bits-- {
+			p := netip.PrefixFrom(a, bits)
+			if p != p.Masked() {
+				break
+			}
+			if ends[last(p).Next()] {
+				into[p] = struct{}{}
+				break
+			}
+		}
+	}
+}

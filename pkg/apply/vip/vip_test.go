@@ -1,0 +1,151 @@
+package vip
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netns"
+
+	"poplin.dev/poplin/pkg/cluster/service"
+	"poplin.dev/poplin/pkg/program/vip"
+	"poplin.dev/poplin/test/need"
+)
+
+// isolate runs the rest of the test in a network namespace of its own: the
+// thread is never unlocked and goes with the test's goroutine.
+func isolate(t testing.TB) {
+	t.Helper()
+	need.Root(t)
+	runtime.LockOSThread()
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatalf("make network namespace: %v", err)
+	}
+	ns.Close()
+}
+
+func open(t testing.TB) *Table {
+	t.Helper()
+	table, err := Open(Config{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { table.Close() })
+	return table
+}
+
+func nft(t testing.TB, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(need.Program(t, "nft", "nftables"), args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("nft %v: %v\n%s", args, err, out)
+	}
+	return string(out)
+}
+
+// sample has an element of each kind, of which n says the values.
+func sample(n int) vip.Program {
+	p := vip.New()
+	for i, s := range []string{"10.96.0.1", "fd00:96::1", "10.96.0.2", "fd00:96::2"} {
+		f := vip.Front{Addr: netip.MustParseAddr(s), Proto: service.TCP, Port: uint16(80 + n)}
+		group := uint32(vip.FirstGroup + i)
+		v := vip.To(group, 1+(n+i)%4).Sticky()
+		p.Frontends[f] = v.Masqueraded()
+		p.Outside[f] = vip.To(group, 1)
+		p.Timeouts[f] = uint32(3600 * (1 + n%3))
+		p.Fenced[f] = struct{}{}
+		p.Addresses[f.Addr] = struct{}{}
+		for j := range v.Count() {
+			a := netip.MustParseAddrPort(fmt.Sprintf("10.244.%d.%d:8080", i, n%50+j))
+			clients := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.7/32")}
+			if f.Addr.Is6() {
+				a = netip.MustParseAddrPort(fmt.Sprintf("[fd00:244::%d:%d]:8080", i, n%50+j))
+				clients = []netip.Prefix{netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("8000::/1")}
+			}
+			p.Endpoints[vip.Slot{Group: group, Index: uint32(j)}] = a
+			p.Hairpins[a.Addr()] = struct{}{}
+			for _, c := range clients {
+				p.Sources[vip.Source{Front: f, Clients: c}] = struct{}{}
+			}
+		}
+	}
+	p.Frontends[vip.Front{Addr: netip.MustParseAddr("10.96.0.3"), Proto: service.SCTP, Port: 1}] = vip.Refuse
+	p.Frontends[vip.Front{Addr: netip.MustParseAddr("10.96.0.4"), Proto: service.UDP, Port: 65535}] = vip.Drop
+	for _, r := range [][]string{{"10.96.0.0/16", "fd00:96::/112"}, {"10.96.0.0/17", "10.96.128.0/17"}, {"255.255.255.0/24", "10.96.0.0/16"}}[n%3] {
+		p.Ranges[netip.MustParsePrefix(r)] = struct{}{}
+	}
+	return p
+}
+
+// What nft prints is what our programs say, so a person can trust either.
+func TestRulesAsNftPrintsThem(t *testing.T) {
+	isolate(t)
+	table := open(t)
+	if _, err := table.Set(sample(0)); err != nil {
+		t.Fatal(err)
+	}
+	printed := map[string]bool{}
+	for line := range strings.Lines(nft(t, "list", "table", "inet", Name)) {
+		line = strings.TrimSpace(strings.ReplaceAll(line, " packets 0 bytes 0", ""))
+		printed[strings.ReplaceAll(line, "reject with icmpx port-unreachable", "reject")] = true
+	}
+	picks := []vip.Pick{0}
+	for _, v := range sample(0).Frontends {
+		picks = append(picks, v.Pick(), v.Pick().Plain())
+	}
+	for _, c := range vip.Chains(picks, []uint32{3600}) {
+		for _, r := range c.Rules {
+			if !printed[r.String()] {
+				t.Errorf("chain %s: nft does not print %q", c.Name, r)
+			}
+		}
+	}
+	if t.Failed() {
+		t.Log(nft(t, "list", "table", "inet", Name))
+	}
+}
+
+func TestKernelAgreesAfterEveryChange(t *testing.T) {
+	isolate(t)
+	table := open(t)
+	seed := rand.Uint64()
+	dice := rand.New(rand.NewPCG(seed, 1))
+	for i := range 60 {
+		want := sample(dice.IntN(9))
+		if dice.IntN(10) == 0 {
+			want = vip.New()
+		}
+		if _, err := table.Set(want); err != nil {
+			t.Fatalf("change %d of seed %d: %v", i, seed, err)
+		}
+		if dice.IntN(5) == 0 { // another process takes over
+			table.Close()
+			if err := table.connect(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		table.Forget()
+		got, err := table.Program()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.String() != want.String() {
+			t.Fatalf("change %d of seed %d: the kernel holds\n%s\nnot\n%s", i, seed, got, want)
+		}
+		if n, err := table.Set(want); n != 0 || err != nil {
+			t.Fatalf("nothing to do, yet %d elements changed, %v", n, err)
+		}
+	}
+	if err := table.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if left := nft(t, "list", "ruleset"); left != "" {
+		t.Errorf("left behind:\n%s", left)
+	}
+}
