@@ -128,8 +128,11 @@ func (b *Backend) pick(tried []*endpoint) *endpoint {
 	usable := func(e *endpoint) bool {
 		return e.rest.Load() < now && (len(tried) == 0 || !slices.Contains(tried, e))
 	}
-	first := b.endpoints[rand.IntN(n)]
-	second := b.endpoints[rand.IntN(n)]
+	i := rand.IntN(n)
+	first, second := b.endpoints[i], b.endpoints[i]
+	if n > 1 {
+		second = b.endpoints[(i+1+rand.IntN(n-1))%n]
+	}
 	if second.load.Load() < first.load.Load() {
 		first, second = second, first
 	}

@@ -1,0 +1,323 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2/hpack"
+
+	"poplin.dev/poplin/pkg/program/web"
+)
+
+// count is how many of something a test makes: all of them where the
+// environment asks for a soak.
+func count(short, full int) int {
+	if os.Getenv("POPLIN_SOAK") != "" {
+		return full
+	}
+	return short
+}
+
+// spy is a back end that keeps the requests it was sent, as it parsed them.
+type spy struct {
+	mu   sync.Mutex
+	seen []string
+}
+
+func (s *spy) serve(t *testing.T) string {
+	return server(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		s.mu.Lock()
+		s.seen = append(s.seen, fmt.Sprintf("%s %s [%s]", r.Method, r.RequestURI, body))
+		s.mu.Unlock()
+		w.WriteHeader(200)
+	})
+}
+
+func (s *spy) take() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := strings.Join(s.seen, ", ")
+	s.seen = nil
+	return out
+}
+
+// TestFraming sends what servers in a row have been known to cut in different
+// places. Whatever is answered, the back end must see no request that a
+// strict reader of the bytes would not see.
+func TestFraming(t *testing.T) {
+	f := run(t, Config{})
+	var s spy
+	f.route(web.Options{}, s.serve(t))
+	const host = "Host: example.com\r\n"
+	const smuggled = "GET /smuggled HTTP/1.1\r\n" + host + "\r\n"
+	for _, c := range []struct{ what, send, status, seen string }{
+		{"nothing wrong", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 3\r\n\r\nabc", "200", "POST /a [abc]"},
+		{"two requests in a row", "GET /a HTTP/1.1\r\n" + host + "\r\nGET /b HTTP/1.1\r\n" + host + "\r\n", "200 200", "GET /a [], GET /b []"},
+		{"both lengths, chunked holds", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nX", "200", "POST /a []"},
+		{"two lengths", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 0\r\nContent-Length: 44\r\n\r\n" + smuggled, "400", ""},
+		{"two equal lengths", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", "200", "POST /a [abc]"},
+		{"a list of lengths", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 3, 3\r\n\r\nabc", "400", ""},
+		{"a signed length", "POST /a HTTP/1.1\r\n" + host + "Content-Length: +3\r\n\r\nabc", "400", ""},
+		{"a huge length", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 99999999999999999999\r\n\r\n", "400", ""},
+		{"an unknown coding", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: cow\r\n\r\n" + smuggled, "501", ""},
+		{"chunked twice", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "501", ""},
+		{"chunked among others", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "501", ""},
+		{"a disguised coding", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n", "400", ""},
+		{"a space before the colon", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", "400", ""},
+		{"a folded header", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n", "", ""},
+		{"a bare line feed in a chunk's line", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n1;x\nA\r\n0\r\n\r\n", "", ""},
+		{"a bare carriage return in a header", "GET /a HTTP/1.1\r\n" + host + "X-A: b\rX-B: c\r\n\r\n", "400", ""},
+		{"a null byte in a header", "GET /a HTTP/1.1\r\n" + host + "X-A: b\x00\r\n\r\n", "400", ""},
+		{"a chunk that ends late", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n1\r\nABC\r\n0\r\n\r\n", "", ""},
+		{"a negative chunk", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n-1\r\n\r\n", "", ""},
+		{"a chunk of 2^64", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\n\r\n", "", ""},
+		{"HTTP/1.0 with a coding", "POST /a HTTP/1.0\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "", ""},
+		{"a body on GET is a body", "GET /a HTTP/1.1\r\n" + host + "Content-Length: " + fmt.Sprint(len(smuggled)) + "\r\n\r\n" + smuggled, "200", "GET /a [" + smuggled + "]"},
+		{"no line end in the path", "GET /a%0d%0aX:%20y HTTP/1.1\r\n" + host + "\r\n", "200", "GET /a%0D%0AX:%20y []"},
+		{"a line of HTTP/0.9", "GET /a\r\n" + host + "\r\n", "400", ""},
+		{"another version", "GET /a HTTP/3.0\r\n" + host + "\r\n", "505", ""},
+	} {
+		got := statuses(f.raw(c.send))
+		seen := s.take()
+		if strings.Contains(strings.ReplaceAll(seen, "["+smuggled+"]", ""), "/smuggled") {
+			t.Errorf("%s: the back end saw %s", c.what, seen)
+		}
+		if c.status != "" && (got != c.status || seen != c.seen) {
+			t.Errorf("%s: %s, back end %q; want %s, %q", c.what, got, seen, c.status, c.seen)
+		}
+	}
+}
+
+func TestChunkExtensionsAreDropped(t *testing.T) {
+	f := run(t, Config{})
+	l := listenLocal(t)
+	defer l.Close()
+	wire := make(chan string, 1)
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		b, _ := io.ReadAll(c)
+		wire <- string(b)
+	}()
+	f.route(web.Options{}, l.Addr().String())
+	f.raw("POST / HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\n\r\n1;evil=\"x\"\r\nA\r\n0;more\r\nX-Trailer: y\r\n\r\n")
+	if got := <-wire; strings.Contains(got, "evil") || strings.Contains(got, "more") || !strings.Contains(got, "1\r\nA\r\n0\r\n") {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestHeaderLimits(t *testing.T) {
+	f := run(t, Config{HeaderBytes: 16 << 10})
+	f.route(web.Options{}, server(t, echo))
+	big := strings.Repeat("x", 30<<10)
+	for what, request := range map[string]string{
+		"one header":   "GET / HTTP/1.1\r\nHost: example.com\r\nX-A: " + big + "\r\n\r\n",
+		"many headers": "GET / HTTP/1.1\r\nHost: example.com\r\n" + strings.Repeat("X-A: y\r\n", 5000) + "\r\n",
+		"the path":     "GET /" + big + " HTTP/1.1\r\nHost: example.com\r\n\r\n",
+	} {
+		if got := statuses(f.raw(request)); got != "431" {
+			t.Errorf("%s: %s", what, got)
+		}
+	}
+	resp, err := f.client("h2").Do(&http.Request{Method: "GET", URL: mustURL("https://example.com/"), Header: http.Header{"X-A": {big}}})
+	if err == nil {
+		resp.Body.Close()
+		if resp.StatusCode != 431 {
+			t.Errorf("HTTP/2: %d", resp.StatusCode)
+		}
+	}
+}
+
+// TestSlowHeaders holds connections that never finish a header: each is cut
+// in time, and others are served meanwhile.
+func TestSlowHeaders(t *testing.T) {
+	f := run(t, Config{HeaderTime: 300 * time.Millisecond, IdleTime: 300 * time.Millisecond})
+	f.route(web.Options{}, server(t, echo))
+	for _, start := range []string{"", "GET / HT", "GET / HTTP/1.1\r\nHost: example.com\r\nX-A:", "PRI * HTTP/2.0\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"} {
+		for name, address := range map[string]string{"plain": f.plain, "TLS": f.secure} {
+			c, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			io.WriteString(c, start)
+			c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if _, err := io.Copy(io.Discard, c); err != nil && strings.Contains(err.Error(), "timeout") {
+				t.Errorf("%s, %q: still open after 10 s", name, start)
+			}
+			if status, _, _ := f.get("GET /"); status != 200 {
+				t.Errorf("%s, %q: others get %d", name, start, status)
+			}
+		}
+	}
+}
+
+func TestIdleConnections(t *testing.T) {
+	n := count(1000, 10000)
+	f := run(t, Config{})
+	f.route(web.Options{}, server(t, echo))
+	before := heap()
+	conns := make([]net.Conn, 0, n)
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	}()
+	for range n {
+		c, err := net.Dial("tcp", f.plain)
+		if err != nil {
+			t.Fatalf("connection %d: %v (more file descriptors than `ulimit -n` gives?)", len(conns), err)
+		}
+		conns = append(conns, c)
+		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: example.com\r\n\r\n")
+		if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != 200 {
+			t.Fatal(resp, err)
+		}
+	}
+	each := (heap() - before) / n
+	t.Logf("%d bytes for each idle connection, the test's end of it included", each)
+	if each > 64<<10 {
+		t.Errorf("%d bytes for each of %d idle connections", each, n)
+	}
+	if status, _, _ := f.get("GET /"); status != 200 {
+		t.Errorf("others get %d", status)
+	}
+}
+
+// heap is what the process holds, stacks included.
+func heap() int {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapInuse + m.StackInuse)
+}
+
+// h2conn speaks HTTP/2 frame by frame.
+type h2conn struct {
+	net.Conn
+	hpack bytes.Buffer
+	enc   *hpack.Encoder
+}
+
+func (f *fixture) h2conn() *h2conn {
+	f.t.Helper()
+	c, err := tls.Dial("tcp", f.secure, &tls.Config{InsecureSkipVerify: true, ServerName: "example.com", NextProtos: []string{"h2"}})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { c.Close() })
+	go io.Copy(io.Discard, c)
+	h := &h2conn{Conn: c}
+	h.enc = hpack.NewEncoder(&h.hpack)
+	io.WriteString(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+	h.frame(4, 0, 0, nil)
+	return h
+}
+
+func (h *h2conn) frame(kind, flags byte, stream uint32, payload []byte) error {
+	b := []byte{byte(len(payload) >> 16), byte(len(payload) >> 8), byte(len(payload)), kind, flags}
+	b = binary.BigEndian.AppendUint32(b, stream)
+	_, err := h.Write(append(b, payload...))
+	return err
+}
+
+func (h *h2conn) request() []byte {
+	h.hpack.Reset()
+	for _, kv := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "example.com"}, {":path", "/"}} {
+		h.enc.WriteField(hpack.HeaderField{Name: kv[0], Value: kv[1]})
+	}
+	return h.hpack.Bytes()
+}
+
+// TestHTTP2Floods sends what has taken servers down: streams opened and reset
+// at once, and a header section without end. The connection may end; memory
+// stays bounded and others are served.
+func TestHTTP2Floods(t *testing.T) {
+	f := run(t, Config{})
+	release := make(chan bool)
+	back := server(t, func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/healthy" {
+			select {
+			case <-release:
+			case <-r.Context().Done():
+			}
+		}
+	})
+	t.Cleanup(func() { close(release) })
+	f.route(web.Options{}, back)
+	n := count(5000, 100000)
+	for name, flood := range map[string]func(*h2conn) error{
+		"rapid reset": func(h *h2conn) error {
+			for i := range uint32(n) {
+				if err := h.frame(1, 4|1, 2*i+1, h.request()); err != nil {
+					return err
+				}
+				if err := h.frame(3, 0, 2*i+1, []byte{0, 0, 0, 8}); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		"continuation": func(h *h2conn) error {
+			if err := h.frame(1, 1, 1, h.request()); err != nil {
+				return err
+			}
+			filler := append([]byte{0, 1, 'x', 127, 0x81, 0x7f}, bytes.Repeat([]byte("y"), 16<<10)...)[:16<<10]
+			for range n {
+				if err := h.frame(9, 0, 1, filler); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		"settings and pings": func(h *h2conn) error {
+			for range n {
+				if err := h.frame(4, 0, 0, nil); err != nil {
+					return err
+				}
+				if err := h.frame(6, 0, 0, make([]byte, 8)); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	} {
+		before := heap()
+		h := f.h2conn()
+		ended := make(chan error, 1)
+		go func() { ended <- flood(h) }()
+		for range 20 {
+			if status, _, _ := f.get("GET /healthy"); status != 200 {
+				t.Errorf("%s: others get %d", name, status)
+			}
+		}
+		err := <-ended
+		if name == "continuation" && err == nil {
+			t.Errorf("%s: %d frames were taken", name, n)
+		}
+		grown := heap() - before
+		t.Logf("%s: %v; %d kB more in use", name, err, grown>>10)
+		if grown > 64<<20 {
+			t.Errorf("%s: %d MB more in use", name, grown>>20)
+		}
+		h.Close()
+		eventually(t, name+" leaves nothing behind", func() bool { return f.Active() == 0 })
+	}
+}

@@ -1,0 +1,381 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"poplin.dev/poplin/pkg/program/web"
+)
+
+// shout is a back end that upgrades to what the client asks for and answers
+// each line in upper case.
+func shout(t *testing.T) string {
+	return server(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") == "" {
+			io.WriteString(w, "no upgrade asked for")
+			return
+		}
+		c, rw, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", r.Header.Get("Upgrade"))
+		for {
+			line, err := rw.ReadString('\n')
+			if err != nil {
+				return
+			}
+			io.WriteString(c, strings.ToUpper(line))
+		}
+	})
+}
+
+// tunnel is an open WebSocket, as far as a proxy is concerned.
+type tunnel struct {
+	net.Conn
+	br *bufio.Reader
+}
+
+func (f *fixture) upgrade(headers string) (*tunnel, *http.Response) {
+	f.t.Helper()
+	c, err := net.Dial("tcp", f.plain)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { c.Close() })
+	fmt.Fprintf(c, "GET /ws HTTP/1.1\r\nHost: example.com\r\n%s\r\n", headers)
+	w := &tunnel{c, bufio.NewReader(c)}
+	resp, err := http.ReadResponse(w.br, nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return w, resp
+}
+
+func (w *tunnel) say(line string) (string, error) {
+	if _, err := io.WriteString(w, line+"\n"); err != nil {
+		return "", err
+	}
+	w.SetReadDeadline(time.Now().Add(10 * time.Second))
+	return w.br.ReadString('\n')
+}
+
+const webSocket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n"
+
+func TestWebSocket(t *testing.T) {
+	f := run(t, Config{ReadTime: 100 * time.Millisecond})
+	f.route(web.Options{}, shout(t))
+	w, resp := f.upgrade(webSocket)
+	if resp.StatusCode != 101 {
+		t.Fatal(resp.Status)
+	}
+	time.Sleep(250 * time.Millisecond) // longer than an answer may take
+	for range 100 {
+		if got, err := w.say("hello"); got != "HELLO\n" {
+			t.Fatal(got, err)
+		}
+	}
+	w.Close()
+	eventually(t, "the tunnel ends with its client", func() bool { return f.Active() == 0 })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r := f.records[0]; r.Status != 101 {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestOnlyWebSocketUpgrades(t *testing.T) {
+	f := run(t, Config{})
+	f.route(web.Options{}, shout(t))
+	for _, headers := range []string{
+		"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n",
+		"Connection: Upgrade\r\nUpgrade: h2c\r\n",
+		"Connection: Upgrade\r\nUpgrade: tcp\r\n",
+		"Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n",
+		"Upgrade: websocket\r\n",
+	} {
+		if _, resp := f.upgrade(headers); resp.StatusCode != 200 {
+			t.Errorf("%q: %s", headers, resp.Status)
+		}
+	}
+}
+
+func TestServerSentEventsAreNotHeldBack(t *testing.T) {
+	f := run(t, Config{})
+	next := make(chan bool)
+	f.route(web.Options{}, server(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for i := range 3 {
+			fmt.Fprintf(w, "data: %d\n\n", i)
+			w.(http.Flusher).Flush()
+			<-next
+		}
+	}))
+	for _, protocol := range []string{"http/1.1", "h2"} {
+		resp, err := f.client(protocol).Get(scheme(protocol) + "example.com/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		br := bufio.NewReader(resp.Body)
+		for i := range 3 {
+			if line, err := br.ReadString('\n'); line != fmt.Sprintf("data: %d\n", i) {
+				t.Fatalf("%s: %q %v", protocol, line, err)
+			}
+			br.ReadString('\n')
+			next <- true
+		}
+		resp.Body.Close()
+	}
+}
+
+// grpcCall opens a bidirectional stream as gRPC does, without its library.
+func (f *fixture) grpcCall(t *testing.T) (send func(string) (string, error), end func() (trailer http.Header)) {
+	t.Helper()
+	r, w := io.Pipe()
+	req, _ := http.NewRequest("POST", "https://example.com/pkg.Service/Chat", r)
+	req.Header.Set("Content-Type", "application/grpc")
+	req.Header.Set("Te", "trailers")
+	client := f.client("h2")
+	client.Timeout = 0
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	br := bufio.NewReader(resp.Body)
+	send = func(line string) (string, error) {
+		if _, err := io.WriteString(w, line+"\n"); err != nil {
+			return "", err
+		}
+		return br.ReadString('\n')
+	}
+	end = func() http.Header {
+		w.Close()
+		io.Copy(io.Discard, br)
+		return resp.Trailer
+	}
+	return send, end
+}
+
+// chat is a gRPC-like back end.
+func chat(t *testing.T) string {
+	return server(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Trailer", "Grpc-Status")
+		w.WriteHeader(200)
+		w.(http.Flusher).Flush()
+		for br := bufio.NewReader(r.Body); ; {
+			line, err := br.ReadString('\n')
+			if err != nil {
+				break
+			}
+			io.WriteString(w, strings.ToUpper(line))
+			w.(http.Flusher).Flush()
+		}
+		w.Header().Set("Grpc-Status", "0")
+		w.Header().Set(http.TrailerPrefix+"Grpc-Message", "unannounced")
+	})
+}
+
+func TestGRPCStreamAndTrailers(t *testing.T) {
+	f := run(t, Config{ReadTime: 100 * time.Millisecond})
+	f.routeAs(web.Options{}, web.H2C, chat(t))
+	send, end := f.grpcCall(t)
+	for i := range 5 {
+		if got, err := send("hello"); got != "HELLO\n" {
+			t.Fatal(i, got, err)
+		}
+		if i == 2 {
+			time.Sleep(250 * time.Millisecond) // longer than an answer may take
+		}
+	}
+	if trailer := end(); trailer.Get("Grpc-Status") != "0" || trailer.Get("Grpc-Message") != "unannounced" {
+		t.Errorf("trailer %v", trailer)
+	}
+}
+
+// load sends requests until told to stop, and counts.
+type load struct {
+	sent, failed atomic.Int64
+	first        atomic.Value
+	wg           sync.WaitGroup
+	stop         context.CancelFunc
+}
+
+func (f *fixture) load(clients map[string]int) *load {
+	ctx, stop := context.WithCancel(context.Background())
+	l := &load{stop: stop}
+	for protocol, n := range clients {
+		client := f.client(protocol)
+		for range n {
+			l.wg.Go(func() {
+				for ctx.Err() == nil {
+					resp, err := client.Get(scheme(protocol) + "example.com/x")
+					if err == nil {
+						_, err = io.Copy(io.Discard, resp.Body)
+						resp.Body.Close()
+						if err == nil && resp.StatusCode != 200 {
+							err = errors.New(resp.Status)
+						}
+					}
+					l.sent.Add(1)
+					if err != nil {
+						l.failed.Add(1)
+						l.first.CompareAndSwap(nil, protocol+": "+err.Error())
+					}
+				}
+			})
+		}
+	}
+	f.t.Cleanup(stop)
+	return l
+}
+
+func (l *load) end(t *testing.T) {
+	t.Helper()
+	l.stop()
+	l.wg.Wait()
+	if l.failed.Load() > 0 || l.sent.Load() < 100 {
+		t.Errorf("%d of %d requests failed, the first: %v", l.failed.Load(), l.sent.Load(), l.first.Load())
+	}
+}
+
+// TestChangesFailNothing changes routes, endpoints and certificates under
+// requests of every kind.
+func TestChangesFailNothing(t *testing.T) {
+	f := run(t, Config{})
+	backs := []string{server(t, echo), server(t, echo), server(t, echo)}
+	ws, grpc := shout(t), chat(t)
+	set := func(n int) {
+		r := f.route(web.Options{HSTS: fmt.Sprintf("max-age=%d", n)}, backs[n%3], backs[(n+1)%3])
+		p := *f.Program()
+		for path, to := range map[string]string{"/ws": ws, "/pkg.Service/Chat": grpc} {
+			route := *r
+			route.Backend.Port = path
+			b := *p.Backends[r.Backend]
+			b.ID, b.Ready = route.Backend, nil
+			b.Ready = append(b.Ready, mustAddrPort(to))
+			if path != "/ws" {
+				b.Protocol = web.H2C
+			}
+			p.Hosts["example.com"].Prefix[path] = &route
+			p.Hosts["example.com"].Depth = 2
+			p.Backends[route.Backend] = &b
+		}
+		p.Certificates["example.com"] = &web.Certificate{Certificate: f.cert}
+		f.Set(&p)
+	}
+	set(0)
+	w, resp := f.upgrade(webSocket)
+	if resp.StatusCode != 101 {
+		t.Fatal(resp.Status)
+	}
+	send, end := f.grpcCall(t)
+	l := f.load(map[string]int{"http/1.1": 2, "h2": 2, "https": 1})
+	for n := range 300 {
+		set(n)
+		if n%10 == 0 {
+			if got, err := w.say("hello"); got != "HELLO\n" {
+				t.Fatal("WebSocket:", got, err)
+			}
+			if got, err := send("hello"); got != "HELLO\n" {
+				t.Fatal("gRPC:", got, err)
+			}
+		}
+	}
+	l.end(t)
+	end()
+}
+
+// TestDrain ends a proxy under load: nothing that was begun fails, streams
+// get their time, and clients are asked to leave before the listener closes.
+func TestDrain(t *testing.T) {
+	f := run(t, Config{Withdraw: 300 * time.Millisecond, Drain: 5 * time.Second})
+	slow := make(chan bool)
+	back := server(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			io.WriteString(w, "begun ")
+			w.(http.Flusher).Flush()
+			<-slow
+			io.WriteString(w, "and done")
+			return
+		}
+		echo(w, r)
+	})
+	f.route(web.Options{}, back)
+	type answer struct {
+		body string
+		err  error
+	}
+	answers := make(chan answer, 2)
+	for _, protocol := range []string{"http/1.1", "h2"} {
+		resp, err := f.client(protocol).Get(scheme(protocol) + "example.com/slow")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			b, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			answers <- answer{string(b), err}
+		}()
+	}
+	l := f.load(map[string]int{"http/1.1": 2, "h2": 2})
+	eventually(t, "the load is under way", func() bool { return l.sent.Load() > 200 })
+	ended := make(chan error, 1)
+	go func() { ended <- f.stop() }()
+	eventually(t, "answers ask clients to leave", func() bool {
+		resp, err := f.client("http/1.1").Get("http://example.com/")
+		if err != nil {
+			t.Fatal("refused while it should still be served: ", err)
+		}
+		resp.Body.Close()
+		return resp.Close
+	})
+	l.end(t)
+	eventually(t, "the listener closes", func() bool {
+		c, err := net.Dial("tcp", f.plain)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+	close(slow)
+	for range 2 {
+		if a := <-answers; a.err != nil || a.body != "begun and done" {
+			t.Errorf("%q %v", a.body, a.err)
+		}
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDrainTimeEndsTunnels(t *testing.T) {
+	f := run(t, Config{Drain: 300 * time.Millisecond})
+	f.route(web.Options{}, shout(t))
+	w, _ := f.upgrade(webSocket)
+	ended := make(chan error, 1)
+	go func() { ended <- f.stop() }()
+	eventually(t, "the listener closes", func() bool {
+		c, err := net.Dial("tcp", f.plain)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+	if got, err := w.say("still here"); got != "STILL HERE\n" {
+		t.Error(got, err)
+	}
+	<-ended
+	eventually(t, "the tunnel is cut", func() bool { _, err := w.say("x"); return err != nil })
+}
