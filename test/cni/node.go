@@ -31,8 +31,9 @@ type Node struct {
 	Dir  string
 	Bin  string
 	Link *netlink.Handle
-	ns   netns.NsHandle
-	lib  *libcni.CNIConfig
+	// CNI is the runtime's side; it works inside Do.
+	CNI *libcni.CNIConfig
+	ns  netns.NsHandle
 }
 
 // NewNode makes a node with an empty network. path are the directories that
@@ -43,7 +44,7 @@ func NewNode(dir string, path ...string) (*Node, error) {
 	if n.ns, n.Link, err = newNamespace(); err != nil {
 		return nil, fmt.Errorf("make node: %w", err)
 	}
-	n.lib = libcni.NewCNIConfigWithCacheDir(path, filepath.Join(dir, "cache"), nil)
+	n.CNI = libcni.NewCNIConfigWithCacheDir(path, filepath.Join(dir, "cache"), nil)
 	return n, nil
 }
 
@@ -89,7 +90,8 @@ func (p *Pod) Close() {
 	p.ns.Close()
 }
 
-func (p *Pod) runtimeConf() *libcni.RuntimeConf {
+// RuntimeConf is how a runtime describes the pod.
+func (p *Pod) RuntimeConf() *libcni.RuntimeConf {
 	return &libcni.RuntimeConf{
 		ContainerID: p.ID, NetNS: p.Path(), IfName: p.If, Args: p.Args, CapabilityArgs: p.Capabilities,
 	}
@@ -129,7 +131,7 @@ func List(conf string) (*libcni.NetworkConfigList, error) {
 func (n *Node) Add(list *libcni.NetworkConfigList, p *Pod) (*types100.Result, error) {
 	var result *types100.Result
 	err := n.call(func(ctx context.Context) error {
-		r, err := n.lib.AddNetworkList(ctx, list, p.runtimeConf())
+		r, err := n.CNI.AddNetworkList(ctx, list, p.RuntimeConf())
 		if err == nil {
 			result, err = types100.NewResultFromResult(r)
 		}
@@ -140,17 +142,17 @@ func (n *Node) Add(list *libcni.NetworkConfigList, p *Pod) (*types100.Result, er
 
 // Check is CHECK.
 func (n *Node) Check(list *libcni.NetworkConfigList, p *Pod) error {
-	return n.call(func(ctx context.Context) error { return n.lib.CheckNetworkList(ctx, list, p.runtimeConf()) })
+	return n.call(func(ctx context.Context) error { return n.CNI.CheckNetworkList(ctx, list, p.RuntimeConf()) })
 }
 
 // Del is DEL.
 func (n *Node) Del(list *libcni.NetworkConfigList, p *Pod) error {
-	return n.call(func(ctx context.Context) error { return n.lib.DelNetworkList(ctx, list, p.runtimeConf()) })
+	return n.call(func(ctx context.Context) error { return n.CNI.DelNetworkList(ctx, list, p.RuntimeConf()) })
 }
 
 // Status is STATUS.
 func (n *Node) Status(list *libcni.NetworkConfigList) error {
-	return n.call(func(ctx context.Context) error { return n.lib.GetStatusNetworkList(ctx, list) })
+	return n.call(func(ctx context.Context) error { return n.CNI.GetStatusNetworkList(ctx, list) })
 }
 
 func (n *Node) call(f func(context.Context) error) error {
