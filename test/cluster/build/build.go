@@ -162,7 +162,7 @@ func (k Kubernetes) Build(ctx context.Context, say func(string)) error {
 		if err := os.RemoveAll(k.Dir); err != nil { // a left-over cannot be whole
 			return err
 		}
-		return os.Rename(stage, k.Dir)
+		return errors.Join(os.Chmod(stage, 0o755), os.Rename(stage, k.Dir))
 	})
 }
 
@@ -234,8 +234,17 @@ func (k Kubernetes) once(goal string, do func(stage string) error) error {
 	if exists(goal) {
 		return nil
 	}
-	stage := k.Dir + ".new" // ours alone under the lock; an aborted run's is taken over
-	if err := errors.Join(os.RemoveAll(stage), os.MkdirAll(stage, 0o755)); err != nil {
+	// An aborted run may have left a stage, and a go command that still writes
+	// there: it must not be ours.
+	stages, err := filepath.Glob(k.Dir + ".new-*")
+	for _, old := range stages {
+		err = errors.Join(err, os.RemoveAll(old))
+	}
+	if err != nil {
+		return fmt.Errorf("build Kubernetes: %w", err)
+	}
+	stage, err := os.MkdirTemp(parent, filepath.Base(k.Dir)+".new-")
+	if err != nil {
 		return fmt.Errorf("build Kubernetes: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(stage) }() // what stays, the next build removes

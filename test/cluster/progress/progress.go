@@ -19,14 +19,24 @@ type Steps struct {
 // New writes to out.
 func New(out io.Writer) *Steps { return &Steps{out: out} }
 
-const longStep = 10 * time.Second
+const longStep = 15 * time.Second
 
 // Do runs a step.
 func (s *Steps) Do(what string, step func() error) error {
 	start := time.Now()
-	long := time.AfterFunc(longStep, func() { s.Line(time.Since(start), what+" ...") })
+	done := make(chan struct{})
+	go func() {
+		for long := time.Tick(longStep); ; {
+			select {
+			case <-done:
+				return
+			case <-long:
+				s.Line(time.Since(start), what+" ...")
+			}
+		}
+	}()
 	err := step()
-	long.Stop()
+	close(done)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
