@@ -2,9 +2,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
 	"fmt"
 	"io"
 	"net"
@@ -12,7 +9,6 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -20,29 +16,17 @@ import (
 	"poplin.dev/poplin/pkg/program/web"
 )
 
-const (
-	// authTime bounds a question to an authentication server.
-	authTime = 10 * time.Second
-	// maxHashing bounds how many slow hashes are computed at once: guessing
-	// passwords must not take the machine from those who know theirs.
-	maxHashing = 2
-	// maxProven bounds the memory of passwords that were right.
-	maxProven = 10000
-)
+// authTime bounds a question to an authentication server.
+const authTime = 10 * time.Second
 
 // authenticator finds out whether a request may pass.
 type authenticator struct {
-	client *http.Client
-	hash   chan struct{}
-
-	key    [32]byte
-	mu     sync.Mutex
-	proven map[[32]byte]bool
+	client    *http.Client
+	passwords *htpasswd.Prover
 }
 
 func newAuthenticator() *authenticator {
-	a := &authenticator{hash: make(chan struct{}, maxHashing), proven: map[[32]byte]bool{}}
-	rand.Read(a.key[:])
+	a := &authenticator{passwords: htpasswd.NewProver()}
 	dialer := &net.Dialer{Timeout: 5 * time.Second, Control: notOurselves}
 	a.client = &http.Client{
 		Timeout: authTime,
@@ -69,41 +53,11 @@ func notOurselves(_, address string, _ syscall.RawConn) error {
 // answered.
 func (a *authenticator) basic(x *exchange, r *http.Request, b *web.BasicAuth) bool {
 	user, password, given := r.BasicAuth()
-	if hash, known := b.Users[user]; given && known && a.proves(r.Context(), hash, password) {
+	if hash, known := b.Users[user]; given && known && a.passwords.Proves(r.Context(), hash, password) {
 		return true
 	}
 	x.challenge("a user name and password are needed", `Basic realm="`+b.Realm+`", charset="UTF-8"`)
 	return false
-}
-
-// proves remembers what was right, keyed by a digest with a secret of this
-// process: a slow hash is made to be slow once, not on every request.
-func (a *authenticator) proves(ctx context.Context, hash, password string) bool {
-	mac := hmac.New(sha256.New, a.key[:])
-	fmt.Fprintf(mac, "%d:%s%s", len(hash), hash, password)
-	id := [32]byte(mac.Sum(nil))
-	a.mu.Lock()
-	proven := a.proven[id]
-	a.mu.Unlock()
-	if proven {
-		return true
-	}
-	select {
-	case a.hash <- struct{}{}:
-		defer func() { <-a.hash }()
-	case <-ctx.Done():
-		return false
-	}
-	if ok, err := htpasswd.Match(hash, password); !ok || err != nil {
-		return false
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if len(a.proven) >= maxProven {
-		clear(a.proven)
-	}
-	a.proven[id] = true
-	return true
 }
 
 // external asks another server. 2xx admits; 401 and 403 are passed on, or

@@ -108,18 +108,24 @@ func (f *fixture) route(o web.Options, endpoints ...string) *web.Route {
 }
 
 func (f *fixture) routeAs(o web.Options, protocol web.Protocol, endpoints ...string) *web.Route {
+	p, r := f.program(o, protocol, endpoints...)
+	f.Set(p)
+	return r
+}
+
+// program is one that was not set yet and may still be changed.
+func (f *fixture) program(o web.Options, protocol web.Protocol, endpoints ...string) (*web.Program, *web.Route) {
 	id := web.BackendID{Service: cluster.ObjectName{Namespace: "default", Name: "web"}, Port: "80"}
 	b := &web.Backend{ID: id, Protocol: protocol}
 	for _, e := range endpoints {
 		b.Ready = append(b.Ready, netip.MustParseAddrPort(e))
 	}
 	r := &web.Route{Ingress: cluster.ObjectName{Namespace: "default", Name: "i"}, Host: "example.com", Path: "/", Backend: id, Options: &o}
-	f.Set(&web.Program{
+	return &web.Program{
 		Hosts:        map[string]*web.Host{"example.com": {Name: "example.com", Prefix: map[string]*web.Route{"": r}}},
 		Backends:     map[web.BackendID]*web.Backend{id: b},
 		Certificates: map[string]*web.Certificate{"example.com": {Certificate: f.cert}},
-	})
-	return r
+	}, r
 }
 
 // server is a back end.

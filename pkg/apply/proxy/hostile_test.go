@@ -38,7 +38,10 @@ type spy struct {
 
 func (s *spy) serve(t *testing.T) string {
 	return server(t, func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return // cut off, and known to be
+		}
 		s.mu.Lock()
 		s.seen = append(s.seen, fmt.Sprintf("%s %s [%s]", r.Method, r.RequestURI, body))
 		s.mu.Unlock()
@@ -58,6 +61,7 @@ func (s *spy) take() string {
 // places. Whatever is answered, the back end must see no request that a
 // strict reader of the bytes would not see.
 func TestFraming(t *testing.T) {
+	t.Parallel()
 	f := run(t, Config{})
 	var s spy
 	f.route(web.Options{}, s.serve(t))
@@ -102,6 +106,7 @@ func TestFraming(t *testing.T) {
 }
 
 func TestChunkExtensionsAreDropped(t *testing.T) {
+	t.Parallel()
 	f := run(t, Config{})
 	l := listenLocal(t)
 	defer l.Close()
@@ -124,6 +129,7 @@ func TestChunkExtensionsAreDropped(t *testing.T) {
 }
 
 func TestHeaderLimits(t *testing.T) {
+	t.Parallel()
 	f := run(t, Config{HeaderBytes: 16 << 10})
 	f.route(web.Options{}, server(t, echo))
 	big := strings.Repeat("x", 30<<10)
@@ -148,6 +154,7 @@ func TestHeaderLimits(t *testing.T) {
 // TestSlowHeaders holds connections that never finish a header: each is cut
 // in time, and others are served meanwhile.
 func TestSlowHeaders(t *testing.T) {
+	t.Parallel()
 	f := run(t, Config{HeaderTime: 300 * time.Millisecond, IdleTime: 300 * time.Millisecond})
 	f.route(web.Options{}, server(t, echo))
 	for _, start := range []string{"", "GET / HT", "GET / HTTP/1.1\r\nHost: example.com\r\nX-A:", "PRI * HTTP/2.0\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"} {

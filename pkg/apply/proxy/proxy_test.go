@@ -185,6 +185,7 @@ func TestTrustedProxies(t *testing.T) {
 }
 
 func TestAnswersOfItsOwn(t *testing.T) {
+	t.Parallel()
 	f := run(t, Config{NoEncodedSlash: true})
 	back := server(t, echo)
 	route := f.route(web.Options{}, back)
@@ -268,6 +269,7 @@ func TestRewritesAndUpstreamHost(t *testing.T) {
 }
 
 func TestTimeouts(t *testing.T) {
+	t.Parallel()
 	f := run(t, Config{ReadTime: 150 * time.Millisecond, BodyTime: 150 * time.Millisecond})
 	release := make(chan bool)
 	t.Cleanup(func() { close(release) })
@@ -352,6 +354,7 @@ func TestBodyLimit(t *testing.T) {
 }
 
 func TestContinue(t *testing.T) {
+	t.Parallel()
 	f := run(t, Config{})
 	f.route(web.Options{}, server(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/no" {

@@ -74,6 +74,7 @@ func (w *tunnel) say(line string) (string, error) {
 const webSocket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n"
 
 func TestWebSocket(t *testing.T) {
+	t.Parallel()
 	f := run(t, Config{ReadTime: 100 * time.Millisecond})
 	f.route(web.Options{}, shout(t))
 	w, resp := f.upgrade(webSocket)
@@ -188,6 +189,7 @@ func chat(t *testing.T) string {
 }
 
 func TestGRPCStreamAndTrailers(t *testing.T) {
+	t.Parallel()
 	f := run(t, Config{ReadTime: 100 * time.Millisecond})
 	f.routeAs(web.Options{}, web.H2C, chat(t))
 	send, end := f.grpcCall(t)
@@ -257,8 +259,7 @@ func TestChangesFailNothing(t *testing.T) {
 	backs := []string{server(t, echo), server(t, echo), server(t, echo)}
 	ws, grpc := shout(t), chat(t)
 	set := func(n int) {
-		r := f.route(web.Options{HSTS: fmt.Sprintf("max-age=%d", n)}, backs[n%3], backs[(n+1)%3])
-		p := *f.Program()
+		p, r := f.program(web.Options{HSTS: fmt.Sprintf("max-age=%d", n)}, web.HTTP, backs[n%3], backs[(n+1)%3])
 		for path, to := range map[string]string{"/ws": ws, "/pkg.Service/Chat": grpc} {
 			route := *r
 			route.Backend.Port = path
@@ -272,8 +273,7 @@ func TestChangesFailNothing(t *testing.T) {
 			p.Hosts["example.com"].Depth = 2
 			p.Backends[route.Backend] = &b
 		}
-		p.Certificates["example.com"] = &web.Certificate{Certificate: f.cert}
-		f.Set(&p)
+		f.Set(p)
 	}
 	set(0)
 	w, resp := f.upgrade(webSocket)
@@ -282,7 +282,7 @@ func TestChangesFailNothing(t *testing.T) {
 	}
 	send, end := f.grpcCall(t)
 	l := f.load(map[string]int{"http/1.1": 2, "h2": 2, "https": 1})
-	for n := range 300 {
+	for n := range count(100, 1000) {
 		set(n)
 		if n%10 == 0 {
 			if got, err := w.say("hello"); got != "HELLO\n" {
@@ -300,6 +300,7 @@ func TestChangesFailNothing(t *testing.T) {
 // TestDrain ends a proxy under load: nothing that was begun fails, streams
 // get their time, and clients are asked to leave before the listener closes.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	f := run(t, Config{Withdraw: 300 * time.Millisecond, Drain: 5 * time.Second})
 	slow := make(chan bool)
 	back := server(t, func(w http.ResponseWriter, r *http.Request) {
@@ -361,6 +362,7 @@ func TestDrain(t *testing.T) {
 }
 
 func TestDrainTimeEndsTunnels(t *testing.T) {
+	t.Parallel()
 	f := run(t, Config{Drain: 300 * time.Millisecond})
 	f.route(web.Options{}, shout(t))
 	w, _ := f.upgrade(webSocket)
