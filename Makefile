@@ -51,7 +51,7 @@ demo-down: build ## stop the demo's cluster and leave nothing behind
 	bin/cluster down --name $(NAME)
 
 # Packages whose tests need more than `make test` promises.
-CLUSTER_TESTS := ./test/e2e/...
+CLUSTER_TESTS := ./test/e2e/... ./test/cluster/...
 LOCAL_PACKAGES = $$(go list ./... | grep -v /test/fault)
 TESTFLAGS ?=
 
@@ -71,17 +71,17 @@ race: test-tools ## unit tests under the race detector (needs a C compiler)
 .PHONY: e2e
 e2e: image ## end-to-end tests on one real dual-stack cluster, and a short IPv6-only one
 	bin/cluster tools
-	go test -trimpath -buildvcs=false -tags e2e -count=1 -timeout 20m $(TESTFLAGS) $(CLUSTER_TESTS)
+	go test -p 1 -trimpath -buildvcs=false -tags e2e -count=1 -timeout 20m $(TESTFLAGS) $(CLUSTER_TESTS)
 
 .PHONY: fault
 fault: image test-tools ## every fault, a tenth of its count
 	bin/cluster tools
-	go test -trimpath -buildvcs=false -tags e2e -count=1 -timeout 15m $(TESTFLAGS) ./test/fault/...
+	go test -p 1 -trimpath -buildvcs=false -tags e2e -count=1 -timeout 15m $(TESTFLAGS) ./test/fault/...
 
 .PHONY: soak
 soak: image test-tools ## every fault, its full count
 	bin/cluster tools
-	POPLIN_SOAK=1 go test -trimpath -buildvcs=false -tags e2e -count=1 -timeout 4h $(TESTFLAGS) ./test/fault/...
+	POPLIN_SOAK=1 go test -p 1 -trimpath -buildvcs=false -tags e2e -count=1 -timeout 4h $(TESTFLAGS) ./test/fault/...
 
 .PHONY: bench
 bench: go ## CNI ADD and DEL against upstream ptp + host-local, as ratios of one run
