@@ -282,7 +282,7 @@ func TestChangesFailNothing(t *testing.T) {
 	}
 	send, end := f.grpcCall(t)
 	l := f.load(map[string]int{"http/1.1": 2, "h2": 2, "https": 1})
-	for n := range count(100, 1000) {
+	for n := 0; n < count(100, 1000) || l.sent.Load() < 200; n++ {
 		set(n)
 		if n%10 == 0 {
 			if got, err := w.say("hello"); got != "HELLO\n" {
