@@ -104,6 +104,49 @@ func TestLife(t *testing.T) {
 	}
 }
 
+// A node behind a router is switched off and on beside another cluster: it has
+// another boot id, the same disk, and its kubelet is back.
+func TestPowerCycle(t *testing.T) {
+	name := fresh(t)
+	o := small(name)
+	o.Nodes, o.Routed, o.Family, o.Proxy = 2, 2, "ipv6", "none"
+	c, err := Up(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(command ...string) string {
+		t.Helper()
+		out, err := c.Exec(t.Context(), "worker-2", command...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	before := run("cat", "/proc/sys/kernel/random/boot_id")
+	run("touch", "/var/lib/stays", "/run/goes")
+	if err := c.StopNode(t.Context(), "worker-2"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Exec(t.Context(), "worker-2", "true"); err == nil {
+		t.Error("a node that is off runs a command")
+	}
+	if err := c.StartNode(t.Context(), "worker-2"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.StartNode(t.Context(), "worker-2"); err == nil {
+		t.Error("a node that is on was switched on")
+	}
+	if after := run("cat", "/proc/sys/kernel/random/boot_id"); after == before {
+		t.Error("the boot id is the old one")
+	}
+	if out := run("sh", "-c", "ls -d /var/lib/stays /run/goes || true"); out != "/var/lib/stays\n" {
+		t.Errorf("on disk and in /run: %q", out)
+	}
+	if err := c.dead("kubelet-worker-2"); err != nil {
+		t.Error(err)
+	}
+}
+
 // Whenever the maker of a cluster dies, down leaves nothing.
 func TestDownAfterCrash(t *testing.T) {
 	name := fresh(t)
