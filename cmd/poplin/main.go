@@ -13,12 +13,15 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 
 	"poplin.dev/poplin/pkg/version"
+	"poplin.dev/poplin/plugins/call"
 	"poplin.dev/poplin/plugins/hostlocal"
 	"poplin.dev/poplin/plugins/poplin"
 )
@@ -29,29 +32,31 @@ func main() {
 		fmt.Println(about)
 		return
 	}
-	plugin := poplin.Plugin{HostLocal: poplin.IPAM{
-		Add: hostlocal.Add, Del: hostlocal.Del, Check: hostlocal.Check, Status: hostlocal.Status,
-	}}
-	if err := plugin.Run("CNI plugin " + about); err != nil {
-		fail(err)
+	if os.Getenv("CNI_COMMAND") == "" {
+		fmt.Fprintf(os.Stderr, "CNI plugin %s, CNI versions %s\n", about, strings.Join(call.Versions, ", "))
+	}
+	c, err := call.Read(os.Getenv, os.Stdin)
+	if err == nil {
+		err = poplin.Plugin{HostLocal: poplin.IPAM{
+			Add: hostlocal.Add, Del: hostlocal.Del, Check: hostlocal.Check, Status: hostlocal.Status,
+		}}.Run(c)
+	}
+	if err != nil {
+		fail(cmp.Or(c.CNIVersion, "1.0.0"), err)
 	}
 }
 
-// advice goes with errors of the CNI library, which explain themselves in one
-// line.
-var advice = map[uint]string{
-	types.ErrInvalidEnvironmentVariables: "the container runtime sets CNI_COMMAND, CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME and CNI_PATH; see https://www.cni.dev/docs/spec/",
-	types.ErrDecodingFailure:             "stdin holds a network configuration as JSON; see docs/cni.md",
-	types.ErrInvalidNetworkConfig:        "see docs/cni.md for what a network configuration needs",
-}
-
 // fail prints an error as section 5 of the specification says.
-func fail(err *types.Error) {
+func fail(version string, err error) {
+	e := new(types.Error)
+	if !errors.As(err, &e) {
+		e = types.NewError(types.ErrInternal, "internal error", err.Error())
+	}
 	_ = json.NewEncoder(os.Stdout).Encode(struct {
 		CNIVersion string `json:"cniVersion"`
 		Code       uint   `json:"code"`
 		Msg        string `json:"msg"`
 		Details    string `json:"details"`
-	}{"1.0.0", err.Code, err.Msg, cmp.Or(err.Details, advice[err.Code])})
+	}{version, e.Code, e.Msg, e.Details})
 	os.Exit(1)
 }

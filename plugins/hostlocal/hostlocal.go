@@ -17,10 +17,10 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"poplin.dev/poplin/plugins/call"
 	"poplin.dev/poplin/plugins/hostlocal/store"
 )
 
@@ -28,8 +28,8 @@ import (
 const codeExists = 100
 
 // Add reserves one address of each range set.
-func Add(args *skel.CmdArgs) (*types100.Result, error) {
-	c, err := parse(args.StdinData, args.Args)
+func Add(args call.Call) (*types100.Result, error) {
+	c, err := parse(args.Stdin, args.Args)
 	if err != nil {
 		return nil, invalid(err)
 	}
@@ -55,8 +55,8 @@ func Add(args *skel.CmdArgs) (*types100.Result, error) {
 
 // Del releases what this container's interface holds. It succeeds when there
 // is nothing to release.
-func Del(args *skel.CmdArgs) error {
-	l, err := parseLease(args.StdinData)
+func Del(args call.Call) error {
+	l, err := parseLease(args.Stdin)
 	if err != nil {
 		return invalid(err)
 	}
@@ -68,8 +68,8 @@ func Del(args *skel.CmdArgs) error {
 
 // Check asks whether this container's interface still holds the addresses
 // that the previous result gave it.
-func Check(args *skel.CmdArgs) error {
-	l, err := parseLease(args.StdinData)
+func Check(args call.Call) error {
+	l, err := parseLease(args.Stdin)
 	if err != nil {
 		return invalid(err)
 	}
@@ -87,14 +87,14 @@ func Check(args *skel.CmdArgs) error {
 }
 
 // Status says whether Add has a chance.
-func Status(args *skel.CmdArgs) error {
-	if _, err := parse(args.StdinData, args.Args); err != nil {
+func Status(args call.Call) error {
+	if _, err := parse(args.Stdin, args.Args); err != nil {
 		return invalid(err)
 	}
 	return nil
 }
 
-func owner(args *skel.CmdArgs) store.Owner {
+func owner(args call.Call) store.Owner {
 	return store.Owner{ContainerID: args.ContainerID, IfName: args.IfName}
 }
 

@@ -8,14 +8,15 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+
+	"poplin.dev/poplin/plugins/call"
 )
 
-func args(t *testing.T, ipam, more string) *skel.CmdArgs {
+func args(t *testing.T, ipam, more string) call.Call {
 	t.Helper()
 	conf := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"pods","type":"poplin",%s"ipam":{"type":"host-local","dataDir":%q,%s}}`, more, t.TempDir(), ipam)
-	return &skel.CmdArgs{ContainerID: "web", IfName: "eth0", StdinData: []byte(conf)}
+	return call.Call{ContainerID: "web", IfName: "eth0", Stdin: []byte(conf)}
 }
 
 const dual = `"ranges":[[{"subnet":"10.244.1.0/24"}],[{"subnet":"fd00:10:244:1::/64"}]]`

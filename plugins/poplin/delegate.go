@@ -9,10 +9,11 @@ import (
 	"os/exec"
 	"path/filepath"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
+
+	"poplin.dev/poplin/plugins/call"
 )
 
 // delegate is an IPAM plugin of its own, as section 4 of the specification
@@ -23,22 +24,22 @@ import (
 func delegate(kind string) IPAM {
 	d := delegation{kind}
 	return IPAM{
-		Add: func(args *skel.CmdArgs) (*types100.Result, error) {
+		Add: func(args call.Call) (*types100.Result, error) {
 			result, err := d.add(args)
 			if err != nil {
 				return nil, also(err, d.call("DEL", args))
 			}
 			return result, nil
 		},
-		Del:    func(args *skel.CmdArgs) error { return d.call("DEL", args) },
-		Check:  func(args *skel.CmdArgs) error { return d.call("CHECK", args) },
-		Status: func(args *skel.CmdArgs) error { return d.call("STATUS", args) },
+		Del:    func(args call.Call) error { return d.call("DEL", args) },
+		Check:  func(args call.Call) error { return d.call("CHECK", args) },
+		Status: func(args call.Call) error { return d.call("STATUS", args) },
 	}
 }
 
 type delegation struct{ kind string }
 
-func (d delegation) add(args *skel.CmdArgs) (*types100.Result, error) {
+func (d delegation) add(args call.Call) (*types100.Result, error) {
 	out, err := d.run("ADD", args)
 	if err != nil {
 		return nil, err
@@ -54,14 +55,14 @@ func (d delegation) add(args *skel.CmdArgs) (*types100.Result, error) {
 	return result, nil
 }
 
-func (d delegation) call(command string, args *skel.CmdArgs) error {
+func (d delegation) call(command string, args call.Call) error {
 	_, err := d.run(command, args)
 	return err
 }
 
 // run executes the plugin with this call's environment and stdin. Its stderr
 // is ours: the runtime logs it.
-func (d delegation) run(command string, args *skel.CmdArgs) ([]byte, error) {
+func (d delegation) run(command string, args call.Call) ([]byte, error) {
 	path, err := d.find(args.Path)
 	if err != nil {
 		return nil, err
@@ -69,7 +70,7 @@ func (d delegation) run(command string, args *skel.CmdArgs) ([]byte, error) {
 	var out bytes.Buffer
 	cmd := exec.Command(path)
 	cmd.Env = append(os.Environ(), "CNI_COMMAND="+command)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(args.StdinData), &out, os.Stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(args.Stdin), &out, os.Stderr
 	err = cmd.Run()
 	if err == nil {
 		return out.Bytes(), nil

@@ -7,12 +7,13 @@ package poplin
 import (
 	"errors"
 	"fmt"
+	"os"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"poplin.dev/poplin/plugins/call"
 	"poplin.dev/poplin/plugins/poplin/apply"
 	"poplin.dev/poplin/plugins/poplin/conf"
 	"poplin.dev/poplin/plugins/poplin/plan"
@@ -25,8 +26,8 @@ const codeExists = 100
 // IPAM is where addresses come from: the commands of the CNI specification's
 // section 4, served in process or by another plugin.
 type IPAM struct {
-	Add                func(*skel.CmdArgs) (*types100.Result, error)
-	Del, Check, Status func(*skel.CmdArgs) error
+	Add                func(call.Call) (*types100.Result, error)
+	Del, Check, Status func(call.Call) error
 }
 
 // Plugin is the plugin with its IPAM.
@@ -35,14 +36,24 @@ type Plugin struct {
 	HostLocal IPAM
 }
 
-// Run answers the one call that the environment and stdin describe. about is
-// printed where no call is described.
-func (p Plugin) Run(about string) *types.Error {
+// Run answers a call. What it prints is on stdout.
+func (p Plugin) Run(c call.Call) error {
+	switch c.Command {
+	case "ADD":
+		return p.add(c)
+	case "DEL":
+		return p.del(c)
+	case "CHECK":
+		return p.check(c)
+	case "STATUS":
+		return p.status(c)
+	case "VERSION":
+		return version.PluginSupports(call.Versions...).Encode(os.Stdout)
+	}
 	// GC is the next thing to come. Until then it succeeds without doing
 	// anything, as the runtime's own part of it, DEL for what it remembers,
 	// is what removes attachments.
-	funcs := skel.CNIFuncs{Add: p.add, Del: p.del, Check: p.check, Status: p.status}
-	return skel.PluginMainFuncsWithError(funcs, version.PluginSupports("0.3.1", "0.4.0", "1.0.0", "1.1.0"), about)
+	return nil
 }
 
 func (p Plugin) ipam(kind string) IPAM {
@@ -53,8 +64,8 @@ func (p Plugin) ipam(kind string) IPAM {
 }
 
 // add works in one order, and undoes in the reverse: address, links, result.
-func (p Plugin) add(args *skel.CmdArgs) (err error) {
-	c, err := conf.Parse(args.StdinData, args.Args)
+func (p Plugin) add(args call.Call) (err error) {
+	c, err := conf.Parse(args.Stdin, args.Args)
 	if err != nil {
 		return invalid(err)
 	}
@@ -82,7 +93,7 @@ func (p Plugin) add(args *skel.CmdArgs) (err error) {
 	if err := site.Add(attachment); err != nil {
 		return explain(err)
 	}
-	if err := types.PrintResult(result(c, attachment, args, lease), c.CNIVersion); err != nil {
+	if err := write(result(c, attachment, args, lease), c.CNIVersion); err != nil {
 		err := types.NewError(types.ErrIOFailure, "cannot print the result", err.Error())
 		return also(err, apply.Del(attachment.Host.Name))
 	}
@@ -90,8 +101,8 @@ func (p Plugin) add(args *skel.CmdArgs) (err error) {
 }
 
 // del removes the link first: an address that is free must lead nowhere.
-func (p Plugin) del(args *skel.CmdArgs) error {
-	kind, err := conf.IPAMType(args.StdinData)
+func (p Plugin) del(args call.Call) error {
+	kind, err := conf.IPAMType(args.Stdin)
 	if err != nil {
 		return invalid(err)
 	}
@@ -101,12 +112,12 @@ func (p Plugin) del(args *skel.CmdArgs) error {
 	return p.ipam(kind).Del(args)
 }
 
-func (p Plugin) check(args *skel.CmdArgs) error {
-	c, err := conf.Parse(args.StdinData, args.Args)
+func (p Plugin) check(args call.Call) error {
+	c, err := conf.Parse(args.Stdin, args.Args)
 	if err != nil {
 		return invalid(err)
 	}
-	previous, err := conf.PrevResult(args.StdinData)
+	previous, err := conf.PrevResult(args.Stdin)
 	if err == nil && previous == nil {
 		err = errors.New("prevResult: missing; CHECK compares the pod with the result of its ADD")
 	}
@@ -132,8 +143,8 @@ func (p Plugin) check(args *skel.CmdArgs) error {
 
 // status says whether an ADD has a chance, as far as that is known without
 // a pod.
-func (p Plugin) status(args *skel.CmdArgs) error {
-	c, err := conf.Parse(args.StdinData, args.Args)
+func (p Plugin) status(args call.Call) error {
+	c, err := conf.Parse(args.Stdin, args.Args)
 	if err != nil {
 		return invalid(err)
 	}

@@ -2,15 +2,17 @@ package poplin
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"poplin.dev/poplin/plugins/call"
 	"poplin.dev/poplin/plugins/poplin/apply"
 	"poplin.dev/poplin/plugins/poplin/conf"
 	"poplin.dev/poplin/plugins/poplin/plan"
@@ -18,7 +20,7 @@ import (
 
 // makePlan joins what the configuration, the call and IPAM say. Of a route
 // that an IPAM plugin gives, only what a pod with one link can have counts.
-func makePlan(c conf.Conf, args *skel.CmdArgs, lease *types100.Result) (plan.Plan, error) {
+func makePlan(c conf.Conf, args call.Call, lease *types100.Result) (plan.Plan, error) {
 	if c.MTU == 0 {
 		mtu, err := apply.DefaultMTU()
 		if err != nil {
@@ -38,7 +40,7 @@ func makePlan(c conf.Conf, args *skel.CmdArgs, lease *types100.Result) (plan.Pla
 }
 
 // replan is the plan that led to a previous result.
-func replan(c conf.Conf, args *skel.CmdArgs, previous *types100.Result) (plan.Plan, error) {
+func replan(c conf.Conf, args call.Call, previous *types100.Result) (plan.Plan, error) {
 	inner := slices.IndexFunc(previous.Interfaces, func(i *types100.Interface) bool {
 		return i != nil && i.Name == args.IfName && i.Sandbox != ""
 	})
@@ -71,7 +73,7 @@ func replan(c conf.Conf, args *skel.CmdArgs, previous *types100.Result) (plan.Pl
 	return p, err
 }
 
-func request(c conf.Conf, args *skel.CmdArgs) plan.Request {
+func request(c conf.Conf, args call.Call) plan.Request {
 	return plan.Request{
 		ContainerID: args.ContainerID, IfName: args.IfName,
 		Namespace: c.Pod.Namespace, Name: c.Pod.Name,
@@ -82,7 +84,7 @@ func request(c conf.Conf, args *skel.CmdArgs) plan.Request {
 // result says what was made. An address keeps the prefix and gateway that an
 // IPAM plugin gave it, which compares them in CHECK, although it is alone on
 // its link; routes name the gateway in use.
-func result(c conf.Conf, p plan.Plan, args *skel.CmdArgs, lease *types100.Result) *types100.Result {
+func result(c conf.Conf, p plan.Plan, args call.Call, lease *types100.Result) *types100.Result {
 	r := &types100.Result{
 		CNIVersion: types100.ImplementedSpecVersion,
 		Interfaces: []*types100.Interface{
@@ -109,6 +111,26 @@ func result(c conf.Conf, p plan.Plan, args *skel.CmdArgs, lease *types100.Result
 		})
 	}
 	return r
+}
+
+// write prints a result. For the current form of results it writes what the
+// library writes, which takes the way through a map and back.
+func write(r *types100.Result, version string) error {
+	as, err := r.GetAsVersion(version)
+	if err != nil {
+		return err
+	}
+	now, ok := as.(*types100.Result)
+	if !ok {
+		return as.Print()
+	}
+	return json.NewEncoder(os.Stdout).Encode(struct {
+		CNIVersion string                `json:"cniVersion"`
+		Interfaces []*types100.Interface `json:"interfaces"`
+		IPs        []*types100.IPConfig  `json:"ips"`
+		Routes     []*types.Route        `json:"routes"`
+		DNS        types.DNS             `json:"dns,omitzero"`
+	}{now.CNIVersion, now.Interfaces, now.IPs, now.Routes, now.DNS})
 }
 
 func linkOf(i *types100.Interface, mtu int) (plan.Link, error) {
