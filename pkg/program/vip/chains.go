@@ -72,13 +72,18 @@ func Chains(picks []Pick, timeouts []uint32) []Chain {
 				In{Key: append(f.front(), f.saddr), Not: true, Set: "sources" + f.suffix}, Count{}, Silence}
 		}))},
 		{Name: "unassigned", Rules: rules(
+			each(func(f family) Rule { return Rule{In{Key: Key{f.daddr}, Set: "addresses" + f.suffix}, IsTCP{}, Reset} }),
 			each(func(f family) Rule {
 				return Rule{In{Key: Key{f.daddr}, Set: "addresses" + f.suffix}, In{Key: Key{Proto}, Set: "protocols"}, Reject}
 			}),
 			each(func(f family) Rule { return Rule{In{Key: Key{f.daddr}, Set: "ranges" + f.suffix}, Count{}, Silence} }),
 		)},
 		{Name: "pick", Rules: []Rule{{Dispatch{PickMask, "picks"}}}},
-		{Name: "refuse", Rules: []Rule{{ClassIs{Value: uint32(Refuse)}, Reject}, {Count{}, Silence}}},
+		{Name: "refuse", Rules: []Rule{
+			{ClassIs{Value: uint32(Refuse)}, IsTCP{}, Reset},
+			{ClassIs{Value: uint32(Refuse)}, Reject},
+			{Count{}, Silence},
+		}},
 		{Name: "postrouting", Hook: "postrouting", Priority: 99, Rules: rules(
 			Rule{Translated{}, Jump("arrived")},
 			Rule{MarkHas{MarkFromNode}, OutGroup{PodGroup}, MarkClear{markBits}, Return},

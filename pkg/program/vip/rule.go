@@ -139,7 +139,12 @@ type Learn struct {
 // and a random port in the range.
 type Masquerade struct{ Low, High uint16 }
 
-// Verdict ends a rule. Reject answers "port unreachable".
+// IsTCP matches TCP.
+type IsTCP struct{}
+
+// Verdict ends a rule. Reject answers "port unreachable", Reset with a TCP
+// reset: a client in the middle of connect() takes the former for a hint and
+// asks again a second later (IPv6, seen with kernel 6.18), the latter at once.
 type Verdict struct{ Kind, Chain string }
 
 // Count counts packets.
@@ -149,6 +154,7 @@ type Count struct{}
 var (
 	Silence = Verdict{Kind: "drop"}
 	Reject  = Verdict{Kind: "reject"}
+	Reset   = Verdict{Kind: "reject with tcp reset"}
 	Return  = Verdict{Kind: "return"}
 )
 
@@ -216,6 +222,7 @@ func (s Masquerade) String() string {
 	return fmt.Sprintf("masquerade to :%d-%d fully-random", s.Low, s.High)
 }
 
+func (IsTCP) String() string     { return "meta l4proto tcp" }
 func (v Verdict) String() string { return strings.TrimSpace(v.Kind + " " + v.Chain) }
 func (Count) String() string     { return "counter" }
 

@@ -69,6 +69,9 @@ func (e *encoder) statement(s vip.Statement) error {
 		e.masquerade(s)
 	case vip.Count:
 		e.expr("counter", func() { e.U64(unix.NFTA_COUNTER_BYTES, 0); e.U64(unix.NFTA_COUNTER_PACKETS, 0) })
+	case vip.IsTCP:
+		e.meta(unix.NFT_META_L4PROTO, reg(0))
+		e.compare(unix.NFT_CMP_EQ, reg(0), []byte{unix.IPPROTO_TCP})
 	case vip.Verdict:
 		return e.verdict(s)
 	default:
@@ -165,7 +168,14 @@ func (e *encoder) masquerade(s vip.Masquerade) {
 var verdictCodes = map[string]int32{"drop": 0, "jump": unix.NFT_JUMP, "goto": unix.NFT_GOTO, "return": unix.NFT_RETURN}
 
 func (e *encoder) verdict(s vip.Verdict) error {
-	if s.Kind == "reject" {
+	switch s {
+	case vip.Reset:
+		e.expr("reject", func() {
+			e.u32s(unix.NFTA_REJECT_TYPE, unix.NFT_REJECT_TCP_RST)
+			e.Bytes(unix.NFTA_REJECT_ICMP_CODE, []byte{0})
+		})
+		return nil
+	case vip.Reject:
 		// Port unreachable of either family.
 		e.expr("reject", func() {
 			e.u32s(unix.NFTA_REJECT_TYPE, unix.NFT_REJECT_ICMPX_UNREACH)
