@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 
@@ -19,6 +18,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"poplin.dev/poplin/test/cluster/thread"
 )
 
 // Check returns an error for everything a cluster of so many nodes needs and
@@ -31,9 +32,7 @@ func Check(nodes int) error {
 	if filesystemMissing("overlay") {
 		errs = append(errs, errors.New("kernel feature overlayfs is missing: load it (modprobe overlay) or use a kernel with CONFIG_OVERLAY_FS"))
 	}
-	found := make(chan error, 1)
-	go func() { found <- probeNetwork() }()
-	errs = append(errs, <-found, checkInotify(nodes))
+	errs = append(errs, thread.Discard(probeNetwork), checkInotify(nodes))
 	return errors.Join(errs...)
 }
 
@@ -49,11 +48,9 @@ func filesystemMissing(name string) bool {
 	return !known()
 }
 
-// probeNetwork makes one device of each kind in a scratch network namespace.
-// It runs on a goroutine of its own: its thread stays in that namespace and
-// ends with it.
+// probeNetwork makes one device of each kind in a scratch network namespace, in
+// which it leaves its thread.
 func probeNetwork() error {
-	runtime.LockOSThread()
 	ns, err := netns.New()
 	if err != nil {
 		return fmt.Errorf("kernel feature network namespaces is missing (%w): use a kernel with CONFIG_NET_NS, outside of a restricted container", err)

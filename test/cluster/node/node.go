@@ -16,11 +16,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"poplin.dev/poplin/test/cluster/thread"
 )
 
 // Config is one node.
@@ -42,12 +43,7 @@ type Config struct {
 // Boot makes the namespaces on a thread of its own and calls anchor there: the
 // process that anchor starts is born inside and keeps them.
 func Boot(c Config, anchor func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		done <- c.boot(anchor)
-	}()
-	if err := <-done; err != nil {
+	if err := thread.Discard(func() error { return c.boot(anchor) }); err != nil {
 		return fmt.Errorf("boot %s: %w", c.Name, err)
 	}
 	return nil

@@ -6,12 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/vishvananda/netns"
+	"poplin.dev/poplin/test/cluster/thread"
 	"poplin.dev/poplin/test/need"
 	"sigs.k8s.io/yaml"
 )
@@ -89,16 +89,10 @@ func TestBoot(t *testing.T) {
 // scratch makes a network namespace that lasts as long as the test.
 func scratch(t *testing.T) string {
 	t.Helper()
-	done := make(chan netns.NsHandle)
-	go func() {
-		runtime.LockOSThread() // the thread ends with the goroutine
-		ns, err := netns.New()
-		if err != nil {
-			t.Error(err)
-		}
-		done <- ns
-	}()
-	ns := <-done
+	var ns netns.NsHandle
+	if err := thread.Discard(func() (err error) { ns, err = netns.New(); return err }); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { ns.Close() })
 	return fmt.Sprintf("/proc/self/fd/%d", int(ns))
 }

@@ -10,12 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"poplin.dev/poplin/test/cluster/thread"
 )
 
 // directory is where `ip netns` looks, so that it works on our namespaces.
@@ -26,16 +27,13 @@ func Path(namespace string) string { return filepath.Join(directory, namespace) 
 
 // create makes a named network namespace.
 func create(name string) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+	if err := thread.Discard(func() error {
 		ns, err := netns.NewNamed(name)
-		if err == nil {
-			err = ns.Close()
+		if err != nil {
+			return err
 		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+		return ns.Close()
+	}); err != nil {
 		return fmt.Errorf("make network namespace %s: %w", name, err)
 	}
 	return nil
@@ -44,12 +42,7 @@ func create(name string) error {
 // within runs do on a thread inside a namespace, so that /proc/sys/net is that
 // namespace's too.
 func within(name string, do func(*netlink.Handle) error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		done <- enter(name, do)
-	}()
-	if err := <-done; err != nil {
+	if err := thread.Discard(func() error { return enter(name, do) }); err != nil {
 		return fmt.Errorf("network namespace %s: %w", name, err)
 	}
 	return nil

@@ -1,0 +1,27 @@
+// Package thread runs what changes the namespaces of its thread. In: a function.
+// Out: its error, and a thread less. It refuses the main thread: Go cannot end
+// that one, and /proc/self is its view of the machine.
+package thread
+
+import (
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Discard runs do on a thread of its own, which ends with it, and with it
+// whatever namespaces it has entered.
+func Discard(do func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() != unix.Getpid() {
+			done <- do() // never unlocked: the thread ends with the goroutine
+			return
+		}
+		// While the main thread is held here, another goroutine gets another.
+		defer runtime.UnlockOSThread()
+		done <- Discard(do)
+	}()
+	return <-done
+}
