@@ -8,6 +8,7 @@ package trace
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/program/vip"
@@ -63,9 +64,11 @@ type Verdict struct {
 	Steps  []string
 }
 
-// Service walks one packet through the Services' part of the data path.
-func Service(p vip.Program, pkt Packet) Verdict {
-	w := walk{program: p, packet: pkt, front: vip.Front{Addr: pkt.Dst.Addr(), Proto: pkt.Proto, Port: pkt.Dst.Port()}}
+// Service walks one packet through the Services' part of the data path. own
+// are the node's addresses: what is delivered there never leaves, so nothing
+// can masquerade it.
+func Service(p vip.Program, own []netip.Addr, pkt Packet) Verdict {
+	w := walk{program: p, own: own, packet: pkt, front: vip.Front{Addr: pkt.Dst.Addr(), Proto: pkt.Proto, Port: pkt.Dst.Port()}}
 	if !w.admitted() {
 		return w.end(Drop, "services-sources: %s is in no range that may use it", pkt.Src)
 	}
@@ -84,6 +87,7 @@ func Service(p vip.Program, pkt Packet) Verdict {
 
 type walk struct {
 	program    vip.Program
+	own        []netip.Addr
 	packet     Packet
 	front      vip.Front
 	masquerade bool
@@ -166,8 +170,10 @@ func (w *walk) pick(v vip.Value) Verdict {
 func (w *walk) masqueraded(to netip.Addr) bool {
 	_, here := w.program.Hairpins[to]
 	switch {
+	case slices.Contains(w.own, to):
+		return false
 	case here && to == w.packet.Src:
-		return w.packet.Origin != FromNode
+		return true
 	case w.packet.Origin == FromNode && here:
 		return false
 	}

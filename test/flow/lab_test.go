@@ -91,7 +91,7 @@ func newLab(t testing.TB) *lab {
 		a := at("node", ipv6)
 		l.node.addAddr(t, "eth0", netip.PrefixFrom(a, a.BitLen()))
 	}
-	for _, place := range []string{"pod1", "pod2", "remote"} {
+	for _, place := range []string{"pod1", "pod2", "remote", "node"} {
 		l.serve(t, place, l.homes[place])
 	}
 	l.serve(t, "elsewhere", outside)
@@ -278,4 +278,9 @@ func (l *lab) survey(t testing.TB, from, to string, proto service.Protocol, port
 	}
 	slices.Sort(list)
 	return strings.Join(list, ", ")
+}
+
+func addrOf(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
 }

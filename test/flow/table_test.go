@@ -220,6 +220,13 @@ var table = []struct {
 			o.slices = append(o.slices, s)
 		}
 	}, "pod1"), []flow{{"client", "node", 30080, "pod1:8080 sees node, pod2:9090 sees node"}}},
+	{"endpoint in the node's own network", service.TCP, serviceOf(func(o *object) { balanced(o); o.ExternalLocal = true }, "node"), []flow{
+		{"pod2", "vip", 80, "node:8080 sees pod2"},
+		{"client", "vip", 80, "node:8080 sees client"}, // delivered here, where nothing is masqueraded
+		{"client", "external", 80, "node:8080 sees client"},
+		{"node", "vip", 80, "node:8080 sees node"},
+		{"node", "node", 30080, "node:8080 sees node"},
+	}},
 	{"another proxy's Service", service.TCP, serviceOf(func(o *object) { o.ProxyName = "mesh" }, "pod1"), []flow{
 		{"pod2", "vip", 80, "silence"},
 		{"client", "node", 30080, "refused"},
@@ -256,7 +263,7 @@ func traced(p vip.Program, f flow, proto service.Protocol, ipv6 bool) (string, s
 	case "node":
 		pkt.Origin = trace.FromNode
 	}
-	v := trace.Service(p, pkt)
+	v := trace.Service(p, labNode().Addresses, pkt)
 	steps := strings.Join(v.Steps, "\n")
 	switch v.Action {
 	case trace.Refuse:
@@ -265,7 +272,7 @@ func traced(p vip.Program, f flow, proto service.Protocol, ipv6 bool) (string, s
 		return "silence", steps
 	case trace.Pass:
 		// Whoever has the address answers, or nobody listens.
-		if place := placeOf(pkt.Dst.Addr()); slices.Contains(listened, f.port) && slices.Contains([]string{"pod1", "pod2", "remote", "elsewhere"}, place) {
+		if place := placeOf(pkt.Dst.Addr()); slices.Contains(listened, f.port) && slices.Contains([]string{"pod1", "pod2", "remote", "elsewhere", "node"}, place) {
 			return string(answer(place, f.port, pkt.Src)), steps
 		}
 		return "refused", steps

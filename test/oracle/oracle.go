@@ -187,6 +187,8 @@ func (w World) hidden(in way, p Packet, to netip.Addr, all map[netip.AddrPort]se
 		mine = mine || at.Addr() == to && e.Node == w.NodeName && e.Node != ""
 	}
 	switch {
+	case slices.Contains(w.NodeAddresses, to):
+		return false // a process of the node itself: the packet never leaves
 	case p.FromNode && mine:
 		return false // delivered on this node, the answer comes back here
 	case mine && p.Src == to:

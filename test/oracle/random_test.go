@@ -132,7 +132,7 @@ func (r *run) check(p oracle.Packet) error {
 	case p.FromNode:
 		origin = trace.FromNode
 	}
-	got := trace.Service(r.mirror, trace.Packet{Origin: origin, Src: p.Src, Dst: netip.AddrPortFrom(p.Dst, p.Port), Proto: p.Proto})
+	got := trace.Service(r.mirror, r.world.NodeAddresses, trace.Packet{Origin: origin, Src: p.Src, Dst: netip.AddrPortFrom(p.Dst, p.Port), Proto: p.Proto})
 	want := r.world.Ask(p)
 	fate := func(refuse, drop bool, to map[netip.AddrPort]bool, sticky time.Duration) string {
 		return fmt.Sprint("refuse ", refuse, " drop ", drop, " to ", to, " sticky ", sticky)
@@ -173,7 +173,7 @@ func TestRandomOperations(t *testing.T) {
 			if err := r.check(p); err != nil {
 				t.Fatalf("operation %d (-seed %d): %v", i, *seed, err)
 			}
-			met[trace.Service(r.mirror, trace.Packet{Dst: netip.AddrPortFrom(p.Dst, p.Port), Proto: p.Proto, Src: p.Src}).Action]++
+			met[trace.Service(r.mirror, r.world.NodeAddresses, trace.Packet{Dst: netip.AddrPortFrom(p.Dst, p.Port), Proto: p.Proto, Src: p.Src}).Action]++
 		}
 		if err := whole(r.mirror); err != nil {
 			t.Fatalf("operation %d (-seed %d): %v", i, *seed, err)
