@@ -109,3 +109,29 @@ func get(t *testing.T, in func(func()) error, name string) string {
 	no(t, err)
 	return strings.TrimSpace(string(b))
 }
+
+// TestLeftOverRouteIsReplaced: IPAM says whose an address is, not a route that
+// somebody forgot.
+func TestLeftOverRouteIsReplaced(t *testing.T) {
+	n, p := node(t), pod(t)
+	stale := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "stale0"}, PeerName: "stale1"}
+	no(t, n.Link.LinkAdd(stale))
+	no(t, n.Link.LinkSetUp(stale))
+	for _, dst := range []string{"10.244.1.2/32", "fd00:10:244:1::2/128"} {
+		_, to, err := net.ParseCIDR(dst)
+		no(t, err)
+		no(t, n.Link.RouteAdd(&netlink.Route{LinkIndex: stale.Index, Dst: to, Scope: unix.RT_SCOPE_LINK}))
+	}
+	l := list(t, pods(n, "1.0.0", range4+","+range6, ""))
+	r := add(t, n, l, p)
+	host := link(t, n.Link, r.Interfaces[0].Name).Attrs()
+	for _, ip := range r.IPs {
+		if routes, err := n.Link.RouteGet(ip.Address.IP); err != nil || routes[0].LinkIndex != host.Index {
+			t.Errorf("route to %s: %v, %v, want device %s", ip.Address.IP, routes, err, host.Name)
+		}
+	}
+	no(t, n.Check(l, p))
+	no(t, n.Del(l, p))
+	no(t, n.Link.LinkDel(stale))
+	empty(t, n, p)
+}
