@@ -83,6 +83,10 @@ func (p *Plan) addFamily(s subnets, routed int) {
 	p.Router.Addresses = append(p.Router.Addresses, router)
 	p.Router.Gateways = append(p.Router.Gateways, gateway.Addr())
 	p.Router.Leg = append(p.Router.Leg, leg)
+	behind := underlay.Route{To: leg.Masked(), Via: router.Addr()}
+	if routed > 0 {
+		p.LAN.Routes = append(p.LAN.Routes, behind)
+	}
 	for i := range p.Hosts {
 		host := &p.Hosts[i]
 		if i+1 == routed {
@@ -93,7 +97,7 @@ func (p *Plan) addFamily(s subnets, routed int) {
 		host.Addresses = append(host.Addresses, s.address(s.lan, workerHost+i+1))
 		host.Gateways = append(host.Gateways, gateway.Addr())
 		if routed > 0 {
-			host.Routes = append(host.Routes, underlay.Route{To: leg.Masked(), Via: router.Addr()})
+			host.Routes = append(host.Routes, behind)
 		}
 	}
 }

@@ -23,6 +23,8 @@ type LAN struct {
 	// Forbidden are the prefixes to and from which no frame passes: those of
 	// pods, so that nothing but an overlay can carry their packets.
 	Forbidden []netip.Prefix
+	// Routes are the gateway's own, for what answers there.
+	Routes []Route
 }
 
 // Host is a node, or a router with a leg in the LAN.
@@ -71,6 +73,9 @@ func (l LAN) Make() error {
 			return fmt.Errorf("make bridge: %w", err)
 		}
 		if err := configure(h, bridge, l.Gateways); err != nil {
+			return err
+		}
+		if err := addRoutes(h, bridge, l.Routes); err != nil {
 			return err
 		}
 		return forbid(l.Namespace, "bridge", l.Forbidden)
@@ -157,7 +162,7 @@ func cable(host Host, other string) error {
 		for _, gateway := range host.Gateways {
 			routes = append(routes, Route{To: netip.PrefixFrom(unspecified(gateway), 0), Via: gateway})
 		}
-		return addRoutes(h, routes)
+		return addRoutes(h, device, routes)
 	})
 }
 
@@ -168,10 +173,10 @@ func unspecified(like netip.Addr) netip.Addr {
 	return netip.IPv6Unspecified()
 }
 
-func addRoutes(h *netlink.Handle, routes []Route) error {
-	link, err := h.LinkByName(device)
+func addRoutes(h *netlink.Handle, name string, routes []Route) error {
+	link, err := h.LinkByName(name)
 	if err != nil {
-		return fmt.Errorf("find %s: %w", device, err)
+		return fmt.Errorf("find %s: %w", name, err)
 	}
 	for _, r := range routes {
 		route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(r.To), Gw: r.Via.AsSlice()}
