@@ -97,14 +97,14 @@ func TestClasses(t *testing.T) {
 		}
 		w.SetIngress(i.ObjectName, i)
 		r := w.Compile(now)
-		if served := len(w.Ours()) == 1 && len(r.Program.Hosts) == 1; served != c.served {
+		if served := w.Serves(i.ObjectName) && len(r.Program.Hosts) == 1; served != c.served {
 			t.Errorf("%s: served %v", c.name, served)
 		}
 		// A class that comes, goes or changes hands is followed.
 		for name := range c.classes {
 			w.SetClass(name, nil)
 		}
-		if w.Compile(now); len(w.Ours()) != 0 {
+		if w.Compile(now); w.Serves(i.ObjectName) {
 			t.Errorf("%s: served without a class", c.name)
 		}
 	}

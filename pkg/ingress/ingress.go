@@ -9,6 +9,7 @@ package ingress
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -55,8 +56,8 @@ type Finding struct {
 type Result struct {
 	Program *web.Program
 	// Findings hold, for each Ingress that was looked at again, everything
-	// that is to be said about it now. An Ingress that is gone or not ours
-	// has none.
+	// that is to be said about it now. For one that is gone or not ours the
+	// list is nil; for others it is not, though it may be empty.
 	Findings map[cluster.ObjectName][]Finding
 }
 
@@ -223,10 +224,31 @@ func (c *Compiler) Pending() []cluster.ObjectName {
 	})
 }
 
-// Ours are the Ingresses that are served, in order.
-func (c *Compiler) Ours() []cluster.ObjectName {
-	return slices.SortedFunc(maps.Keys(c.claims), cluster.ObjectName.Compare)
+// Known reports whether everything an Ingress refers to was heard of: before
+// that its findings may be about what is only late.
+func (c *Compiler) Known(n cluster.ObjectName) bool {
+	cl := c.claims[n]
+	return cl == nil || !slices.ContainsFunc(cl.secrets, func(s cluster.ObjectName) bool {
+		_, known := c.secrets[s]
+		return !known
+	})
 }
+
+// Front is the Service in front of the proxy and its ready endpoints.
+func (c *Compiler) Front(n cluster.ObjectName) (s *cluster.Service, ready []netip.Addr) {
+	for _, slice := range c.slices[n] {
+		for _, e := range slice.Endpoints {
+			if e.Ready {
+				ready = append(ready, e.Addr)
+			}
+		}
+	}
+	slices.SortFunc(ready, netip.Addr.Compare)
+	return c.services[n], slices.Compact(ready)
+}
+
+// Serves reports whether an Ingress is ours.
+func (c *Compiler) Serves(n cluster.ObjectName) bool { return c.claims[n] != nil }
 
 // Ingress is an Ingress as it was told of; nil if there is none.
 func (c *Compiler) Ingress(n cluster.ObjectName) *cluster.Ingress { return c.ingresses[n] }
@@ -282,7 +304,7 @@ func (c *Compiler) findings(n cluster.ObjectName) []Finding {
 	if cl == nil {
 		return nil
 	}
-	list := slices.Clone(cl.findings)
+	list := append([]Finding{}, cl.findings...)
 	for _, h := range cl.hosts {
 		list = append(list, c.hostFindings[h][n]...)
 	}

@@ -162,6 +162,9 @@ func (p *Proxy) Program() *web.Program { return p.state.Load().program }
 // Active is how many requests are under way, tunnels included.
 func (p *Proxy) Active() int { return int(p.active.Load()) }
 
+// Draining reports whether the end was announced.
+func (p *Proxy) Draining() bool { return p.draining.Load() }
+
 // Endpoints is how many endpoints are known.
 func (p *Proxy) Endpoints() int { return p.pool.Size() }
 
