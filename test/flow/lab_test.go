@@ -196,8 +196,11 @@ func answerTCP(l net.Listener, place string) {
 		if err != nil {
 			return
 		}
-		c.Write(answer(place, port, netip.MustParseAddrPort(c.RemoteAddr().String()).Addr()))
-		c.Close()
+		go func() {
+			defer c.Close()
+			c.Write(answer(place, port, netip.MustParseAddrPort(c.RemoteAddr().String()).Addr()))
+			c.Read(make([]byte, 1)) // until the client is gone
+		}()
 	}
 }
 
@@ -241,6 +244,11 @@ func (l *lab) ask(t testing.TB, from, to string, proto service.Protocol, port ui
 	buf, n := make([]byte, 64), 0
 	if err == nil {
 		defer conn.Close()
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			// By a reset: no end keeps the ports for a while, which many
+			// connections in a row would otherwise run into.
+			tcp.SetLinger(0)
+		}
 		conn.SetDeadline(time.Now().Add(patience))
 		if proto == service.UDP {
 			_, err = conn.Write([]byte("?"))
@@ -255,7 +263,7 @@ func (l *lab) ask(t testing.TB, from, to string, proto service.Protocol, port ui
 		return string(buf[:n])
 	case errors.Is(err, unix.ECONNREFUSED):
 		return "refused"
-	case errors.As(err, &timeout) && timeout.Timeout():
+	case errors.As(err, &timeout) && timeout.Timeout() && (conn == nil || proto == service.UDP):
 		return "silence"
 	}
 	return err.Error()
