@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,15 +63,18 @@ func existsError(name string) error {
 }
 
 // Lock refuses when another process works on the cluster. A process that died
-// holds no lock.
+// holds no lock, but a child of its own may for a moment, until it runs its
+// program: hence the patience.
 func Lock(name string) (*os.File, error) {
 	dir, err := os.Open(filepath.Join(runRoot, name))
 	if err != nil {
 		return nil, fmt.Errorf("lock cluster %s: %w", name, err)
 	}
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		dir.Close()
-		return nil, fmt.Errorf("lock cluster %s: another command is working on it; wait for its end or stop it", name)
+	for end := time.Now().Add(2 * time.Second); unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			dir.Close()
+			return nil, fmt.Errorf("lock cluster %s: another command is working on it; wait for its end or stop it", name)
+		}
 	}
 	return dir, nil
 }
