@@ -11,11 +11,12 @@ import (
 	"maps"
 	"net/netip"
 	"os"
-	"runtime"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"poplin.dev/poplin/test/thread"
 )
 
 // Packet is the outermost header of an IP packet. Ports are 0 where the
@@ -42,13 +43,7 @@ type Capture struct {
 // Start begins to watch the network namespace that path names.
 func Start(path string) (*Capture, error) {
 	c := &Capture{done: make(chan error, 1), seen: map[Packet]int{}}
-	opened := make(chan error, 1)
-	go func() {
-		// The thread enters the namespace and dies with this goroutine.
-		runtime.LockOSThread()
-		opened <- c.open(path)
-	}()
-	if err := <-opened; err != nil {
+	if err := thread.Discard(func() error { return c.open(path) }); err != nil {
 		return nil, fmt.Errorf("capture in %s: %w", path, err)
 	}
 	go func() { c.done <- c.read() }()

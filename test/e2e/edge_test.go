@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +17,7 @@ import (
 
 	"poplin.dev/poplin/test/cluster"
 	"poplin.dev/poplin/test/live"
+	"poplin.dev/poplin/test/thread"
 	"poplin.dev/poplin/test/webapp"
 )
 
@@ -70,20 +70,18 @@ func listenOutside(t *testing.T, c *cluster.Cluster) []netip.AddrPort {
 }
 
 func listenIn(namespace, address string) (l net.Listener, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // the thread stays in the namespace and ends with the goroutine
-		var h netns.NsHandle
-		if h, err = netns.GetFromPath(namespace); err != nil {
-			return
+	err = thread.Discard(func() error {
+		h, err := netns.GetFromPath(namespace)
+		if err != nil {
+			return err
 		}
 		defer h.Close()
-		if err = netns.Set(h); err == nil {
-			l, err = net.Listen("tcp", address)
+		if err := netns.Set(h); err != nil {
+			return err
 		}
-	}()
-	<-done
+		l, err = net.Listen("tcp", address)
+		return err
+	})
 	return l, err
 }
 

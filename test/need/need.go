@@ -13,6 +13,9 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+
+	"poplin.dev/poplin/test/thread"
 )
 
 // Root wants effective user 0.
@@ -38,21 +41,22 @@ func Program(t testing.TB, name, debianPackage string) string {
 func Link(t testing.TB, kind string) {
 	t.Helper()
 	Root(t)
-	done := make(chan error, 1)
-	go func() { done <- probeLink(kind) }()
-	if err := <-done; err != nil {
+	if err := thread.Discard(func() error { return probeLink(kind) }); err != nil {
 		missing(t, kind, "the kernel cannot make such a device: "+err.Error())
 	}
 }
 
-// probeLink runs on a goroutine of its own: its thread enters a namespace
-// and is thrown away with it.
+// probeLink runs on a thread that is thrown away with the namespace it enters.
 func probeLink(kind string) error {
-	ns, h, err := scratch()
+	ns, err := netns.New()
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
+	h, err := netlink.NewHandleAt(ns)
+	if err != nil {
+		return err
+	}
 	defer h.Close()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "probe0"

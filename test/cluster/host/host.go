@@ -19,7 +19,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
-	"poplin.dev/poplin/test/cluster/thread"
+	"poplin.dev/poplin/test/thread"
 )
 
 // Check returns an error for everything a cluster of so many nodes needs and

@@ -21,7 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"poplin.dev/poplin/test/cluster/thread"
+	"poplin.dev/poplin/test/thread"
 )
 
 // Config is one node.

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netns"
-	"poplin.dev/poplin/test/cluster/thread"
+	"poplin.dev/poplin/test/thread"
 	"poplin.dev/poplin/test/need"
 	"sigs.k8s.io/yaml"
 )

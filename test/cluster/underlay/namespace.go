@@ -16,7 +16,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
-	"poplin.dev/poplin/test/cluster/thread"
+	"poplin.dev/poplin/test/thread"
 )
 
 // directory is where `ip netns` looks, so that it works on our namespaces.
