@@ -18,6 +18,7 @@ import (
 	"poplin.dev/poplin/daemon/conflist"
 	"poplin.dev/poplin/daemon/overlay"
 	"poplin.dev/poplin/daemon/status"
+	"poplin.dev/poplin/pkg/apply/nft"
 	"poplin.dev/poplin/pkg/config"
 	"poplin.dev/poplin/pkg/kube"
 	"poplin.dev/poplin/pkg/loop"
@@ -83,10 +84,18 @@ func Run(ctx context.Context, cfg Config) error {
 		Resync:   reread,
 	})
 	now.network = network
+	// The kernel knows the owner of a table by its socket: one for all modules.
+	table, err := nft.Open(nft.Config{Log: log})
+	if err != nil {
+		return err
+	}
+	defer table.Close()
+	count.GuardDrops(guardDrops(table, log))
 	fabric := overlay.New(overlay.Deps{
 		Config:    overlayConfig(settings, cfg.SysctlRoot),
 		Source:    cluster,
 		Publisher: cluster,
+		Table:     table,
 		Report:    now.overlay,
 		Log:       log,
 	})

@@ -16,6 +16,7 @@ import (
 	"poplin.dev/poplin/pkg/apply/diff"
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/loop"
+	"poplin.dev/poplin/pkg/program"
 )
 
 // Source is where the module reads the cluster from.
@@ -34,6 +35,16 @@ type Source interface {
 // where it differs.
 type Publisher interface {
 	Publish(ctx context.Context, n cluster.Node) error
+}
+
+// Table is the nftables table that all modules share.
+type Table interface {
+	// Set makes one module's part of the table as want says.
+	Set(ctx context.Context, want program.Table) (diff.Result, error)
+	// Forget has the next Set read the kernel again.
+	Forget()
+	// Watch calls changed when somebody else has changed the table.
+	Watch(ctx context.Context, changed func()) error
 }
 
 // Config is what an administrator may choose.
@@ -64,6 +75,7 @@ type Deps struct {
 	Config    Config
 	Source    Source
 	Publisher Publisher
+	Table     Table
 	Log       *slog.Logger
 	// Report gets what is true after every pass; it must not block.
 	Report func(State)

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"poplin.dev/poplin/pkg/apply/nft"
 	"poplin.dev/poplin/pkg/apply/route"
 	"poplin.dev/poplin/pkg/apply/sysctl"
 	"poplin.dev/poplin/pkg/cluster"
@@ -25,6 +24,7 @@ type key string
 const (
 	model  key = "model"  // the cluster's view changed
 	links  key = "links"  // somebody changed links, addresses, neighbours or routes
+	rules  key = "rules"  // somebody changed our nftables table
 	kernel key = "kernel" // it is time to look at everything again
 )
 
@@ -42,7 +42,6 @@ const publishTimeout = 5 * time.Second
 type pass struct {
 	*Module
 	routes  *route.Applier
-	table   *nft.Table
 	waiting string // what the log last said the module waits for
 }
 
@@ -68,21 +67,25 @@ func (m *Module) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if p.table, err = nft.Open(nft.Config{Log: m.deps.Log}); err != nil {
-		return err
-	}
-	defer p.table.Close()
-
 	queue.Add(model)
 	worker := loop.Worker[key]{
 		Name: m.String(), Queue: queue, Log: m.deps.Log, Do: p.do,
 		Backoff: loop.Backoff{Min: 200 * time.Millisecond, Max: 30 * time.Second},
 		Every:   m.deps.Config.Resync, Again: kernel,
-		Beside: []func(context.Context){func(ctx context.Context) {
-			events.Run(ctx, func() { queue.Add(links) })
-		}},
+		Beside: []func(context.Context){
+			func(ctx context.Context) { events.Run(ctx, func() { queue.Add(links) }) },
+			func(ctx context.Context) { m.watchRules(ctx, func() { queue.Add(rules) }) },
+		},
 	}
 	return worker.Run(ctx)
+}
+
+// watchRules hears of changes to our table, unless the kernel prevents them.
+// Without it they are found at the next look at everything.
+func (m *Module) watchRules(ctx context.Context, changed func()) {
+	if err := m.deps.Table.Watch(ctx, changed); err != nil {
+		m.deps.Log.Error("changes to our nftables rules are noticed late", "error", err)
+	}
 }
 
 // do is one pass: everything as it should be now, whatever was dirty.
@@ -91,8 +94,8 @@ func (p *pass) do(ctx context.Context, dirty []key) error {
 	if look || slices.Contains(dirty, links) {
 		p.routes.Forget()
 	}
-	if look {
-		p.table.Forget()
+	if look || slices.Contains(dirty, rules) {
+		p.deps.Table.Forget()
 	}
 	start := time.Now()
 	state, wait := p.once(ctx)
@@ -148,8 +151,8 @@ func (p *pass) once(ctx context.Context) (state State, wait string) {
 	state.Peers = len(peers)
 	// Masquerade comes before the routes: a connection to a new peer that
 	// began between the two would keep the wrong source address for life.
-	masq, errMasq := p.table.Set(ctx, p.masquerade(me, peers))
-	guards, errGuards := p.table.Set(ctx, overlay.Guards(me, peers))
+	masq, errMasq := p.deps.Table.Set(ctx, p.masquerade(me, peers))
+	guards, errGuards := p.deps.Table.Set(ctx, overlay.Guards(me, peers))
 	routes, errRoutes := p.routes.Set(ctx, overlay.Compile(me, peers))
 	state.Result = masq.Plus(guards).Plus(routes)
 	// Last, because others send here once they read it; but also where one
@@ -209,17 +212,12 @@ func (p *pass) publish(ctx context.Context, own cluster.Node, nodes []cluster.No
 
 // Remove takes everything of the overlay and masquerade out of the kernel.
 // Sysctls stay: nobody can know who else came to rely on them.
-func Remove(ctx context.Context, log *slog.Logger) error {
+func Remove(ctx context.Context, table Table, log *slog.Logger) error {
 	routes, err := route.Open(route.Config{Link: overlay.Link, Log: log})
 	if err != nil {
 		return err
 	}
 	defer routes.Close()
-	table, err := nft.Open(nft.Config{Log: log})
-	if err != nil {
-		return err
-	}
-	defer table.Close()
 	_, errRoutes := routes.Set(ctx, program.Net{})
 	_, errMasq := table.Set(ctx, program.Table{Module: masquerade.Module})
 	_, errGuards := table.Set(ctx, program.Table{Module: overlay.GuardModule})

@@ -86,6 +86,27 @@ func (m *Metrics) Pass(task string, took time.Duration, err error) {
 	}
 }
 
+// GuardDrops exports, by reason, what the guards dropped: read is called for
+// every scrape. The kernel counts, so a count starts over when its table does.
+func (m *Metrics) GuardDrops(read func() map[string]uint64) { m.registry.MustRegister(drops(read)) }
+
+type drops func() map[string]uint64
+
+func guardDrops() *prometheus.Desc {
+	return prometheus.NewDesc("poplin_guard_drops_total",
+		"Packets that the guards dropped: a pod's with another's source address, or that only routers send; overlay packets that no peer sent.", []string{"reason"}, nil)
+}
+
+// Describe implements prometheus.Collector.
+func (d drops) Describe(ch chan<- *prometheus.Desc) { ch <- guardDrops() }
+
+// Collect implements prometheus.Collector.
+func (d drops) Collect(ch chan<- prometheus.Metric) {
+	for reason, n := range d() {
+		ch <- prometheus.MustNewConstMetric(guardDrops(), prometheus.CounterValue, float64(n), reason)
+	}
+}
+
 // Operations counts what a pass changed in the kernel.
 func (m *Metrics) Operations(added, changed, removed, failed int) {
 	for result, n := range map[string]int{"added": added, "changed": changed, "removed": removed, "failed": failed} {

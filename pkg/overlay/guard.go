@@ -14,12 +14,28 @@ const GuardModule = "guard"
 // IFLA_GROUP). Rules match it because names can be anybody's.
 const PodLinkGroup = 0x706c
 
-// Names of the guards' sets and chains.
+// Names of the guards' sets, counters and chains. Peers are the other nodes'
+// VTEPs, self this node's.
 const (
-	nodes4, nodes6 = GuardModule + "-nodes4", GuardModule + "-nodes6"
+	peers4, peers6 = GuardModule + "-peers4", GuardModule + "-peers6"
+	self4, self6   = GuardModule + "-self4", GuardModule + "-self6"
 	noise6         = GuardModule + "-noise6"
-	spoofed        = GuardModule + "-spoofed"
-	forged         = GuardModule + "-forged"
+
+	fromPods  = GuardModule + "-pods"
+	genuine   = GuardModule + "-genuine"
+	arrived   = GuardModule + "-arrived"
+	passing   = GuardModule + "-passing"
+	sent      = GuardModule + "-sent"
+	onArrival = GuardModule + "-input"
+	onForward = GuardModule + "-forward"
+	onOutput  = GuardModule + "-output"
+)
+
+// The guards' counters: why a packet was dropped.
+const (
+	Spoofed = GuardModule + "-spoofed"
+	Router  = GuardModule + "-router"
+	Forged  = GuardModule + "-forged"
 )
 
 // nft's priorities "raw" and "filter".
@@ -28,55 +44,101 @@ const (
 	filter = 0
 )
 
-// Guards compiles what protects the overlay from pods.
+// Guards compiles what protects the overlay from pods, and from hosts that
+// are no nodes.
 //
 // Spoofing: a pod's packet must have a source address that leads back to the
 // same device. The pod's own host route is the permission, so nothing has to
-// be kept per pod.
+// be kept per pod. No pod is a router: it neither announces itself as one nor
+// redirects others.
 //
 // Forged overlay packets: VXLAN has no authentication, so whoever can send
 // UDP to a node's VXLAN port can put any packet in front of any pod. Genuine
-// ones are sent and received by nodes and never forwarded; this hook comes
-// after DNAT, so that no Service or host port can lead there either.
+// ones go from node to node and are never forwarded; that hook comes after
+// DNAT, so that no Service or host port can lead to another node there. A
+// pod could still reach this node by a Service whose endpoint is the node
+// itself, and be given another node's address on the way. So what arrives
+// has to have had its port before DNAT, which it shows by being untracked:
+// only packets from a peer to our VTEP are, before anything is translated.
+// That also spares genuine ones the cost of connection tracking.
 func Guards(s Self, peers []cluster.Node) program.Table {
 	t := program.Table{
 		Module: GuardModule,
 		Sets: []program.Set{
-			{Name: nodes4, Family: program.IPv4}, {Name: nodes6, Family: program.IPv6},
+			{Name: peers4, Family: program.IPv4}, {Name: peers6, Family: program.IPv6},
+			{Name: self4, Family: program.IPv4}, {Name: self6, Family: program.IPv6},
 			{Name: noise6, Family: program.IPv6, Elements: []netip.Prefix{
 				netip.MustParsePrefix("::/128"), netip.MustParsePrefix("fe80::/10"),
 			}},
 		},
 		Chains: []program.Chain{
-			{Name: spoofed, Type: "filter", Hook: "prerouting", Priority: raw, Rules: spoofRules()},
-			{Name: forged, Type: "filter", Hook: "forward", Priority: filter, Rules: []program.Rule{
-				forgedRule(s.Port, program.Daddr4, nodes4), forgedRule(s.Port, program.Daddr6, nodes6),
+			{Name: fromPods, Rules: podRules()},
+			{Name: genuine, Rules: []program.Rule{
+				genuineRule(program.Saddr4, peers4, program.Daddr4, self4), genuineRule(program.Saddr6, peers6, program.Daddr6, self6),
 			}},
+			{Name: arrived, Rules: []program.Rule{
+				arrivedRule(program.Saddr4, peers4), arrivedRule(program.Saddr6, peers6),
+				{Comment: "an overlay packet that no peer sent", Statements: []program.Statement{program.CountAndDrop(Forged)}},
+			}},
+			{Name: passing, Rules: []program.Rule{passingRule(program.Daddr4, peers4), passingRule(program.Daddr6, peers6)}},
+			{Name: sent, Rules: []program.Rule{sentRule(program.Daddr4, peers4), sentRule(program.Daddr6, peers6)}},
+			{Name: GuardModule, Type: "filter", Hook: "prerouting", Priority: raw, Rules: []program.Rule{
+				{Statements: []program.Statement{program.LinkGroup(PodLinkGroup), program.Goto(fromPods)}},
+				portRule(s.Port, program.Goto(genuine)),
+			}},
+			{Name: onArrival, Type: "filter", Hook: "input", Priority: filter, Rules: []program.Rule{portRule(s.Port, program.Goto(arrived))}},
+			{Name: onForward, Type: "filter", Hook: "forward", Priority: filter, Rules: []program.Rule{portRule(s.Port, program.Goto(passing))}},
+			{Name: onOutput, Type: "filter", Hook: "output", Priority: raw, Rules: []program.Rule{portRule(s.Port, program.Goto(sent))}},
 		},
 	}
-	for _, n := range append([]cluster.Node{s.Node()}, peers...) {
-		set := &t.Sets[0]
-		if n.VTEP.Addr.Is6() {
-			set = &t.Sets[1]
-		}
-		set.Elements = append(set.Elements, netip.PrefixFrom(n.VTEP.Addr, n.VTEP.Addr.BitLen()))
+	for _, n := range peers {
+		t.Sets[family(n.VTEP.Addr)].Add(n.VTEP.Addr)
 	}
+	t.Sets[2+family(s.Underlay.Addr)].Add(s.Underlay.Addr)
 	return t
 }
 
-func spoofRules() []program.Rule {
+// family is a set's place among the two of a pair.
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return 0
+	}
+	return 1
+}
+
+func podRules() []program.Rule {
+	const router = "no pod is a router"
 	return []program.Rule{
+		{Comment: router, Statements: []program.Statement{program.ICMPv6("nd-router-advert"), program.CountAndDrop(Router)}},
+		{Comment: router, Statements: []program.Statement{program.ICMPv6("nd-redirect"), program.CountAndDrop(Router)}},
+		{Comment: router, Statements: []program.Statement{program.ICMP("redirect"), program.CountAndDrop(Router)}},
 		{Comment: "a pod's neighbour discovery, needed by nobody", Statements: []program.Statement{
-			program.LinkGroup(PodLinkGroup), program.InSet{Field: program.Saddr6, Set: noise6}, program.Drop{}}},
+			program.InSet{Field: program.Saddr6, Set: noise6}, program.Drop{}}},
 		{Comment: "from a pod under an address that is not its own", Statements: []program.Statement{
-			program.LinkGroup(PodLinkGroup), program.NoWayBack{}, program.CountAndDrop{}}},
+			program.NoWayBack{}, program.CountAndDrop(Spoofed)}},
 	}
 }
 
-func forgedRule(port uint16, daddr program.AddrField, nodes string) program.Rule {
-	return program.Rule{
-		Comment: "overlay packets are never forwarded to a node",
-		Statements: []program.Statement{
-			program.InSet{Field: daddr, Set: nodes}, program.UDPPort(port), program.CountAndDrop{}},
-	}
+func portRule(port uint16, then program.Statement) program.Rule {
+	return program.Rule{Comment: "overlay packets", Statements: []program.Statement{program.UDPPort(port), then}}
+}
+
+func genuineRule(saddr program.AddrField, peers string, daddr program.AddrField, self string) program.Rule {
+	return program.Rule{Comment: "from a peer", Statements: []program.Statement{
+		program.InSet{Field: saddr, Set: peers}, program.InSet{Field: daddr, Set: self}, program.Notrack{}}}
+}
+
+func arrivedRule(saddr program.AddrField, peers string) program.Rule {
+	return program.Rule{Comment: "genuine: not translated", Statements: []program.Statement{
+		program.Untracked{}, program.InSet{Field: saddr, Set: peers}, program.Accept{}}}
+}
+
+func sentRule(daddr program.AddrField, peers string) program.Rule {
+	return program.Rule{Comment: "to a peer", Statements: []program.Statement{
+		program.InSet{Field: daddr, Set: peers}, program.Notrack{}}}
+}
+
+func passingRule(daddr program.AddrField, peers string) program.Rule {
+	return program.Rule{Comment: "never forwarded to a node", Statements: []program.Statement{
+		program.InSet{Field: daddr, Set: peers}, program.CountAndDrop(Forged)}}
 }

@@ -3,12 +3,13 @@ package program
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
-// Table is one module's part of the nftables table `inet poplin`. Every set
-// and chain of it is called Module or starts with "Module-": the name is the
-// mark by which the applier knows whose a leftover is.
+// Table is one module's part of the nftables table `inet poplin`. Every set,
+// counter and chain of it is called Module or starts with "Module-": the name
+// is the mark by which the applier knows whose a leftover is.
 type Table struct {
 	Module string
 	Sets   []Set
@@ -22,6 +23,9 @@ type Set struct {
 	// Elements neither overlap nor repeat.
 	Elements []netip.Prefix
 }
+
+// Add puts one address into the set.
+func (s *Set) Add(a netip.Addr) { s.Elements = append(s.Elements, netip.PrefixFrom(a, a.BitLen())) }
 
 // Family is that of a set's addresses.
 type Family uint8
@@ -84,6 +88,12 @@ type Goto string
 // UDPPort matches UDP packets by their destination port.
 type UDPPort uint16
 
+// ICMP and ICMPv6 match messages by nft's name of their type.
+type (
+	ICMP   string
+	ICMPv6 string
+)
+
 // LinkGroup matches the group of the device by which a packet came in.
 type LinkGroup uint32
 
@@ -91,23 +101,44 @@ type LinkGroup uint32
 // they came in by: the strict reverse path test.
 type NoWayBack struct{}
 
-// CountAndDrop ends a packet and counts it; Drop does so silently.
+// CountAndDrop ends a packet and counts it in the table's counter of that
+// name: the counter stays when rules are replaced. Drop does so silently.
 type (
-	CountAndDrop struct{}
+	CountAndDrop string
 	Drop         struct{}
 )
 
+// Accept ends a packet's way through this hook's chains of our table.
+type Accept struct{}
+
+// Notrack keeps connection tracking from looking at a packet; Untracked
+// matches one that it did not look at.
+type (
+	Notrack   struct{}
+	Untracked struct{}
+)
+
 func (UDPPort) statement()      {}
+func (ICMP) statement()         {}
+func (ICMPv6) statement()       {}
 func (LinkGroup) statement()    {}
 func (NoWayBack) statement()    {}
 func (CountAndDrop) statement() {}
 func (Drop) statement()         {}
+func (Accept) statement()       {}
+func (Notrack) statement()      {}
+func (Untracked) statement()    {}
 
-func (p UDPPort) String() string    { return fmt.Sprintf("udp dport %d", uint16(p)) }
-func (g LinkGroup) String() string  { return fmt.Sprintf("iifgroup %d", uint32(g)) }
-func (NoWayBack) String() string    { return "fib saddr . iif oif missing" }
-func (CountAndDrop) String() string { return "counter drop" }
-func (Drop) String() string         { return "drop" }
+func (p UDPPort) String() string      { return fmt.Sprintf("udp dport %d", uint16(p)) }
+func (t ICMP) String() string         { return "icmp type " + string(t) }
+func (t ICMPv6) String() string       { return "icmpv6 type " + string(t) }
+func (g LinkGroup) String() string    { return fmt.Sprintf("iifgroup %d", uint32(g)) }
+func (NoWayBack) String() string      { return "fib saddr . iif oif missing" }
+func (c CountAndDrop) String() string { return fmt.Sprintf("counter name %q drop", string(c)) }
+func (Drop) String() string           { return "drop" }
+func (Accept) String() string         { return "accept" }
+func (Notrack) String() string        { return "notrack" }
+func (Untracked) String() string      { return "ct state untracked" }
 
 func (InSet) statement()      {}
 func (L4Proto) statement()    {}
@@ -161,12 +192,31 @@ func (c Chain) Declaration() string {
 	return fmt.Sprintf("chain %s { type %s hook %s priority %d; policy accept; }", c.Name, c.Type, c.Hook, c.Priority)
 }
 
+// Counters are the names of those that the rules count in, sorted.
+func (t Table) Counters() []string {
+	var names []string
+	for _, c := range t.Chains {
+		for _, r := range c.Rules {
+			for _, s := range r.Statements {
+				if counter, ok := s.(CountAndDrop); ok {
+					names = append(names, string(counter))
+				}
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // String is the program in the order in which it was compiled, elements sorted.
 func (t Table) String() string {
 	var b strings.Builder
 	for _, s := range t.Sets {
 		fmt.Fprintln(&b, s.Declaration())
 		writeSorted(&b, s.Elements, func(p netip.Prefix) string { return "\t" + p.String() })
+	}
+	for _, name := range t.Counters() {
+		fmt.Fprintf(&b, "counter %s { }\n", name)
 	}
 	for _, c := range t.Chains {
 		fmt.Fprintln(&b, c.Declaration())

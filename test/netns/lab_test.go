@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/daemon/overlay"
+	"poplin.dev/poplin/pkg/apply/nft"
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/test/need"
 )
@@ -47,6 +48,8 @@ type node struct {
 	self   cluster.Self
 	pods   []*pod
 	conf   overlay.Config
+	plain  bool // the nftables table has no owner, as on kernels before 6.9
+	table  *nft.Table
 	states atomic.Pointer[overlay.State] // what the running module reported last
 	passes atomic.Int32                  // counts its reports
 	stop   func()                        // ends the module and waits for it
@@ -118,14 +121,18 @@ func podCIDR(family string, i int) netip.Prefix {
 func (n *node) start(t testing.TB) *overlay.Module {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
+	log := logger(t, n)
+	table := n.openTable(t, log)
 	m := overlay.New(overlay.Deps{
-		Config: n.conf, Source: view{n.lab.api, n.self.Name}, Publisher: n.lab.api,
-		Log: logger(t, n), Report: n.report,
+		Config: n.conf, Source: view{n.lab.api, n.self.Name}, Publisher: n.lab.api, Table: table,
+		Log: log, Report: n.report,
 	})
+	n.table = table
 	n.states.Store(&overlay.State{Err: errors.New("nothing reported yet")})
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
+		defer table.Close()
 		if err := n.do(func() error { return m.Run(ctx) }); err != nil {
 			t.Errorf("module of %s: %v", n.self.Name, err)
 		}
@@ -134,6 +141,18 @@ func (n *node) start(t testing.TB) *overlay.Module {
 	n.stop = func() { once.Do(func() { cancel(); <-ended }) }
 	t.Cleanup(n.stop)
 	return m
+}
+
+// openTable opens the node's nftables table, as poplind does for its modules.
+func (n *node) openTable(t testing.TB, log *slog.Logger) (table *nft.Table) {
+	t.Helper()
+	if err := n.do(func() (err error) {
+		table, err = nft.Open(nft.Config{Plain: n.plain, Log: log})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return table
 }
 
 func (n *node) report(s overlay.State) {

@@ -234,7 +234,8 @@ func TestRemove(t *testing.T) {
 	l.startAll(t)
 	n := l.nodes[0]
 	n.stop()
-	remove := func() error { return overlay.Remove(t.Context(), logger(t, n)) }
+	table := n.openTable(t, logger(t, n))
+	remove := func() error { return overlay.Remove(t.Context(), table, logger(t, n)) }
 	for range 2 {
 		if err := n.do(remove); err != nil {
 			t.Fatal(err)
@@ -243,6 +244,7 @@ func TestRemove(t *testing.T) {
 			t.Errorf("left:\n%s", inv)
 		}
 	}
+	table.Close()
 	ready(t, n.start(t))
 }
 

@@ -154,6 +154,26 @@ func (b *batch) delSet(name string) {
 	})
 }
 
+func (b *batch) addCounter(name string) {
+	b.add(unix.NFT_MSG_NEWOBJ, netlink.Create, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_OBJ_TABLE, b.table)
+		ae.String(unix.NFTA_OBJ_NAME, name)
+		ae.Uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
+		b.nested(ae, unix.NFTA_OBJ_DATA, func(ae *netlink.AttributeEncoder) {
+			ae.Uint64(unix.NFTA_COUNTER_PACKETS, 0)
+			ae.Uint64(unix.NFTA_COUNTER_BYTES, 0)
+		})
+	})
+}
+
+func (b *batch) delCounter(name string) {
+	b.add(unix.NFT_MSG_DELOBJ, 0, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_OBJ_TABLE, b.table)
+		ae.String(unix.NFTA_OBJ_NAME, name)
+		ae.Uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
+	})
+}
+
 func (b *batch) addElements(set string, list []netip.Prefix) {
 	b.elements(unix.NFT_MSG_NEWSETELEM, netlink.Create, set, list)
 }

@@ -122,9 +122,27 @@ func encodeStatement(s program.Statement) []expr.Any {
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: make([]byte, 4)},
 		}
 	case program.CountAndDrop:
-		return []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}
+		return []expr.Any{
+			&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: string(s)},
+			&expr.Verdict{Kind: expr.VerdictDrop},
+		}
 	case program.Drop:
 		return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}
+	case program.Accept:
+		return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
+	case program.ICMP:
+		return icmpIs(unix.IPPROTO_ICMP, icmpTypes[string(s)])
+	case program.ICMPv6:
+		return icmpIs(unix.IPPROTO_ICMPV6, icmpTypes[string(s)])
+	case program.Notrack:
+		return []expr.Any{&expr.Notrack{}}
+	case program.Untracked:
+		return []expr.Any{
+			&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4,
+				Mask: binary.NativeEndian.AppendUint32(nil, expr.CtStateBitUNTRACKED), Xor: make([]byte, 4)},
+			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+		}
 	}
 	return nil
 }
@@ -134,6 +152,18 @@ func l4Is(protocol byte) []expr.Any {
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}},
 	}
+}
+
+// icmpTypes are those that rules name (RFC 792, RFC 4861).
+var icmpTypes = map[string]byte{"redirect": 5, "nd-router-advert": 134, "nd-redirect": 137}
+
+func icmpIs(protocol, kind byte) []expr.Any {
+	if kind == 0 {
+		return nil // not in the table above
+	}
+	return append(l4Is(protocol),
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{kind}})
 }
 
 // addrFields says where addresses are in IP headers (RFC 791, RFC 8200).

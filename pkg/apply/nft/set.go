@@ -16,8 +16,9 @@ import (
 
 // mirror is what the kernel holds in our table.
 type mirror struct {
-	sets   map[string]*setMirror
-	chains map[string]*chainMirror
+	sets     map[string]*setMirror
+	counters map[string]bool
+	chains   map[string]*chainMirror
 }
 
 type setMirror struct {
@@ -34,6 +35,8 @@ type chainMirror struct {
 // removes it. What can be one transaction is one: packets see the rules of
 // before or of after.
 func (t *Table) Set(ctx context.Context, want program.Table) (diff.Result, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if err := check(want); err != nil {
 		return diff.Result{Failed: 1}, err
 	}
@@ -65,7 +68,7 @@ func (t *Table) Set(ctx context.Context, want program.Table) (diff.Result, error
 
 // check holds a program to its own name.
 func check(want program.Table) error {
-	var names []string
+	names := want.Counters()
 	for _, s := range want.Sets {
 		names = append(names, s.Name)
 	}
@@ -86,7 +89,7 @@ func belongs(name, module string) bool {
 
 // read lists our table.
 func (t *Table) read() error {
-	m := &mirror{sets: map[string]*setMirror{}, chains: map[string]*chainMirror{}}
+	m := &mirror{sets: map[string]*setMirror{}, counters: map[string]bool{}, chains: map[string]*chainMirror{}}
 	sets, err := t.conn.GetSets(t.table)
 	if err != nil {
 		return fmt.Errorf("list sets of table inet %s: %w", Name, err)
@@ -105,6 +108,13 @@ func (t *Table) read() error {
 			sm.elements[p] = struct{}{}
 		}
 		m.sets[s.Name] = sm
+	}
+	counters, err := t.readCounters()
+	if err != nil {
+		return err
+	}
+	for name := range counters {
+		m.counters[name] = true
 	}
 	chains, err := t.conn.ListChainsOfTableFamily(t.table.Family)
 	if err != nil {
@@ -142,6 +152,13 @@ func (t *Table) write(want program.Table) (diff.Result, error) {
 	}
 	for _, s := range want.Sets {
 		res = res.Plus(t.putSet(b, s))
+	}
+	for _, name := range want.Counters() {
+		if !t.mirror.counters[name] {
+			b.addCounter(name)
+			t.mirror.counters[name] = true
+			res.Added++
+		}
 	}
 	for _, c := range want.Chains {
 		if _, ok := t.mirror.chains[c.Name]; !ok {
@@ -234,7 +251,8 @@ func (t *Table) remove(b *batch, keep program.Table) diff.Result {
 	for _, c := range keep.Chains {
 		kept[c.Name] = true
 	}
-	var chains, sets []string
+	counted := keep.Counters()
+	var chains, sets, counters []string
 	for name := range t.mirror.chains {
 		if belongs(name, keep.Module) && !kept[name] {
 			chains = append(chains, name)
@@ -243,6 +261,11 @@ func (t *Table) remove(b *batch, keep program.Table) diff.Result {
 	for name := range t.mirror.sets {
 		if belongs(name, keep.Module) && !kept[name] {
 			sets = append(sets, name)
+		}
+	}
+	for name := range t.mirror.counters {
+		if belongs(name, keep.Module) && !slices.Contains(counted, name) {
+			counters = append(counters, name)
 		}
 	}
 	for _, name := range chains { // first of all of them: they may go to each other
@@ -256,5 +279,9 @@ func (t *Table) remove(b *batch, keep program.Table) diff.Result {
 		b.delSet(name)
 		delete(t.mirror.sets, name)
 	}
-	return diff.Result{Removed: len(chains) + len(sets)}
+	for _, name := range counters {
+		b.delCounter(name)
+		delete(t.mirror.counters, name)
+	}
+	return diff.Result{Removed: len(chains) + len(sets) + len(counters)}
 }

@@ -8,7 +8,7 @@
 // Where the kernel can (6.9), the table carries the flags owner and persist:
 // no other program can change it or flush it away, and it survives its owner.
 // Ownership belongs to a socket, so one Table is opened for the process and
-// shared by all modules, one after the other.
+// shared by all modules. Its methods may be called from any goroutine.
 package nft
 
 import (
@@ -16,6 +16,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -40,7 +42,14 @@ type Config struct {
 
 // Table is our table, through one lasting socket.
 type Table struct {
-	conf   Config
+	conf Config
+	// plain is closed once the kernel is known not to protect the table.
+	plain     chan struct{}
+	plainOnce sync.Once
+	// port is the socket's address: changes that bear it are our own.
+	port atomic.Uint32
+
+	mu     sync.Mutex // guards the following
 	conn   *nftables.Conn
 	sock   *netlink.Conn // the socket inside conn: it is the owner
 	table  *nftables.Table
@@ -51,15 +60,30 @@ type Table struct {
 // Open connects to the kernel of the calling thread's network namespace, and
 // changes nothing there.
 func Open(conf Config) (*Table, error) {
-	t := &Table{conf: conf, table: &nftables.Table{Name: Name, Family: nftables.TableFamilyINet}}
+	t := newTable(conf, Name)
 	return t, t.connect()
 }
 
+func newTable(conf Config, name string) *Table {
+	return &Table{
+		conf: conf, plain: make(chan struct{}),
+		table: &nftables.Table{Name: name, Family: nftables.TableFamilyINet},
+	}
+}
+
 // Close leaves the table to the next process.
-func (t *Table) Close() error { return t.conn.CloseLasting() }
+func (t *Table) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.conn.CloseLasting()
+}
 
 // Forget has the next Set read the kernel again.
-func (t *Table) Forget() { t.mirror = nil }
+func (t *Table) Forget() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.mirror = nil
+}
 
 func (t *Table) connect() error {
 	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
@@ -71,6 +95,11 @@ func (t *Table) connect() error {
 		return fmt.Errorf("open nftables socket (is nf_tables missing from the kernel?): %w", err)
 	}
 	t.conn = conn
+	port, err := portOf(t.sock)
+	if err != nil {
+		return errors.Join(err, conn.CloseLasting())
+	}
+	t.port.Store(port)
 	return nil
 }
 
@@ -81,7 +110,7 @@ const bufferSize = 4 << 20
 // still sit in the socket and would be taken for those to the next one. The
 // table stays and is adopted again.
 func (t *Table) reconnect() error {
-	t.Forget()
+	t.mirror = nil
 	t.conn.CloseLasting()
 	return t.connect()
 }
@@ -99,9 +128,11 @@ func (t *Table) ensure() error {
 	case t.conf.Plain && owned:
 		return fmt.Errorf("use table inet %s: an earlier process owned it, remove it with: nft delete table inet %s", Name, Name)
 	case t.conf.Plain:
+		t.unprotected()
 		return t.send((*batch).addTable, 0)
 	case exists && !owned:
 		if unsupported(t.probe()) {
+			t.unprotected()
 			return nil // all tables of this kernel are plain
 		}
 		// A plain table cannot become an owned one.
@@ -113,6 +144,7 @@ func (t *Table) ensure() error {
 	switch {
 	case unsupported(err) && !exists:
 		t.conf.Log.Info("kernel knows no owned nftables tables, others may change ours", "table", Name)
+		t.unprotected()
 		return t.send((*batch).addTable, 0)
 	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("adopt table inet %s: another process owns it, is a second daemon running on this node? %w", Name, err)
@@ -123,7 +155,7 @@ func (t *Table) ensure() error {
 // probe asks for an owned table that goes with the socket: the kernel is
 // asked what it can do, its version says little.
 func (t *Table) probe() error {
-	probe := &Table{conf: t.conf, table: &nftables.Table{Name: Name + "-probe", Family: nftables.TableFamilyINet}}
+	probe := newTable(t.conf, Name+"-probe")
 	if err := probe.connect(); err != nil {
 		return err
 	}
@@ -160,6 +192,6 @@ func (t *Table) send(write func(*batch, uint32), flags uint32) error {
 	if err := b.commit(); err != nil {
 		return errors.Join(fmt.Errorf("write table inet %s: %w", t.table.Name, err), t.reconnect())
 	}
-	t.Forget()
+	t.mirror = nil
 	return nil
 }
