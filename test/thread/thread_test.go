@@ -1,4 +1,4 @@
-package thread
+package thread_test
 
 import (
 	"errors"
@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/test/need"
+	"poplin.dev/poplin/test/thread"
 )
 
 // However often it is done, the process keeps its own view of the machine, and
@@ -21,7 +22,7 @@ func TestDiscard(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 200 {
-		if err := Discard(func() error {
+		if err := thread.Discard(func() error {
 			if unix.Gettid() == unix.Getpid() {
 				return errors.New("on the main thread")
 			}

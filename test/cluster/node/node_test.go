@@ -11,8 +11,8 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netns"
-	"poplin.dev/poplin/test/thread"
 	"poplin.dev/poplin/test/need"
+	"poplin.dev/poplin/test/thread"
 	"sigs.k8s.io/yaml"
 )
 
