@@ -12,7 +12,7 @@ import (
 
 	"poplin.dev/poplin/pkg/apply/proxy"
 	"poplin.dev/poplin/pkg/cluster"
-	"poplin.dev/poplin/pkg/ingress"
+	"poplin.dev/poplin/pkg/program/web"
 	"poplin.dev/poplin/pkg/version"
 )
 
@@ -97,11 +97,11 @@ func (m *metrics) Connections(delta int) {
 
 // compiled takes note of a new configuration; the series of an Ingress that
 // is gone go with it.
-func (m *metrics) compiled(r ingress.Result, took time.Duration) {
+func (m *metrics) compiled(p *web.Program, looked map[cluster.ObjectName]*item, took time.Duration) {
 	m.compile.Observe(took.Seconds())
-	m.hosts.Set(float64(len(r.Program.Hosts)))
+	m.hosts.Set(float64(len(p.Hosts)))
 	var first time.Time
-	for _, c := range r.Program.Certificates {
+	for _, c := range p.Certificates {
 		if first.IsZero() || c.NotAfter.Before(first) {
 			first = c.NotAfter
 		}
@@ -112,11 +112,13 @@ func (m *metrics) compiled(r ingress.Result, took time.Duration) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for n, list := range r.Findings {
-		if m.findings[n] = len(list); list == nil {
+	for n, i := range looked {
+		if i == nil || !i.ours {
 			delete(m.findings, n)
 			m.requests.Delete(n)
+			continue
 		}
+		m.findings[n] = len(i.findings)
 	}
 }
 

@@ -52,12 +52,14 @@ type routes struct {
 	mu       sync.Mutex
 	compiler *ingress.Compiler
 	synced   time.Time
+	// held is what the publisher was not told yet.
+	held map[cluster.ObjectName]*item
 }
 
 func newRoutes(cfg Config, engine *proxy.Proxy, count *metrics) *routes {
 	return &routes{
 		cfg: cfg, log: cfg.Log, engine: engine, count: count, compiler: ingress.New(cfg.Compile),
-		queue: loop.NewQueue[work](holdOff, maxDelay), ready: loop.NewReady(),
+		queue: loop.NewQueue[work](holdOff, maxDelay), ready: loop.NewReady(), held: map[cluster.ObjectName]*item{},
 	}
 }
 
@@ -107,7 +109,7 @@ func (r *routes) compile(_ context.Context, keys []work) error {
 	}
 	result := r.compiler.Compile(start)
 	wanted, pending := r.compiler.Wanted(), len(r.compiler.Pending())
-	news := r.news(result)
+	r.hold(result)
 	waited := time.Since(r.synced)
 	r.mu.Unlock()
 
@@ -118,7 +120,8 @@ func (r *routes) compile(_ context.Context, keys []work) error {
 		return nil
 	}
 	r.engine.Set(result.Program)
-	r.count.compiled(result, time.Since(start))
+	news := r.news()
+	r.count.compiled(result.Program, news.ingresses, time.Since(start))
 	r.publish.tell(news)
 	if !r.isReady() {
 		r.log.Info("the first configuration is complete", "hosts", len(result.Program.Hosts), "backends", len(result.Program.Backends),
@@ -137,8 +140,7 @@ func (r *routes) isReady() bool {
 	}
 }
 
-// news is what the publisher needs of a compilation. It is called with mu
-// held.
+// news is what the publisher needs of a compilation.
 type news struct {
 	// ingresses are those that were looked at again; nil ones are gone.
 	ingresses map[cluster.ObjectName]*item
@@ -152,19 +154,27 @@ type item struct {
 	findings []ingress.Finding
 }
 
-func (r *routes) news(result ingress.Result) news {
-	out := news{ingresses: map[cluster.ObjectName]*item{}}
+// hold keeps what a compilation found until it is in force. It is called with
+// mu held.
+func (r *routes) hold(result ingress.Result) {
 	for n, findings := range result.Findings {
 		i := r.compiler.Ingress(n)
 		if i == nil {
-			out.ingresses[n] = nil
+			r.held[n] = nil
 			continue
 		}
 		if !r.compiler.Known(n) {
 			findings = nil
 		}
-		out.ingresses[n] = &item{Ingress: i, ours: r.compiler.Serves(n), findings: findings}
+		r.held[n] = &item{Ingress: i, ours: r.compiler.Serves(n), findings: findings}
 	}
+}
+
+func (r *routes) news() news {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := news{ingresses: r.held}
+	r.held = map[cluster.ObjectName]*item{}
 	if r.cfg.Front != (cluster.ObjectName{}) {
 		s, ready := r.compiler.Front(r.cfg.Front)
 		out.addresses, out.ready = ingress.Addresses(s), ready

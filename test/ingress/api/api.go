@@ -36,6 +36,7 @@ type Server struct {
 	version  int
 	changed  chan struct{}
 	requests []string
+	away     bool
 }
 
 // key is where an object stands: /api/v1, or /apis/GROUP/VERSION.
@@ -175,10 +176,23 @@ func (s *Server) Requests(text string) []string {
 	return slices.DeleteFunc(slices.Clone(s.requests), func(r string) bool { return !strings.Contains(r, text) })
 }
 
+// Away ends every connection and answers nothing but 503, until it is back.
+func (s *Server) Away(away bool) {
+	s.mu.Lock()
+	s.away = away
+	s.mu.Unlock()
+	s.server.CloseClientConnections()
+}
+
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.requests = append(s.requests, r.Method+" "+r.URL.RequestURI())
+	away := s.away
 	s.mu.Unlock()
+	if away {
+		fail(w, http.StatusServiceUnavailable, "ServiceUnavailable")
+		return
+	}
 	at := parse(r.URL.Path)
 	switch {
 	case r.URL.Query().Get("sendInitialEvents") != "":

@@ -1,0 +1,261 @@
+package ingress
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	daemon "poplin.dev/poplin/daemon/ingress"
+	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/test/ingress/api"
+)
+
+// count is how many of something a test makes: all of them where the
+// environment asks for a soak.
+func count(short, full int) int {
+	if os.Getenv("POPLIN_SOAK") != "" {
+		return full
+	}
+	return short
+}
+
+const front = `,"type":"LoadBalancer"},"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.1"}]}}}`
+
+func TestStatusAndEvents(t *testing.T) {
+	s := api.New(t)
+	for _, o := range []string{
+		class, service("default", "web", "}}"), slice("default", "web", 11), ingressOf("web", "a.com", "web", ""),
+		service("poplin-system", "poplin-ingress", front), slice("poplin-system", "poplin-ingress", 102, 101),
+		strings.Replace(ingressOf("other", "b.com", "web", ""), `"ingressClassName":"poplin"`, `"ingressClassName":"nginx"`, 1),
+		ingressOf("broken", "c.com", "missing", `,"tls":[{"hosts":["c.com"],"secretName":"none"}]`),
+	} {
+		s.Put(o)
+	}
+	pod(t, 11, name("web"))
+	one, two := run(t, s, 101, nil), run(t, s, 102, nil)
+	s.Until("both are ready", func() bool { return one.ready() && two.ready() })
+	has := func(what, text string) func() bool {
+		return func() bool { return strings.Contains(s.Get(what), text) }
+	}
+	s.Until("the status has the Service's address", has("Ingress default/web", `"ingress":[{"ip":"192.0.2.1"}]`))
+	s.Until("Events say what is wrong", func() bool { return len(s.All("Event")) == 2 })
+	texts := fmt.Sprint(s.All("Event"))
+	if !strings.Contains(texts, "Secret none for host c.com does not exist") || !strings.Contains(texts, "Service default/missing does not exist") {
+		t.Error(texts)
+	}
+	if got := s.Get("Ingress default/other"); strings.Contains(got, "192.0.2.1") {
+		t.Errorf("an Ingress of another class: %s", got)
+	}
+	if n := len(s.Requests("PATCH /apis/networking.k8s.io/v1/namespaces/default/ingresses/web/")); n != 1 {
+		t.Errorf("%d writes of one status", n)
+	}
+	s.Put(service("poplin-system", "poplin-ingress", strings.Replace(front, "192.0.2.1", "192.0.2.2", 1)))
+	s.Until("the status follows the Service", has("Ingress default/web", `{"ip":"192.0.2.2"}`))
+	s.Put(strings.Replace(s.Get("Ingress default/web"), `"ingressClassName":"poplin"`, `"ingressClassName":"nginx"`, 1))
+	s.Until("an Ingress that leaves loses its address", func() bool { return !has("Ingress default/web", "192.0.2.2")() })
+	// The writer goes: the other takes over. Both go: the address goes too.
+	s.Put(slice("poplin-system", "poplin-ingress", 102))
+	one.stop()
+	s.Put(ingressOf("late", "d.com", "web", ""))
+	s.Until("the next replica writes", has("Ingress default/late", "192.0.2.2"))
+	two.stop()
+	s.Until("nobody answers, nothing is promised", func() bool { return !has("Ingress default/late", "192.0.2.2")() })
+}
+
+func TestReadyOnlyWithAConfiguration(t *testing.T) {
+	s := api.New(t)
+	s.Put(class)
+	s.Put(service("default", "web", "}}"))
+	s.Put(slice("default", "web", 11))
+	s.Put(ingressOf("web", "a.com", "web", `,"tls":[{"hosts":["a.com"],"secretName":"crt"}]`))
+	secret, cert := certificate(t, "crt", "a.com")
+	s.Put(secret)
+	pod(t, 11, name("web"))
+	r := run(t, s, 101, nil)
+	roots := x509.NewCertPool()
+	roots.AddCert(cert)
+	c := client(roots, false, r.address)
+	var first string
+	s.Until("it answers", func() bool {
+		first = get(c, "https://a.com/")
+		return !strings.Contains(first, "refused")
+	})
+	if first != "200 web" {
+		t.Errorf("the first answer ever: %s", first)
+	}
+	s.Until("it is ready", r.ready)
+	resp, err := http.Get("http://" + r.address + ":9410/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, _ := io.ReadAll(resp.Body)
+	for _, want := range []string{
+		`poplin_ingress_requests_total{code="2xx",ingress="web",namespace="default"} 1`, "poplin_ingress_hosts 1\n", "poplin_ingress_endpoints 1\n",
+		"poplin_ingress_request_duration_seconds_count 1\n", "poplin_ingress_certificate_expiry_timestamp_seconds 1", "poplin_build_info",
+	} {
+		if !strings.Contains(string(b), want) {
+			t.Errorf("metrics lack %q:\n%s", want, b)
+		}
+	}
+}
+
+func TestAPIServerAway(t *testing.T) {
+	s := api.New(t)
+	s.Put(class)
+	s.Put(service("default", "web", "}}"))
+	s.Put(slice("default", "web", 11))
+	s.Put(ingressOf("web", "a.com", "web", ""))
+	pod(t, 11, name("web"))
+	r := run(t, s, 101, nil)
+	s.Until("it is ready", r.ready)
+	s.Away(true)
+	if got := get(client(nil, false, r.address), "http://a.com/"); got != "200 web" {
+		t.Errorf("without an API server: %s", got)
+	}
+	s.Away(false)
+	s.Put(ingressOf("late", "b.com", "web", ""))
+	s.Until("changes are seen again", func() bool { return get(client(nil, false, r.address), "http://b.com/") == "200 web" })
+}
+
+// TestNothingFails changes everything under a steady load.
+func TestNothingFails(t *testing.T) {
+	s := api.New(t)
+	secret, cert := certificate(t, "crt", "a.com")
+	roots := x509.NewCertPool()
+	roots.AddCert(cert)
+	for _, o := range []string{class, secret, service("default", "web", "}}"), slice("default", "web", 11, 12), ingressOf("web", "a.com", "web", `,"tls":[{"hosts":["a.com"],"secretName":"crt"}]`)} {
+		s.Put(o)
+	}
+	pod(t, 11, name("web"))
+	stopOld := pod(t, 12, name("web"))
+	one, two := run(t, s, 101, nil), run(t, s, 102, nil)
+	s.Until("both are ready", func() bool { return one.ready() && two.ready() })
+
+	ctx, stop := context.WithCancel(t.Context())
+	var sent, failed atomic.Int64
+	var first atomic.Value
+	var wg sync.WaitGroup
+	var rootsMu sync.Mutex
+	// Replica one leaves in the end; its clients then find the other.
+	for _, c := range []struct {
+		url   string
+		http2 bool
+		to    []string
+	}{
+		{"http://a.com/", false, []string{one.address, two.address}}, {"http://a.com/", false, []string{two.address, one.address}},
+		{"https://a.com/", false, []string{one.address, two.address}}, {"https://a.com/", true, []string{one.address, two.address}},
+	} {
+		rootsMu.Lock()
+		httpClient := client(roots, c.http2, c.to...)
+		rootsMu.Unlock()
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				sent.Add(1)
+				if got := get(httpClient, c.url); got != "200 web" {
+					failed.Add(1)
+					first.CompareAndSwap(nil, fmt.Sprint(c.url, " ", c.http2, ": ", got))
+				}
+			}
+		})
+	}
+	var slowest []time.Duration
+	probe := client(nil, false, one.address)
+	for n := range count(30, 1000) {
+		host := fmt.Sprintf("h%d.com", n)
+		begin := time.Now()
+		s.Put(ingressOf("changing", host, "web", ""))
+		s.Until("the change is live", func() bool { return get(probe, "http://"+host+"/") == "200 web" })
+		slowest = append(slowest, time.Since(begin))
+		if n%10 == 0 {
+			s.Put(secret) // the same certificate, written again
+		}
+	}
+	slices.Sort(slowest)
+	t.Logf("a change is live after %v, p99 %v", slowest[len(slowest)/2], slowest[len(slowest)*99/100])
+	// A rolling update: a new pod comes, the old one is taken out, then ends.
+	pod(t, 13, name("web"))
+	s.Put(slice("default", "web", 11, 12, 13))
+	s.Put(slice("default", "web", 11, 13))
+	s.Put(ingressOf("changing", "marker.com", "web", ""))
+	s.Until("the update was seen", func() bool {
+		return get(probe, "http://marker.com/") == "200 web" && get(client(nil, false, two.address), "http://marker.com/") == "200 web"
+	})
+	stopOld()
+	one.stop()
+	s.Until("replica one has left", func() bool { return len(one.ended) == 1 })
+	before := sent.Load()
+	s.Until("the other serves", func() bool { return sent.Load() > before+100 })
+	stop()
+	wg.Wait()
+	if failed.Load() > 0 {
+		t.Errorf("%d of %d requests failed, the first: %v", failed.Load(), sent.Load(), first.Load())
+	}
+}
+
+// TestManyIngresses measures what thousands of hosts cost.
+func TestManyIngresses(t *testing.T) {
+	n := count(500, 5000)
+	s := api.New(t)
+	for _, o := range []string{class, service("default", "web", "}}"), slice("default", "web", 11)} {
+		s.Put(o)
+	}
+	for i := range n {
+		s.Put(ingressOf(fmt.Sprintf("i%d", i), fmt.Sprintf("h%d.com", i), "web", ""))
+	}
+	pod(t, 11, name("web"))
+	runtime.GC()
+	begin := time.Now()
+	r := run(t, s, 101, func(c *daemon.Config) { c.Front = cluster.ObjectName{} })
+	s.Until("it is ready", r.ready)
+	took := time.Since(begin)
+	t.Logf("%d Ingresses: ready after %v", n, took)
+	if took > 3*time.Second {
+		t.Errorf("ready after %v, want 3 s", took)
+	}
+	c := client(nil, false, r.address)
+	var times []time.Duration
+	for i := range count(20, 200) {
+		host := fmt.Sprintf("new%d.com", i)
+		begin := time.Now()
+		s.Put(ingressOf("i7", host, "web", ""))
+		s.Until("the change is live", func() bool { return get(c, "http://"+host+"/") == "200 web" })
+		times = append(times, time.Since(begin))
+	}
+	slices.Sort(times)
+	t.Logf("a change is live after %v, p99 %v", times[len(times)/2], times[len(times)*99/100])
+}
+
+func TestBadSettings(t *testing.T) {
+	s := api.New(t)
+	for what, change := range map[string]func(*daemon.Config){
+		"neither -http nor -https": func(c *daemon.Config) { c.HTTP, c.HTTPS = "", "" },
+		"POD_IP":                   func(c *daemon.Config) { c.Address = daemon.Config{}.Address },
+		"-access-log":              func(c *daemon.Config) { c.AccessLog = "$nonsense" },
+		"port of its own":          func(c *daemon.Config) { c.Metrics = c.Health },
+		"kubeconfig":               func(c *daemon.Config) { c.Kubeconfig = "/none" },
+		"PROXY protocol":           func(c *daemon.Config) { c.Proxy.ProxyProtocol = true },
+		"listen on":                func(c *daemon.Config) { c.HTTP = "192.0.2.1:80" },
+	} {
+		r := run(t, s, 101, change)
+		select {
+		case err := <-r.ended:
+			if err == nil || !strings.Contains(err.Error(), what) {
+				t.Errorf("%s: %v", what, err)
+			}
+			r.ended <- err
+		case <-time.After(20 * time.Second):
+			t.Errorf("%s: it runs", what)
+		}
+	}
+}
