@@ -6,7 +6,6 @@ import (
 	"iter"
 	"net/netip"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/pkg/apply/vip/wire"
@@ -56,26 +55,6 @@ func number(b []byte) uint32 {
 	return binary.BigEndian.Uint32(b)
 }
 
-// dump asks for a list and returns the attributes of its entries.
-func (t *Table) dump(kind int, ask func(w *wire.Attrs)) ([][]byte, error) {
-	var w wire.Attrs
-	ask(&w)
-	replies, err := t.sock.Execute(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), Flags: netlink.Request | netlink.Dump},
-		Data:   append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}, w...),
-	})
-	if err != nil {
-		return nil, err
-	}
-	var out [][]byte
-	for _, r := range replies {
-		if len(r.Data) > 4 {
-			out = append(out, r.Data[4:])
-		}
-	}
-	return out, nil
-}
-
 // read learns what the kernel holds.
 func (t *Table) read() error {
 	m := &mirror{program: vip.New(), maps: map[string]bool{}, chains: map[string][]wire.Mark{}, picks: map[uint32]bool{}, clocks: map[uint32]bool{}}
@@ -94,7 +73,7 @@ func (t *Table) read() error {
 			continue
 		}
 		m.maps[name] = true
-		if err := t.readElements(name, m); err != nil {
+		if err := t.readElements(name, number(find(b, setCount)), m); err != nil {
 			return fmt.Errorf("list elements of map %s: %w", name, err)
 		}
 	}
@@ -170,22 +149,37 @@ func (t *Table) elements(name string) ([]element, error) {
 		return nil, err
 	}
 	var out []element
+	seen := map[string]bool{} // or it can have some twice
 	for _, m := range messages {
 		for _, b := range attributes(find(m, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+			key := find(b, unix.NFTA_SET_ELEM_KEY)
+			last := number(find(b, unix.NFTA_SET_ELEM_FLAGS))&unix.NFT_SET_ELEM_INTERVAL_END != 0
+			end := find(b, setElemKeyEnd, unix.NFTA_DATA_VALUE)
+			id := string(key) + string(end)
+			if last {
+				id += "end"
+			}
+			if seen[id] {
+				continue
+			}
+			seen[id] = true
 			out = append(out, element{
-				key:   find(b, unix.NFTA_SET_ELEM_KEY, unix.NFTA_DATA_VALUE),
-				end:   find(b, setElemKeyEnd, unix.NFTA_DATA_VALUE),
+				key:   find(key, unix.NFTA_DATA_VALUE),
+				end:   end,
 				data:  find(b, unix.NFTA_SET_ELEM_DATA, unix.NFTA_DATA_VALUE),
 				chain: text(find(b, unix.NFTA_SET_ELEM_DATA, unix.NFTA_DATA_VERDICT, unix.NFTA_VERDICT_CHAIN)),
-				last:  number(find(b, unix.NFTA_SET_ELEM_FLAGS))&unix.NFT_SET_ELEM_INTERVAL_END != 0,
+				last:  last,
 			})
 		}
 	}
 	return out, nil
 }
 
+// setCount is NFTA_SET_COUNT (6.17).
+const setCount = 20
+
 // readElements enters the elements of one map into the mirror.
-func (t *Table) readElements(name string, m *mirror) error {
+func (t *Table) readElements(name string, count uint32, m *mirror) error {
 	kind := name
 	if n := len(name) - 1; name[n] == '4' || name[n] == '6' {
 		kind = name[:n]
@@ -194,6 +188,11 @@ func (t *Table) readElements(name string, m *mirror) error {
 		return nil // the packets' own
 	}
 	list, err := t.elements(name)
+	// While the kernel enlarges a hash table, a listing can miss elements.
+	// Where it tells how many there are, that is found out.
+	for try := 0; err == nil && try < 10 && kind != "ranges" && count > uint32(len(list)); try++ {
+		list, err = t.elements(name)
+	}
 	if err != nil {
 		return err
 	}
