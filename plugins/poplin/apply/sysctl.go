@@ -77,7 +77,9 @@ func quiet(link string, p plan.Plan) (ipv6 bool, err error) {
 		}
 		return false, nil
 	}
-	if err == nil && v6 {
+	// Writing this one takes the lock of all network configuration, and spins
+	// while another pod has it.
+	if err == nil && v6 && !isSysctl(dir+"disable_ipv6", "0") {
 		err = setSysctl(dir+"disable_ipv6", "0")
 	}
 	return true, err
