@@ -194,7 +194,7 @@ func (p *pass) masquerade(me overlay.Self, peers []cluster.Node) program.Table {
 	for _, n := range peers {
 		near = append(near, n.PodCIDRs...)
 	}
-	return masquerade.Compile(me.PodCIDRs, near)
+	return masquerade.Compile(me.PodCIDRs, near, me.Port)
 }
 
 // publish tells the other nodes, unless they know.

@@ -27,16 +27,21 @@ const (
 // natSource is nft's priority "srcnat".
 const natSource = 100
 
-// Source ports of masqueraded packets stay above the VXLAN port: a reply to
-// port 8472 of a node would look like a forged overlay packet.
-const (
-	lowestPort  = 8473
-	highestPort = 65535
-)
+// portsBeside are the source ports of masqueraded packets: the larger part of
+// those that are not below 1024, on one side of the overlay's port. A reply to
+// that port of a node would look like a forged overlay packet.
+func portsBeside(overlay uint16) program.Masquerade {
+	const unprivileged, highest = 1024, 65535
+	if overlay <= (unprivileged+highest)/2 {
+		return program.Masquerade{Low: max(overlay+1, unprivileged), High: highest}
+	}
+	return program.Masquerade{Low: unprivileged, High: overlay - 1}
+}
 
 // Compile makes the program. own are this node's pod ranges; near are the
-// pod ranges of the cluster and what the administrator excluded.
-func Compile(own, near []netip.Prefix) program.Table {
+// pod ranges of the cluster and what the administrator excluded; port is the
+// overlay's.
+func Compile(own, near []netip.Prefix, port uint16) program.Table {
 	// Multicast is never masqueraded: nothing that listens could answer.
 	near = append([]netip.Prefix{
 		netip.MustParsePrefix("224.0.0.0/4"),
@@ -49,7 +54,7 @@ func Compile(own, near []netip.Prefix) program.Table {
 			set(near4, program.IPv4, near), set(near6, program.IPv6, near),
 		},
 		Chains: []program.Chain{
-			{Name: out, Rules: outRules()},
+			{Name: out, Rules: outRules(portsBeside(port))},
 			{Name: Module, Type: "nat", Hook: "postrouting", Priority: natSource, Rules: []program.Rule{
 				leaves(program.Saddr4, own4, program.Daddr4, near4),
 				leaves(program.Saddr6, own6, program.Daddr6, near6),
@@ -69,9 +74,8 @@ func leaves(saddr program.AddrField, own string, daddr program.AddrField, near s
 	}
 }
 
-func outRules() []program.Rule {
-	ports := program.Masquerade{Low: lowestPort, High: highestPort}
-	const why = "above the VXLAN port"
+func outRules(ports program.Masquerade) []program.Rule {
+	const why = "never the overlay's port"
 	return []program.Rule{
 		{Comment: why, Statements: []program.Statement{program.L4Proto("tcp"), ports}},
 		{Comment: why, Statements: []program.Statement{program.L4Proto("udp"), ports}},

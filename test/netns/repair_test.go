@@ -76,25 +76,14 @@ func TestPodsAreNoNews(t *testing.T) {
 	l := newLab(t, dual, 2)
 	l.startAll(t)
 	n := l.nodes[0]
-	passes := func() int32 {
-		// Quiet means no pass for longer than changes are gathered.
-		for last := n.passes.Load(); ; {
-			time.Sleep(300 * time.Millisecond)
-			now := n.passes.Load()
-			if now == last {
-				return now
-			}
-			last = now
-		}
-	}
-	before := passes()
+	before := n.quiet()
 	for range 10 {
 		p := n.addPod(t)
 		if err := p.nl.LinkDel(p.link(t, "eth0")); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if after := passes(); after != before {
+	if after := n.quiet(); after != before {
 		t.Errorf("%d passes for pods that came and went", after-before)
 	}
 }

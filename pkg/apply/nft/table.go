@@ -48,6 +48,8 @@ type Table struct {
 	plainOnce sync.Once
 	// port is the socket's address: changes that bear it are our own.
 	port atomic.Uint32
+	// events hears what other programs do to nftables; it is Watch's.
+	events *netlink.Conn
 
 	mu     sync.Mutex // guards the following
 	conn   *nftables.Conn
@@ -61,7 +63,17 @@ type Table struct {
 // changes nothing there.
 func Open(conf Config) (*Table, error) {
 	t := newTable(conf, Name)
-	return t, t.connect()
+	if err := t.connect(); err != nil {
+		return nil, err
+	}
+	var err error
+	if t.events, err = netlink.Dial(unix.NETLINK_NETFILTER, nil); err != nil {
+		return nil, errors.Join(fmt.Errorf("open socket for nftables events: %w", err), t.conn.CloseLasting())
+	}
+	// A burst beyond the buffer is no loss, the socket reports it; a larger
+	// one only makes that rare.
+	_ = t.events.SetReadBuffer(1 << 20)
+	return t, nil
 }
 
 func newTable(conf Config, name string) *Table {
@@ -75,7 +87,7 @@ func newTable(conf Config, name string) *Table {
 func (t *Table) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.conn.CloseLasting()
+	return errors.Join(t.events.Close(), t.conn.CloseLasting())
 }
 
 // Forget has the next Set read the kernel again.
@@ -159,7 +171,7 @@ func (t *Table) probe() error {
 	if err := probe.connect(); err != nil {
 		return err
 	}
-	defer probe.Close()
+	defer probe.conn.CloseLasting()
 	if err := probe.send((*batch).addTable, flagOwner|flagPersist); err != nil {
 		return err
 	}

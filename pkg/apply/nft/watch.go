@@ -12,7 +12,7 @@ import (
 )
 
 // Watch calls changed whenever another program has changed the table, until
-// ctx ends. A table with an owner nobody else can change, so there is nothing
+// ctx ends; only one caller can. A table with an owner nobody else can change, so there is nothing
 // to wait for.
 func (t *Table) Watch(ctx context.Context, changed func()) error {
 	select {
@@ -20,17 +20,13 @@ func (t *Table) Watch(ctx context.Context, changed func()) error {
 		return nil
 	case <-t.plain:
 	}
-	sock, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{Groups: 1 << (unix.NFNLGRP_NFTABLES - 1)})
-	if err != nil {
+	if err := t.events.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
 		return fmt.Errorf("subscribe to nftables events: %w", err)
 	}
-	defer sock.Close()
-	// A burst beyond the buffer is no loss: the socket reports it.
-	_ = sock.SetReadBuffer(1 << 20)
-	defer context.AfterFunc(ctx, func() { _ = sock.SetReadDeadline(time.Now()) })()
+	defer context.AfterFunc(ctx, func() { _ = t.events.SetReadDeadline(time.Now()) })()
 	changed() // what happened before the subscription
 	for {
-		messages, err := sock.Receive()
+		messages, err := t.events.Receive()
 		switch {
 		case ctx.Err() != nil:
 			return nil

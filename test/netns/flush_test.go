@@ -1,0 +1,193 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"poplin.dev/poplin/test/need"
+)
+
+// times is how often a fault is repeated: its full count in a soak
+// (POPLIN_SOAK=1), else a tenth.
+func times(full int) int {
+	if os.Getenv("POPLIN_SOAK") == "1" {
+		return full
+	}
+	return max(full/10, 1)
+}
+
+// nft runs the administrator's tool on the node.
+func (n *node) nft(t testing.TB, args ...string) string {
+	t.Helper()
+	nft := need.Program(t, "nft", "nftables")
+	var out []byte
+	if err := n.do(func() (err error) {
+		out, err = exec.Command(nft, args...).CombinedOutput()
+		return err
+	}); err != nil {
+		t.Fatalf("nft %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+var counts = regexp.MustCompile(`packets \d+ bytes \d+`)
+
+// ruleset is everything in nftables, but for what counts.
+func (n *node) ruleset(t testing.TB) string {
+	t.Helper()
+	return counts.ReplaceAllString(n.nft(t, "list", "ruleset"), "")
+}
+
+func (n *node) hasRuleset(t testing.TB, want string) error {
+	t.Helper()
+	if now := n.ruleset(t); now != want {
+		return fmt.Errorf("nftables hold\n%s\nwant\n%s", now, want)
+	}
+	return nil
+}
+
+// TestFlushIsRefused: where the kernel has owned tables, another program's
+// flush does nothing at all to ours.
+func TestFlushIsRefused(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, dual, 2)
+	l.startAll(t)
+	n := l.nodes[0]
+	good := n.ruleset(t)
+	if !strings.Contains(good, "flags owner") && n.unowned(t) {
+		t.Skip("this kernel has no owned tables") // 6.9 and later do
+	}
+	a, b := l.nodes[1].addPod(t), n.addPod(t)
+	reach(t, a, b)
+	s := newStream(t, a, b, 0)
+	for range times(20) {
+		n.nft(t, "flush", "ruleset")
+		s.after(50)
+		if err := n.hasRuleset(t, good); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if lost := s.end(t); lost != 0 {
+		t.Errorf("%d packets lost", lost)
+	}
+	if s := n.state(); !s.Result.Zero() && s.Result.Added > 0 {
+		t.Logf("last pass changed %+v", s.Result)
+	}
+}
+
+// unowned reports that a flush takes the table away: nft 1.0.6 does not print
+// flags that it does not know.
+func (n *node) unowned(t testing.TB) bool {
+	t.Helper()
+	n.nft(t, "flush", "ruleset")
+	return n.nft(t, "list", "ruleset") == ""
+}
+
+// TestFlushIsRepaired: where anybody may change our table, it is whole again
+// before long, and no packet of a pod is lost meanwhile.
+func TestFlushIsRepaired(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, dual, 2)
+	for _, n := range l.nodes {
+		n.plain = true
+	}
+	l.startAll(t)
+	n := l.nodes[0]
+	good := n.ruleset(t)
+	a, b := l.nodes[1].addPod(t), n.addPod(t)
+	reach(t, a, b)
+	s := newStream(t, a, b, 0)
+	for i := range max(times(20), 4) {
+		harm := [][]string{
+			{"flush", "ruleset"},
+			{"flush", "chain", "inet", "poplin", "guard-arrived"},
+			{"delete", "element", "inet", "poplin", "masquerade-near4", "{ 10.244.2.0/24 }"},
+			{"add", "rule", "inet", "poplin", "guard-arrived", "accept"},
+		}[i%4]
+		start := time.Now()
+		n.nft(t, harm...)
+		harmed := time.Now()
+		eventually(t, time.Second, func() error { return n.hasRuleset(t, good) })
+		took := time.Since(harmed)
+		t.Logf("nft %s: whole again after %v", strings.Join(harm, " "), took.Round(time.Millisecond))
+		if took > 200*time.Millisecond+2*harmed.Sub(start) {
+			t.Errorf("nft %s: repaired after %v, want 200 ms", strings.Join(harm, " "), took)
+		}
+		s.after(20)
+	}
+	if lost := s.end(t); lost != 0 {
+		t.Errorf("%d packets lost", lost)
+	}
+}
+
+// TestOurOwnRulesAreNoNews: a table that others may change is watched, and
+// what the module itself writes does not wake it again.
+func TestOurOwnRulesAreNoNews(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, ipv4, 2)
+	n := l.nodes[0]
+	n.plain = true
+	l.startAll(t)
+	before := n.quiet()
+	n.nft(t, "add table inet other; add chain inet other c; add rule inet other c accept; delete table inet other")
+	if after := n.quiet(); after != before {
+		t.Errorf("%d passes for another program's table", after-before)
+	}
+	l.api.change(func() { delete(l.api.nodes, "worker-2") })
+	if passes := n.quiet() - before; passes > 3 {
+		t.Errorf("%d passes for one change of the cluster", passes)
+	}
+}
+
+// quiet waits until the module has nothing to do, and counts its passes.
+func (n *node) quiet() int32 {
+	// Longer than changes are gathered.
+	for last := n.passes.Load(); ; {
+		time.Sleep(300 * time.Millisecond)
+		now := n.passes.Load()
+		if now == last {
+			return now
+		}
+		last = now
+	}
+}
+
+// TestFlushWhileDead: what happens while no daemon runs is repaired within a
+// second of its start.
+func TestFlushWhileDead(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, dual, 2)
+	l.startAll(t)
+	n := l.nodes[0]
+	good := n.ruleset(t)
+	a, b := l.nodes[1].addPod(t), n.addPod(t)
+	reach(t, a, b)
+	s := newStream(t, a, b, 0)
+	for range times(20) {
+		n.stop()
+		n.nft(t, "flush", "ruleset")
+		if open := n.nft(t, "list", "ruleset"); open != "" {
+			t.Fatalf("the flush left %s", open)
+		}
+		start := time.Now()
+		m := n.start(t)
+		eventually(t, time.Second, func() error {
+			select {
+			case <-m.Ready():
+				return n.hasRuleset(t, good)
+			default:
+				return errors.New("the module is not ready")
+			}
+		})
+		t.Logf("complete %v after the start", time.Since(start).Round(time.Millisecond))
+	}
+	if lost := s.end(t); lost != 0 {
+		t.Errorf("%d packets lost", lost)
+	}
+}
