@@ -146,19 +146,26 @@ func TestNothingFails(t *testing.T) {
 	var sent, failed atomic.Int64
 	var first atomic.Value
 	var wg sync.WaitGroup
-	var rootsMu sync.Mutex
-	// Replica one leaves in the end; its clients then find the other.
+	// Replica one leaves in the end. Once it says that it is not ready, new
+	// connections go to the other, as the Service would send them.
+	withdrawn := make(chan struct{})
+	viaOne := func() []string {
+		select {
+		case <-withdrawn:
+			return []string{two.address}
+		default:
+			return []string{one.address}
+		}
+	}
+	viaTwo := func() []string { return []string{two.address} }
 	for _, c := range []struct {
 		url   string
 		http2 bool
-		to    []string
+		to    func() []string
 	}{
-		{"http://a.com/", false, []string{one.address, two.address}}, {"http://a.com/", false, []string{two.address, one.address}},
-		{"https://a.com/", false, []string{one.address, two.address}}, {"https://a.com/", true, []string{one.address, two.address}},
+		{"http://a.com/", false, viaOne}, {"http://a.com/", false, viaTwo}, {"https://a.com/", false, viaOne}, {"https://a.com/", true, viaOne},
 	} {
-		rootsMu.Lock()
-		httpClient := client(roots, c.http2, c.to...)
-		rootsMu.Unlock()
+		httpClient := clientOf(roots, c.http2, c.to)
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				sent.Add(1)
@@ -193,6 +200,8 @@ func TestNothingFails(t *testing.T) {
 	})
 	stopOld()
 	one.stop()
+	s.Until("replica one is not ready", func() bool { return !one.ready() })
+	close(withdrawn)
 	s.Until("replica one has left", func() bool { return len(one.ended) == 1 })
 	before := sent.Load()
 	s.Until("the other serves", func() bool { return sent.Load() > before+100 })

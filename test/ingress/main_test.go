@@ -128,15 +128,19 @@ func (r *replica) ready() bool {
 	return resp.StatusCode == 200
 }
 
-// client connects to the replicas in turn, whatever the URL's host.
+// client connects to the first replica that takes it, whatever the URL's host.
 func client(roots *x509.CertPool, http2 bool, addresses ...string) *http.Client {
+	return clientOf(roots, http2, func() []string { return addresses })
+}
+
+func clientOf(roots *x509.CertPool, http2 bool, addresses func() []string) *http.Client {
 	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, Protocols: new(http.Protocols)}
 	tr.Protocols.SetHTTP1(!http2)
 	tr.Protocols.SetHTTP2(http2)
 	tr.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		_, port, _ := net.SplitHostPort(address)
 		var err error
-		for _, a := range addresses {
+		for _, a := range addresses() {
 			var c net.Conn
 			if c, err = (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort(a, port)); err == nil {
 				return c, nil

@@ -21,14 +21,23 @@ const (
 	h2Streams = 128
 	// h2Buffer bounds what one connection may have in flight towards us.
 	h2Buffer = 1 << 20
+	// settle is how long connections without a request may stay once nobody
+	// can connect any more.
+	settle = time.Second
 )
+
+// front is one socket and its server.
+type front struct {
+	*http.Server
+	listener *listen.Listener
+}
 
 // Serve answers on the two sockets, either of which may be nil, until ctx
 // ends; then it drains. An error is of a socket that fails.
 func (p *Proxy) Serve(ctx context.Context, plain, secure net.Listener) error {
 	base, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
-	var servers []*http.Server
+	var fronts []front
 	failed := make(chan error, 2)
 	for _, l := range []net.Listener{plain, secure} {
 		if l == nil {
@@ -42,7 +51,7 @@ func (p *Proxy) Serve(ctx context.Context, plain, secure net.Listener) error {
 			return err
 		}
 		s := p.server(base, l == secure)
-		servers = append(servers, s)
+		fronts = append(fronts, front{s, limited})
 		go func() {
 			var err error
 			if l == secure {
@@ -50,7 +59,7 @@ func (p *Proxy) Serve(ctx context.Context, plain, secure net.Listener) error {
 			} else {
 				err = s.Serve(limited)
 			}
-			if !errors.Is(err, http.ErrServerClosed) {
+			if !errors.Is(err, http.ErrServerClosed) && !(p.Draining() && errors.Is(err, net.ErrClosed)) {
 				failed <- fmt.Errorf("serve on %s: %w", l.Addr(), err)
 			}
 		}()
@@ -58,12 +67,12 @@ func (p *Proxy) Serve(ctx context.Context, plain, secure net.Listener) error {
 	var err error
 	select {
 	case <-ctx.Done():
-		p.drain(base, servers)
+		p.drain(base, fronts)
 	case err = <-failed:
 	}
 	abort()
-	for _, s := range servers {
-		s.Close()
+	for _, f := range fronts {
+		f.Close()
 	}
 	p.pool.CloseIdle()
 	return err
@@ -72,16 +81,30 @@ func (p *Proxy) Serve(ctx context.Context, plain, secure net.Listener) error {
 // drain ends without failing a request. First every answer asks its client to
 // come back on another connection, while load balancers learn that this
 // replica leaves; only then do the listeners close. Streams get the drain
-// time. http.Server.Shutdown does not wait for tunnels, so they are counted.
-func (p *Proxy) drain(base context.Context, servers []*http.Server) {
+// time. http.Server.Shutdown does not wait for tunnels, so requests are
+// counted; and it drops a request that it reads while it begins, so it is
+// told only when connections had time to bring theirs.
+func (p *Proxy) drain(base context.Context, fronts []front) {
 	p.draining.Store(true)
 	p.log.Info("draining", "withdraw", p.cfg.Withdraw, "drain", p.cfg.Drain, "requests", p.Active())
 	wait(base, p.cfg.Withdraw)
 	ctx, cancel := context.WithTimeout(base, p.cfg.Drain)
 	defer cancel()
+	open := func() (n int) {
+		for _, f := range fronts {
+			n += f.listener.Open()
+		}
+		return n
+	}
+	for _, f := range fronts {
+		f.listener.Close()
+	}
+	for end := time.Now().Add(settle); open() > p.Active() && time.Now().Before(end) && ctx.Err() == nil; {
+		wait(ctx, 10*time.Millisecond)
+	}
 	var wg sync.WaitGroup
-	for _, s := range servers {
-		wg.Go(func() { s.Shutdown(ctx) })
+	for _, f := range fronts {
+		wg.Go(func() { f.Shutdown(ctx) })
 	}
 	wg.Wait()
 	for p.Active() > 0 && ctx.Err() == nil {
