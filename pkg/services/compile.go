@@ -36,6 +36,7 @@ func compile(node *Node, s service.Service, list []service.Slice) *plan {
 			groups:   map[groupKey][]netip.AddrPort{},
 			entries:  map[vip.Front]entry{},
 			hairpins: map[netip.Addr]struct{}{},
+			serving:  map[string]map[netip.AddrPort]bool{},
 		},
 	}
 	if skipped(s) {
@@ -143,6 +144,9 @@ func (c *compiler) port(p service.Port, ipv6 bool) int {
 		external.inside.masquerade = true
 	}
 	c.fronts(p, ipv6, internal, external)
+	if p.Protocol == service.UDP {
+		c.serve(p, ipv6)
+	}
 	return chosen.healthy
 }
 
@@ -152,6 +156,18 @@ func known(p service.Protocol) bool {
 
 // seconds rounds up: 0 would mean for ever.
 func seconds(d time.Duration) uint32 { return uint32((d + time.Second - 1) / time.Second) }
+
+// serve notes where flows without connections may go on.
+func (c *compiler) serve(p service.Port, ipv6 bool) {
+	if c.plan.serving[p.Name] == nil {
+		c.plan.serving[p.Name] = map[netip.AddrPort]bool{}
+	}
+	for _, k := range c.candidates[portKey{p.Name, p.Protocol, ipv6}] {
+		if k.Ready || k.Serving {
+			c.plan.serving[p.Name][k.addr] = true
+		}
+	}
+}
 
 // target is a list of endpoints, or what to do without any.
 func (c *compiler) target(p service.Port, ipv6, local bool, list []netip.AddrPort, none vip.Value) target {

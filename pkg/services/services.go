@@ -102,7 +102,10 @@ type plan struct {
 	addresses []netip.Addr // cluster addresses
 	hairpins  map[netip.Addr]struct{}
 	health    *Health
-	findings  []Finding
+	// serving has, for UDP ports by name, the endpoints that still answer,
+	// whether or not new connections go there.
+	serving  map[string]map[netip.AddrPort]bool
+	findings []Finding
 }
 
 // skipped reports that a Service is not for this proxy.

@@ -265,3 +265,35 @@ func TestHealthCountsReadyAddressesOnThisNode(t *testing.T) {
 		t.Errorf("policy Cluster needs no health check, got %+v", h)
 	}
 }
+
+func TestStaleFlows(t *testing.T) {
+	table := NewTable(testNode(), vip.New())
+	s, list := web()
+	s.Ports[0].Protocol, list[0].Ports[0].Protocol = service.UDP, service.UDP
+	list[0].Endpoints = append(list[0].Endpoints, service.Endpoint{Addr: addr("10.244.1.9"), Serving: true, Terminating: true})
+	table.Set(s, list)
+	front := vip.Front{Addr: addr("10.96.0.10"), Proto: service.UDP, Port: 80}
+	stale := func(want bool, to string) {
+		t.Helper()
+		if got := table.Stale(front, netip.MustParseAddrPort(to)); got != want {
+			t.Errorf("flow to %s: stale %v", to, got)
+		}
+	}
+	stale(false, "10.244.1.2:8080")
+	stale(false, "10.244.1.9:8080") // drains
+	stale(true, "10.244.1.2:9090")
+	stale(true, "10.244.7.7:8080")
+	list[0].Endpoints[0].Ready, list[0].Endpoints[0].Serving = false, false
+	table.Set(s, list)
+	stale(true, "10.244.1.2:8080")
+	table.Set(s, nil) // no endpoint at all
+	stale(true, "10.244.2.2:8080")
+	table.Delete(s.Key)
+	table.Take()
+	stale(true, "10.244.2.2:8080")
+	if !table.EndsFlows() || table.EndsFlows() {
+		t.Error("flows end, which is to be said once")
+	}
+	front.Addr = addr("8.8.8.8") // was never a Service's
+	stale(false, "8.8.4.4:53")
+}

@@ -21,6 +21,11 @@ type Table struct {
 	groups map[groupKey]*group
 	ids    ids
 
+	// udp: a Service with UDP ports has changed. ends: the same, and the
+	// change is taken. gone: UDP fronts that the change took away.
+	udp, ends bool
+	gone      map[vip.Front]bool
+
 	frontends, outside elements[vip.Front, vip.Value]
 	endpoints          elements[vip.Slot, netip.AddrPort]
 	timeouts           elements[vip.Front, uint32]
@@ -116,6 +121,7 @@ func (t *Table) Keys() []service.Key {
 func (t *Table) replace(key service.Key, next *plan) {
 	old := t.plans[key]
 	delete(t.plans, key)
+	t.udp = t.udp || old != nil && len(old.serving) > 0 || next != nil && len(next.serving) > 0
 	fronts := map[vip.Front]struct{}{}
 	if next != nil {
 		t.plans[key] = next
@@ -265,6 +271,11 @@ func (t *Table) Take() vip.Change {
 	t.addresses.take(c.Delete.Addresses, c.Put.Addresses)
 	t.ranges.take(c.Delete.Ranges, c.Put.Ranges)
 	t.hairpins.take(c.Delete.Hairpins, c.Put.Hairpins)
+	t.ends, t.udp = t.ends || t.udp, false
+	t.gone = map[vip.Front]bool{}
+	for f := range c.Delete.Frontends {
+		t.gone[f] = f.Proto == service.UDP
+	}
 	return c
 }
 
@@ -292,6 +303,27 @@ func (t *Table) Findings(key service.Key) []Finding {
 
 func compareFronts(a, b vip.Front) int {
 	return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port))
+}
+
+// Stale tells whether a UDP flow that came in at front must not go on to the
+// endpoint to: it does not answer any more, or the Service is gone. The kernel
+// would keep such a flow for as long as the client sends, which may be for
+// ever. Endpoints that only drain keep their flows, and what never was a
+// Service's is nobody's business.
+func (t *Table) Stale(front vip.Front, to netip.AddrPort) bool {
+	if len(t.claims[front]) == 0 {
+		return t.gone[front] || contains(t.node.ServiceRanges, front.Addr)
+	}
+	p := t.claims[front][0]
+	return !p.serving[p.entries[front].port][to]
+}
+
+// EndsFlows tells, once, whether UDP flows may have become stale between the
+// last two calls of Take.
+func (t *Table) EndsFlows() bool {
+	ends := t.ends
+	t.ends = false
+	return ends
 }
 
 // Health is the health-check port of a Service, if it needs one.

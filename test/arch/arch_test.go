@@ -142,6 +142,7 @@ var direction = map[string][]string{
 	"pkg/ingress":    {"pkg/cluster", "pkg/program"},
 	"pkg/kube":       {"pkg/cluster", "pkg/version"},
 	"pkg/apply":      {"pkg/cluster", "pkg/program", "pkg/apply/diff"},
+	"pkg/apply/vip":  {"pkg/cluster", "pkg/program", "pkg/apply/vip"},
 	"plugins":        {"plugins", "pkg/version"},
 	"daemon":         {"daemon", "pkg", "install"},
 	"daemon/overlay": {"pkg"},

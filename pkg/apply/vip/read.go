@@ -1,9 +1,10 @@
 package vip
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
-	"iter"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -12,47 +13,20 @@ import (
 	"poplin.dev/poplin/pkg/program/vip"
 )
 
-// attributes walks over netlink attributes; a damaged one ends the walk.
-func attributes(b []byte) iter.Seq2[uint16, []byte] {
-	return func(yield func(uint16, []byte) bool) {
-		for len(b) >= 4 {
-			n := int(binary.NativeEndian.Uint16(b))
-			if n < 4 || n > len(b) || !yield(binary.NativeEndian.Uint16(b[2:])&typeMask, b[4:n]) {
-				return
-			}
-			b = b[min((n+3)&^3, len(b)):]
+// dump lists something of nf_tables.
+func (t *Table) dump(kind int, ask func(w *wire.Attrs)) (list [][]byte, err error) {
+	var w wire.Attrs
+	ask(&w)
+	for range 10 {
+		list = nil
+		err = wire.Dump(t.sock, unix.NFNL_SUBSYS_NFTABLES, kind, unix.NFPROTO_INET, w, func(entry []byte) {
+			list = append(list, bytes.Clone(entry))
+		})
+		if !errors.Is(err, wire.ErrInterrupted) {
+			break
 		}
 	}
-}
-
-// typeMask leaves out the flags of an attribute's type.
-const typeMask = 0x3fff
-
-// find returns the attribute at the end of a path of nested ones.
-func find(b []byte, path ...uint16) []byte {
-	for kind, v := range attributes(b) {
-		if kind == path[0] {
-			if len(path) == 1 {
-				return v
-			}
-			return find(v, path[1:]...)
-		}
-	}
-	return nil
-}
-
-func text(b []byte) string {
-	if n := len(b); n > 0 {
-		return string(b[:n-1])
-	}
-	return ""
-}
-
-func number(b []byte) uint32 {
-	if len(b) != 4 {
-		return 0
-	}
-	return binary.BigEndian.Uint32(b)
+	return list, err
 }
 
 // read learns what the kernel holds.
@@ -67,13 +41,13 @@ func (t *Table) read() error {
 		want[d.name] = d
 	}
 	for _, b := range maps {
-		name := text(find(b, unix.NFTA_SET_NAME))
+		name := wire.String(wire.Find(b, unix.NFTA_SET_NAME))
 		if d, known := want[name]; !known || !d.is(b) {
 			m.foreign = true
 			continue
 		}
 		m.maps[name] = true
-		if err := t.readElements(name, number(find(b, setCount)), m); err != nil {
+		if err := t.readElements(name, wire.Number(wire.Find(b, setCount)), m); err != nil {
 			return fmt.Errorf("list elements of map %s: %w", name, err)
 		}
 	}
@@ -89,11 +63,11 @@ func (d decl) is(b []byte) bool {
 	_, key := shape(d.key)
 	_, data := shape(d.data)
 	if d.verdicts {
-		data = number(find(b, unix.NFTA_SET_DATA_LEN))
+		data = wire.Number(wire.Find(b, unix.NFTA_SET_DATA_LEN))
 	}
 	const counted = unix.NFT_SET_MAP | unix.NFT_SET_INTERVAL | unix.NFT_SET_TIMEOUT | unix.NFT_SET_EVAL
-	return number(find(b, unix.NFTA_SET_KEY_LEN)) == key && number(find(b, unix.NFTA_SET_DATA_LEN)) == data &&
-		number(find(b, unix.NFTA_SET_FLAGS))&counted == d.flags()&counted
+	return wire.Number(wire.Find(b, unix.NFTA_SET_KEY_LEN)) == key && wire.Number(wire.Find(b, unix.NFTA_SET_DATA_LEN)) == data &&
+		wire.Number(wire.Find(b, unix.NFTA_SET_FLAGS))&counted == d.flags()&counted
 }
 
 func (t *Table) readChains(m *mirror) error {
@@ -106,15 +80,15 @@ func (t *Table) readChains(m *mirror) error {
 		base[c.Name] = c
 	}
 	for _, b := range chains {
-		if text(find(b, unix.NFTA_CHAIN_TABLE)) != Name {
+		if wire.String(wire.Find(b, unix.NFTA_CHAIN_TABLE)) != Name {
 			continue
 		}
-		name := text(find(b, unix.NFTA_CHAIN_NAME))
+		name := wire.String(wire.Find(b, unix.NFTA_CHAIN_NAME))
 		m.chains[name] = nil
 		c := base[name]
-		hook := find(b, unix.NFTA_CHAIN_HOOK)
+		hook := wire.Find(b, unix.NFTA_CHAIN_HOOK)
 		if (hook != nil) != (c.Hook != "") || hook != nil &&
-			(number(find(hook, unix.NFTA_HOOK_HOOKNUM)) != wire.Hooks[c.Hook] || int32(number(find(hook, unix.NFTA_HOOK_PRIORITY))) != int32(c.Priority)) {
+			(wire.Number(wire.Find(hook, unix.NFTA_HOOK_HOOKNUM)) != wire.Hooks[c.Hook] || int32(wire.Number(wire.Find(hook, unix.NFTA_HOOK_PRIORITY))) != int32(c.Priority)) {
 			m.foreign = true
 		}
 	}
@@ -123,9 +97,9 @@ func (t *Table) readChains(m *mirror) error {
 		return fmt.Errorf("list rules of table inet %s: %w", Name, err)
 	}
 	for _, b := range rules {
-		name := text(find(b, unix.NFTA_RULE_CHAIN))
+		name := wire.String(wire.Find(b, unix.NFTA_RULE_CHAIN))
 		var mark wire.Mark
-		if data := find(b, unix.NFTA_RULE_USERDATA); len(data) == 2+len(mark) && data[0] == wire.UserMark {
+		if data := wire.Find(b, unix.NFTA_RULE_USERDATA); len(data) == 2+len(mark) && data[0] == wire.UserMark {
 			mark = wire.Mark(data[2:])
 		}
 		m.chains[name] = append(m.chains[name], mark)
@@ -151,10 +125,10 @@ func (t *Table) elements(name string) ([]element, error) {
 	var out []element
 	seen := map[string]bool{} // or it can have some twice
 	for _, m := range messages {
-		for _, b := range attributes(find(m, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
-			key := find(b, unix.NFTA_SET_ELEM_KEY)
-			last := number(find(b, unix.NFTA_SET_ELEM_FLAGS))&unix.NFT_SET_ELEM_INTERVAL_END != 0
-			end := find(b, setElemKeyEnd, unix.NFTA_DATA_VALUE)
+		for _, b := range wire.Each(wire.Find(m, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+			key := wire.Find(b, unix.NFTA_SET_ELEM_KEY)
+			last := wire.Number(wire.Find(b, unix.NFTA_SET_ELEM_FLAGS))&unix.NFT_SET_ELEM_INTERVAL_END != 0
+			end := wire.Find(b, setElemKeyEnd, unix.NFTA_DATA_VALUE)
 			id := string(key) + string(end)
 			if last {
 				id += "end"
@@ -164,10 +138,10 @@ func (t *Table) elements(name string) ([]element, error) {
 			}
 			seen[id] = true
 			out = append(out, element{
-				key:   find(key, unix.NFTA_DATA_VALUE),
+				key:   wire.Find(key, unix.NFTA_DATA_VALUE),
 				end:   end,
-				data:  find(b, unix.NFTA_SET_ELEM_DATA, unix.NFTA_DATA_VALUE),
-				chain: text(find(b, unix.NFTA_SET_ELEM_DATA, unix.NFTA_DATA_VERDICT, unix.NFTA_VERDICT_CHAIN)),
+				data:  wire.Find(b, unix.NFTA_SET_ELEM_DATA, unix.NFTA_DATA_VALUE),
+				chain: wire.String(wire.Find(b, unix.NFTA_SET_ELEM_DATA, unix.NFTA_DATA_VERDICT, unix.NFTA_VERDICT_CHAIN)),
 				last:  last,
 			})
 		}
