@@ -19,6 +19,7 @@ type Table struct {
 	plans  map[service.Key]*plan
 	claims map[vip.Front][]*plan // the first one has it
 	groups map[groupKey]*group
+	fences map[vip.Front][]netip.Prefix // of the fronts in fenced
 	ids    ids
 
 	// udp: a Service with UDP ports has changed. ends: the same, and the
@@ -45,6 +46,7 @@ func NewTable(node Node, before vip.Program) *Table {
 		plans:     map[service.Key]*plan{},
 		claims:    map[vip.Front][]*plan{},
 		groups:    map[groupKey]*group{},
+		fences:    map[vip.Front][]netip.Prefix{},
 		ids:       recall(before),
 		frontends: newElements[vip.Front, vip.Value](),
 		outside:   newElements[vip.Front, vip.Value](),
@@ -186,9 +188,9 @@ func olderService(a, b service.Service) int {
 
 // settle brings the elements of a front up to date.
 func (t *Table) settle(f vip.Front) {
-	t.unfence(f)
 	claims := t.claims[f]
 	if len(claims) == 0 {
+		t.fence(f, false, nil)
 		t.frontends.remove(f)
 		t.outside.remove(f)
 		t.timeouts.remove(f)
@@ -206,25 +208,23 @@ func (t *Table) settle(f vip.Front) {
 	} else {
 		t.timeouts.remove(f)
 	}
-	if e.fenced {
-		t.fenced.put(f, struct{}{})
-	}
-	for _, r := range e.sources {
-		t.sources.put(vip.Source{Front: f, Clients: r}, struct{}{})
-	}
+	t.fence(f, e.fenced, e.sources)
 }
 
-// unfence removes a front's sources. The few fenced Services are not worth
-// an index.
-func (t *Table) unfence(f vip.Front) {
-	if _, ok := t.fenced.now[f]; !ok {
+// fence says who may use a front.
+func (t *Table) fence(f vip.Front, fenced bool, sources []netip.Prefix) {
+	for _, r := range t.fences[f] {
+		t.sources.remove(vip.Source{Front: f, Clients: r})
+	}
+	delete(t.fences, f)
+	if !fenced {
+		t.fenced.remove(f)
 		return
 	}
-	t.fenced.remove(f)
-	for s := range t.sources.now {
-		if s.Front == f {
-			t.sources.remove(s)
-		}
+	t.fences[f] = sources
+	t.fenced.put(f, struct{}{})
+	for _, r := range sources {
+		t.sources.put(vip.Source{Front: f, Clients: r}, struct{}{})
 	}
 }
 

@@ -149,3 +149,87 @@ func TestKernelAgreesAfterEveryChange(t *testing.T) {
 		t.Errorf("left behind:\n%s", left)
 	}
 }
+
+// Others flush rulesets, and tables that are not ours to change.
+func TestOthersDoNotTakeTheTableAway(t *testing.T) {
+	isolate(t)
+	table := open(t)
+	if _, err := table.Set(sample(1)); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(nft(t, "list", "table", "inet", Name), "flags owner") {
+		t.Skip("this kernel knows no owned tables")
+	}
+	nft(t, "flush", "ruleset")
+	if err := exec.Command("nft", "delete", "table", "inet", Name).Run(); err == nil {
+		t.Error("another process deleted the table")
+	}
+	table.Forget()
+	if got, err := table.Program(); err != nil || got.String() != sample(1).String() {
+		t.Errorf("after a flush by another process the kernel holds\n%s%v", got, err)
+	}
+	if _, err := table.Set(sample(2)); err != nil {
+		t.Error(err)
+	}
+	// The owner ends, the table stays and is adopted.
+	table.Close()
+	next := open(t)
+	if got, err := next.Program(); err != nil || got.String() != sample(2).String() {
+		t.Errorf("the next process finds\n%s%v", got, err)
+	}
+	if n, err := next.Set(sample(2)); n != 0 || err != nil {
+		t.Errorf("and changes %d elements, %v", n, err)
+	}
+}
+
+// On kernels without owned tables, what others destroy is made again.
+func TestAPlainTableIsMadeAgain(t *testing.T) {
+	isolate(t)
+	table, err := Open(Config{Plain: true, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { table.Close() })
+	if _, err := table.Set(sample(1)); err != nil {
+		t.Fatal(err)
+	}
+	for _, harm := range [][]string{
+		{"flush", "ruleset"},
+		{"flush", "map", "inet", Name, "frontends4"},
+		{"flush", "chain", "inet", Name, "pick"},
+		{"add", "map", "inet", Name, "stranger", "{ type mark : mark; }"},
+	} {
+		nft(t, harm...)
+		table.Forget() // as a netlink event would have it
+		if _, err := table.Set(sample(1)); err != nil {
+			t.Fatalf("after %v: %v", harm, err)
+		}
+		table.Forget()
+		if got, err := table.Program(); err != nil || got.String() != sample(1).String() {
+			t.Errorf("after %v the kernel holds\n%s%v", harm, got, err)
+		}
+		if out := nft(t, "list", "chain", "inet", Name, "pick"); !strings.Contains(out, "vmap") {
+			t.Errorf("after %v:\n%s", harm, out)
+		}
+	}
+	// A change that comes before the event fails, and says so.
+	nft(t, "flush", "ruleset")
+	if err := table.Apply(vip.Diff(sample(1), sample(2))); err == nil {
+		t.Error("a change of a table that is gone must fail")
+	}
+	if _, err := table.Set(sample(2)); err != nil {
+		t.Error(err)
+	}
+}
+
+// docs/services.md says how to look one front up.
+func TestOneElementCanBeAskedFor(t *testing.T) {
+	isolate(t)
+	table := open(t)
+	if _, err := table.Set(sample(0)); err != nil {
+		t.Fatal(err)
+	}
+	if out := nft(t, "get", "element", "inet", Name, "frontends4", "{ 10.96.0.1 . tcp . 80 }"); !strings.Contains(out, ": c004:10") {
+		t.Errorf("nft says\n%s", out)
+	}
+}
