@@ -70,6 +70,7 @@ func TestStatusAndEvents(t *testing.T) {
 	s.Until("the next replica writes", has("Ingress default/late", "192.0.2.2"))
 	two.stop()
 	s.Until("nobody answers, nothing is promised", func() bool { return !has("Ingress default/late", "192.0.2.2")() })
+	permitted(t, s)
 }
 
 func TestReadyOnlyWithAConfiguration(t *testing.T) {
