@@ -18,16 +18,25 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 )
 
 // Object is a Kubernetes object.
 type Object = map[string]any
 
+// T is what the server needs of a test.
+type T interface {
+	Helper()
+	Fatal(...any)
+	Fatalf(string, ...any)
+	Errorf(string, ...any)
+	Cleanup(func())
+	TempDir() string
+}
+
 // Server is the API server.
 type Server struct {
-	t      testing.TB
+	t      T
 	server *httptest.Server
 
 	mu       sync.Mutex
@@ -54,7 +63,7 @@ var plurals = map[string]string{
 }
 
 // New starts a server that ends with the test.
-func New(t testing.TB) *Server {
+func New(t T) *Server {
 	s := &Server{t: t, objects: map[key]Object{}, version: 1, changed: make(chan struct{})}
 	s.server = httptest.NewServer(s)
 	t.Cleanup(func() {
