@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"poplin.dev/poplin/pkg/apply/route"
@@ -26,6 +27,8 @@ const (
 	links  key = "links"  // somebody changed links, addresses, neighbours or routes
 	rules  key = "rules"  // somebody changed our nftables table
 	kernel key = "kernel" // it is time to look at everything again
+
+	settings key = "settings" // it is time to look at the sysctls
 )
 
 // A burst of changes costs one pass; a single one is done at once.
@@ -42,21 +45,29 @@ const publishTimeout = 5 * time.Second
 type pass struct {
 	*Module
 	routes  *route.Applier
+	sysctls sysctl.Tree
 	waiting string // what the log last said the module waits for
+
+	// of the last pass: whether all was well, the overlay's sysctls and MTU,
+	// and how many pods have a larger one
+	fine      atomic.Bool
+	settings  []program.Sysctl
+	mtu       int
+	largePods int
 }
 
 // Run implements loop.Task. All work on the kernel happens on the calling
 // goroutine, and so in the network namespace of its thread if it is locked to
 // one.
 func (m *Module) Run(ctx context.Context) error {
-	p := &pass{Module: m}
+	p := &pass{Module: m, sysctls: sysctl.Tree(m.deps.Config.SysctlRoot)}
 	queue := loop.NewQueue[key](holdOff, maxDelay)
 	m.deps.Source.Subscribe(func() { queue.Add(model) })
 
 	var err error
 	p.routes, err = route.Open(route.Config{
 		Link:    overlay.Link,
-		Sysctls: sysctl.Tree(m.deps.Config.SysctlRoot).Set,
+		Sysctls: p.sysctls.Set,
 		Log:     m.deps.Log,
 	})
 	if err != nil {
@@ -74,6 +85,7 @@ func (m *Module) Run(ctx context.Context) error {
 		Every:   m.deps.Config.Resync, Again: kernel,
 		Beside: []func(context.Context){
 			func(ctx context.Context) { events.Run(ctx, func() { queue.Add(links) }) },
+			func(ctx context.Context) { p.tickSettings(ctx, func() { queue.Add(settings) }) },
 			func(ctx context.Context) { m.watchRules(ctx, func() { queue.Add(rules) }) },
 		},
 	}
@@ -90,6 +102,11 @@ func (m *Module) watchRules(ctx context.Context, changed func()) {
 
 // do is one pass: everything as it should be now, whatever was dirty.
 func (p *pass) do(ctx context.Context, dirty []key) error {
+	if len(dirty) == 1 && dirty[0] == settings {
+		if hold, err := p.settingsHold(); hold || err != nil {
+			return err
+		}
+	}
 	look := slices.Contains(dirty, kernel)
 	if look || slices.Contains(dirty, links) {
 		p.routes.Forget()
@@ -108,6 +125,7 @@ func (p *pass) do(ctx context.Context, dirty []key) error {
 		p.deps.Log.Info("waiting", "task", p.String(), "for", wait)
 	}
 	p.waiting = wait
+	p.fine.Store(state.InPlace)
 	if ctx.Err() == nil {
 		p.deps.Report(state)
 	}
@@ -153,7 +171,9 @@ func (p *pass) once(ctx context.Context) (state State, wait string) {
 	// began between the two would keep the wrong source address for life.
 	masq, errMasq := p.deps.Table.Set(ctx, p.masquerade(me, peers))
 	guards, errGuards := p.deps.Table.Set(ctx, overlay.Guards(me, peers))
-	routes, errRoutes := p.routes.Set(ctx, overlay.Compile(me, peers))
+	want := overlay.Compile(me, peers)
+	p.settings, p.mtu = want.Sysctls, me.MTU
+	routes, errRoutes := p.routes.Set(ctx, want)
 	state.Result = masq.Plus(guards).Plus(routes)
 	// Last, because others send here once they read it; but also where one
 	// peer failed, because that must not cut this node off from the rest.

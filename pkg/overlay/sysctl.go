@@ -2,6 +2,26 @@ package overlay
 
 import "poplin.dev/poplin/pkg/program"
 
+// PodSetting is a sysctl of the node's end of every pod's link.
+type PodSetting struct {
+	Family, Name string
+	Value        int
+}
+
+// PodSettings are what the CNI plugin gives those links, and what keeps a
+// forged redirect or router advertisement from configuring the node.
+func PodSettings() []PodSetting {
+	return []PodSetting{
+		{"ipv4", "forwarding", 1},
+		{"ipv4", "rp_filter", 2},
+		{"ipv4", "send_redirects", 0},
+		{"ipv4", "accept_redirects", 0},
+		{"ipv6", "accept_ra", 0},
+		{"ipv6", "accept_redirects", 0},
+		{"ipv6", "autoconf", 0},
+	}
+}
+
 // sysctls makes the node forward packets of the families its pods have, and
 // the overlay device take its configuration from nobody.
 func sysctls(s Self) []program.Sysctl {

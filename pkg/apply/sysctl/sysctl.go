@@ -42,24 +42,37 @@ func (t Tree) Set(settings []program.Sysctl) (diff.Result, error) {
 	return res, errors.Join(errs...)
 }
 
-func (t Tree) set(s program.Sysctl) (changed bool, err error) {
+// Hold reports that Set would write nothing.
+func (t Tree) Hold(settings []program.Sysctl) bool {
+	for _, s := range settings {
+		if right, err := t.right(s); err != nil || !right {
+			return false
+		}
+	}
+	return true
+}
+
+// right says that there is nothing to be done about s.
+func (t Tree) right(s program.Sysctl) (bool, error) {
 	for _, c := range s.If {
 		now, err := t.read(c.Key)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && now != c.Value {
-			return false, nil
+			return true, nil
 		}
 		if err != nil {
 			return false, err
 		}
 	}
 	now, err := t.read(s.Key)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && s.Optional:
-		return false, nil
-	case err != nil:
+	if errors.Is(err, fs.ErrNotExist) && s.Optional {
+		return true, nil
+	}
+	return err == nil && now == s.Value, err
+}
+
+func (t Tree) set(s program.Sysctl) (changed bool, err error) {
+	if right, err := t.right(s); err != nil || right {
 		return false, err
-	case now == s.Value:
-		return false, nil
 	}
 	path, err := t.path(s.Key)
 	if err != nil {
@@ -73,7 +86,7 @@ func (t Tree) set(s program.Sysctl) (changed bool, err error) {
 		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
-		return false, fmt.Errorf("set sysctl net/%s to %s (is %s), set it on the node or make %s writable: %w", s.Key, s.Value, now, t.root(), err)
+		return false, fmt.Errorf("set sysctl net/%s to %s, set it on the node or make %s writable: %w", s.Key, s.Value, t.root(), err)
 	}
 	return true, nil
 }
