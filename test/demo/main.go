@@ -20,9 +20,10 @@ import (
 func main() {
 	name := flag.String("name", cluster.DefaultName, "the cluster's name")
 	flag.Parse()
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer cancel()
-	if err := run(ctx, *name); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, *name)
+	stop()
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "\ndemo: %v\nlook around: bin/cluster status --name %s; bin/cluster logs worker-1 --name %s\n", err, *name, *name)
 		os.Exit(1)
 	}
