@@ -76,6 +76,13 @@ func balanced(o *object) {
 	}
 }
 
+func overUDP(o *object) {
+	o.Ports[0].Protocol = service.UDP
+	for i := range o.slices {
+		o.slices[i].Ports[0].Protocol = service.UDP
+	}
+}
+
 // anyone is what all three endpoints say when they see the node.
 const anyone = "pod1:8080 sees node, pod2:8080 sees node, remote:8080 sees node"
 
@@ -90,12 +97,9 @@ var table = []struct {
 		{"client", "vip", 80, anyone}, // from outside the cluster
 		{"node", "vip", 80, anyone},
 	}},
-	{"cluster address, UDP", service.UDP, serviceOf(func(o *object) {
-		o.Ports[0].Protocol = service.UDP
-		for i := range o.slices {
-			o.slices[i].Ports[0].Protocol = service.UDP
-		}
-	}, "pod1", "pod2"), []flow{
+	{"cluster address, UDP", service.UDP, serviceOf(overUDP, "pod1", "pod2"), []flow{
+		{"pod2", "vip", 81, "refused"},
+		{"client", "vip", 81, "refused"},
 		{"pod1", "vip", 80, "pod1:8080 sees node, pod2:8080 sees pod1"},
 		{"client", "vip", 80, "pod1:8080 sees node, pod2:8080 sees node"},
 		{"client", "node", 30080, "pod1:8080 sees node, pod2:8080 sees node"},
@@ -148,6 +152,14 @@ var table = []struct {
 		{"stranger", "node", 30080, "pod1:8080 sees node"}, // the ranges are the balancer's
 		{"stranger", "vip", 80, "pod1:8080 sees node"},
 	}},
+	{"load balancer for some clients, and not for the node", service.TCP, serviceOf(func(o *object) {
+		balanced(o)
+		o.SourceRanges = []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("2001:db8:c::7/128")}
+	}, "pod1"), []flow{
+		{"client", "external", 80, "pod1:8080 sees node"},
+		{"node", "external", 80, "silence"},
+		{"node", "vip", 80, "pod1:8080 sees node"},
+	}},
 	{"external policy Local", service.TCP, serviceOf(func(o *object) { balanced(o); o.ExternalLocal = true }, "pod1", "remote"), []flow{
 		{"client", "external", 80, "pod1:8080 sees client"},
 		{"client", "node", 30080, "pod1:8080 sees client"},
@@ -180,6 +192,11 @@ var table = []struct {
 		{"client", "external", 80, "refused"},
 		{"client", "node", 30080, "refused"},
 		{"pod2", "external", 80, "refused"},
+	}},
+	{"no endpoint anywhere, UDP", service.UDP, serviceOf(overUDP), []flow{
+		{"pod2", "vip", 80, "refused"},
+		{"node", "vip", 80, "refused"},
+		{"client", "node", 30080, "refused"},
 	}},
 	{"terminating endpoints while others are ready", service.TCP, serviceOf(nil, "pod1!", "remote"), []flow{
 		{"pod2", "vip", 80, "remote:8080 sees pod2"},

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/pkg/apply/vip/flows"
-	"poplin.dev/poplin/pkg/cluster/service"
 )
 
 // TestUDPFlowsEndWithTheirEndpoint: a client that never pauses, from one and
@@ -23,15 +22,9 @@ func TestUDPFlowsEndWithTheirEndpoint(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ct.Close() })
-	udp := func(o *object) {
-		o.Ports[0].Protocol = service.UDP
-		for i := range o.slices {
-			o.slices[i].Ports[0].Protocol = service.UDP
-		}
-	}
 	set := func(endpoints ...string) (ended int) {
 		t.Helper()
-		o := serviceOf(udp, endpoints...)
+		o := serviceOf(overUDP, endpoints...)
 		if endpoints == nil {
 			l.table.Delete(o.Key)
 		} else {
