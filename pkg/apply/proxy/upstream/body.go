@@ -4,19 +4,16 @@ import (
 	"io"
 	"net/http"
 	"sync/atomic"
+
+	"poplin.dev/poplin/pkg/program/web"
 )
 
 // do sends the request to this endpoint and counts it until its answer has
 // been read.
 func (e *endpoint) do(req *http.Request, a *Ask) (*http.Response, error) {
-	t := e.transport(a.Backend, a.Upstream)
-	req.URL.Host = a.Endpoint
-	req.URL.Scheme = "http"
-	if t.TLSClientConfig != nil {
-		req.URL.Scheme = "https"
-	}
+	req.URL.Host, req.URL.Scheme = a.Endpoint, "http"
 	e.load.Add(1)
-	resp, err := t.RoundTrip(req)
+	resp, err := e.send(req, a)
 	if err != nil {
 		e.load.Add(-1)
 		return nil, err
@@ -28,6 +25,17 @@ func (e *endpoint) do(req *http.Request, a *Ask) (*http.Response, error) {
 		resp.Body = &answer{ReadCloser: resp.Body, counted: counted{of: e}}
 	}
 	return resp, nil
+}
+
+func (e *endpoint) send(req *http.Request, a *Ask) (*http.Response, error) {
+	protocol := a.protocol()
+	if protocol == web.HTTP && repeatable(req) && len(req.Header["Expect"]) == 0 {
+		return e.simple.RoundTrip(req)
+	}
+	if protocol.TLS() {
+		req.URL.Scheme = "https"
+	}
+	return e.transport(protocol, a.Backend, a.Upstream).RoundTrip(req)
 }
 
 // counted takes a request off its endpoint's load, once.

@@ -41,6 +41,7 @@ type endpoint struct {
 	load atomic.Int64 // requests under way
 	rest atomic.Int64 // Unix nanoseconds until which it is passed over
 
+	simple     simple
 	plain      atomic.Pointer[http.Transport]
 	transports sync.Map // profile to *http.Transport
 }
@@ -63,7 +64,7 @@ func (p *Pool) Acquire(b *web.Backend) *Backend {
 		e := p.endpoints[addr]
 		if e == nil {
 			sum := sha256.Sum256([]byte(addr.String()))
-			e = &endpoint{addr: addr, id: hex.EncodeToString(sum[:8])}
+			e = &endpoint{addr: addr, id: hex.EncodeToString(sum[:8]), simple: simple{address: addr.String()}}
 			p.endpoints[addr] = e
 		}
 		e.users++
@@ -110,6 +111,7 @@ func (p *Pool) CloseIdle() {
 }
 
 func (e *endpoint) closeIdle() {
+	e.simple.CloseIdleConnections()
 	if t := e.plain.Load(); t != nil {
 		t.CloseIdleConnections()
 	}

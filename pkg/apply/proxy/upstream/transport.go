@@ -41,11 +41,7 @@ type dialError struct{ error }
 func (d dialError) Unwrap() error { return d.error }
 
 // transport returns the endpoint's transport for a profile.
-func (e *endpoint) transport(b *Backend, up *web.Upstream) *http.Transport {
-	protocol := up.Protocol
-	if protocol == web.Auto {
-		protocol = b.Protocol
-	}
+func (e *endpoint) transport(protocol web.Protocol, b *Backend, up *web.Upstream) *http.Transport {
 	if protocol == web.HTTP {
 		if t := e.plain.Load(); t != nil {
 			return t
@@ -135,6 +131,14 @@ type Ask struct {
 	Endpoint, ID string
 	// Attempts is how many endpoints were tried.
 	Attempts int
+}
+
+// protocol is the route's, or else the back end's.
+func (a *Ask) protocol() web.Protocol {
+	if a.Upstream.Protocol != web.Auto {
+		return a.Upstream.Protocol
+	}
+	return a.Backend.Protocol
 }
 
 // ErrNoEndpoint says that a back end has no endpoint at all.
