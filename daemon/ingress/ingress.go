@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"time"
 
 	"poplin.dev/poplin/pkg/apply/proxy"
@@ -46,6 +47,11 @@ type Config struct {
 	Log *slog.Logger
 }
 
+// ballast is memory that is never touched, so it is never real. The collector
+// waits until the heap has doubled; the proxy's own heap is so small that
+// it would run hundreds of times a second without it.
+const ballast = 32 << 20
+
 // Run is the program's life. It ends without an error when ctx does.
 func Run(ctx context.Context, cfg Config) error {
 	if cfg.HTTP == "" && cfg.HTTPS == "" {
@@ -62,6 +68,8 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer access.flush()
+	weight := make([]byte, ballast)
+	defer runtime.KeepAlive(weight)
 	cfg.Log.Info("poplin-ingress starts", "version", version.Version, "commit", version.Commit)
 	count := newMetrics(access)
 	cfg.Proxy.Log, cfg.Proxy.Observer = cfg.Log, count

@@ -18,7 +18,7 @@ import (
 const (
 	// holdOff gathers what changes together, such as a roll-out's endpoints;
 	// the first change after a quiet time does not wait.
-	holdOff  = 10 * time.Millisecond
+	holdOff  = 5 * time.Millisecond
 	maxDelay = 100 * time.Millisecond
 	// secretsTime is how long the first configuration waits for Secrets that
 	// may never be readable.

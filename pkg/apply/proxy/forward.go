@@ -15,7 +15,7 @@ import (
 )
 
 // copyBuffer is what a body is copied through.
-const copyBuffer = 32 << 10
+const copyBuffer = 64 << 10
 
 // newReverse makes the part that is the same for all requests. Rewrite, not
 // Director: what it sets, a client cannot have removed by naming it in

@@ -92,7 +92,10 @@ func run(rounds int, binary string, scale float64, only string) error {
 		}
 		fmt.Println()
 	}
-	return l.latencies(names, scale)
+	if err := l.latencies(names, scale); err != nil {
+		return err
+	}
+	return l.many(binary)
 }
 
 func verdict(met bool) string {
