@@ -13,10 +13,12 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"poplin.dev/poplin/daemon/conflist"
 	"poplin.dev/poplin/daemon/overlay"
+	"poplin.dev/poplin/daemon/snapshot"
 	"poplin.dev/poplin/daemon/status"
 	"poplin.dev/poplin/pkg/apply/nft"
 	"poplin.dev/poplin/pkg/config"
@@ -49,6 +51,9 @@ const (
 	resync = time.Minute
 	// reread is how often configuration and conflist are looked at.
 	reread = 5 * time.Second
+	// grace is how long a starting daemon waits for the API server before
+	// it restores what it last knew.
+	grace = 3 * time.Second
 )
 
 // Run is the daemon's life. It ends without an error when ctx does.
@@ -75,7 +80,10 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	now := newState(cfg, settings, cluster, count)
+	known := snapshot.New(snapshot.Deps{
+		Source: cluster, Node: cfg.NodeName, Path: filepath.Join(cfg.StateDir, "nodes.json"), Grace: grace, Log: log,
+	})
+	now := newState(cfg, settings, cluster, known, count)
 	network := conflist.New(conflist.Deps{
 		Config:   conflistConfig(settings),
 		Announce: cluster.NetworkAvailable,
@@ -93,7 +101,7 @@ func Run(ctx context.Context, cfg Config) error {
 	count.GuardDrops(guardDrops(table, log))
 	fabric := overlay.New(overlay.Deps{
 		Config:    overlayConfig(settings, cfg.SysctlRoot),
-		Source:    cluster,
+		Source:    known,
 		Publisher: cluster,
 		Table:     table,
 		Report:    now.overlay,
@@ -106,7 +114,7 @@ func Run(ctx context.Context, cfg Config) error {
 	})
 	now.answers = answers
 	// Stopped from last to first: answers stay until the end of the others.
-	return loop.Group(ctx, log, answers, file, cluster, fabric, network)
+	return loop.Group(ctx, log, answers, file, cluster, known, fabric, network)
 }
 
 func readConfig(path string) (config.Config, error) {

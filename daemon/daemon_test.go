@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -211,6 +212,34 @@ func testDaemon(t *testing.T) {
 	if _, body := get("http://127.0.0.1:9410/metrics"); strings.Contains(body, `poplin_operations_total{result="removed"} 0`) != true {
 		t.Errorf("a restart removed something:\n%s", body)
 	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	m.powerCycle()
+}
+
+// powerCycle starts a daemon on a node that has lost everything but its disk,
+// while the API server is away.
+func (m *machine) powerCycle() {
+	t, address := m.t, m.api.Address()
+	m.api.Stop()
+	link, err := netlink.LinkByName("poplin-vx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(netlink.LinkDel(link), os.Remove(filepath.Join(m.conflistDir(), "10-poplin.conflist"))); err != nil {
+		t.Fatal(err)
+	}
+	stop := m.start()
+	m.until("overlay and conflist are restored", func() bool { return m.conflist() != "" })
+	m.checkKernel()
+	code, body := get("http://127.0.0.1:9411/readyz")
+	if code != 503 || !strings.Contains(body, "which may be stale") || !strings.Contains(body, "overlay: ok") {
+		t.Errorf("readyz: %d %s", code, body)
+	}
+	m.api.Start(address)
+	m.until("it is ready", func() bool { return m.report().Ready })
+	m.checkReady()
 	if err := stop(); err != nil {
 		t.Error(err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"poplin.dev/poplin/daemon/conflist"
 	"poplin.dev/poplin/daemon/overlay"
+	"poplin.dev/poplin/daemon/snapshot"
 	"poplin.dev/poplin/daemon/status"
 	"poplin.dev/poplin/pkg/config"
 	"poplin.dev/poplin/pkg/kube"
@@ -28,6 +29,7 @@ type state struct {
 	settings config.Config
 	socket   string
 	cluster  *kube.Client
+	known    *snapshot.Keeper
 	network  *conflist.Module
 	answers  *status.Module
 	count    *metrics.Metrics
@@ -40,8 +42,8 @@ type state struct {
 	configProblem error
 }
 
-func newState(cfg Config, settings config.Config, cluster *kube.Client, count *metrics.Metrics) *state {
-	return &state{node: cfg.NodeName, started: time.Now(), settings: settings, socket: cfg.Socket, cluster: cluster, count: count}
+func newState(cfg Config, settings config.Config, cluster *kube.Client, known *snapshot.Keeper, count *metrics.Metrics) *state {
+	return &state{node: cfg.NodeName, started: time.Now(), settings: settings, socket: cfg.Socket, cluster: cluster, known: known, count: count}
 }
 
 // overlay is told of every pass over the kernel.
@@ -96,10 +98,19 @@ func (s *state) alive() error {
 // for.
 func (s *state) tasks() []status.Task {
 	return []status.Task{
-		{Name: s.cluster.String(), Waiting: s.cluster.Waiting()},
+		{Name: s.cluster.String(), Waiting: s.clusterWaits()},
 		{Name: "overlay", Waiting: s.overlayWaits()},
 		{Name: s.network.String(), Waiting: s.network.Waiting()},
 	}
+}
+
+// clusterWaits adds how old that is on which the node's network rests meanwhile.
+func (s *state) clusterWaits() string {
+	waits := s.cluster.Waiting()
+	if since := s.known.Stale(); !since.IsZero() {
+		waits += fmt.Sprintf("; until then everything is as it was known at %s, which may be stale", since.Format(time.RFC3339))
+	}
+	return waits
 }
 
 func (s *state) overlayWaits() string {

@@ -150,8 +150,9 @@ var direction = map[string][]string{
 	"daemon/status":       {"pkg"},
 	// A program of its own: it needs nothing of the node's daemon.
 	"daemon/ingress": {"pkg"},
-	// The conflist is a file on the node: its writer is the installer's.
+	// These are files on the node: their writer is the installer's.
 	"daemon/conflist": {"pkg", "install"},
+	"daemon/snapshot": {"pkg", "install"},
 	"install":         {"pkg/version"},
 	"install/image":   {"install/image", "pkg/version"},
 	"cmd/poplin":      {"plugins", "pkg/version"},
