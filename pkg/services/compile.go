@@ -2,9 +2,9 @@ package services
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
-	"hash/fnv"
-	"io"
 	"net/netip"
 	"slices"
 	"time"
@@ -198,10 +198,8 @@ func (c *compiler) some(list []netip.AddrPort) []netip.AddrPort {
 	}
 	all := make([]ranked, len(list))
 	for i, a := range list {
-		h := fnv.New64a()
-		io.WriteString(h, c.node.Name)
-		h.Write(a.Addr().AsSlice())
-		all[i] = ranked{h.Sum64(), a}
+		sum := sha256.Sum256(append([]byte(c.node.Name), a.Addr().AsSlice()...))
+		all[i] = ranked{binary.BigEndian.Uint64(sum[:]), a}
 	}
 	slices.SortFunc(all, func(a, b ranked) int { return cmp.Or(cmp.Compare(a.rank, b.rank), a.addr.Compare(b.addr)) })
 	out := make([]netip.AddrPort, vip.MaxEndpoints)

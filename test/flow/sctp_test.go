@@ -41,8 +41,7 @@ func TestSCTP(t *testing.T) {
 				if err != nil {
 					t.Fatalf("nothing arrives: %v", err)
 				}
-				src := net.IP(from.IP)
-				got := fmt.Sprintf("%d sees %s", binary.BigEndian.Uint16(buf[2:]), placeOf(addrOf(src)))
+				got := fmt.Sprintf("%d sees %s", binary.BigEndian.Uint16(buf[2:]), placeOf(addrOf(from.IP)))
 				if got != f.want {
 					t.Errorf("%s to %s:%d: %s, want %s", f.from, f.to, f.port, got, f.want)
 				}

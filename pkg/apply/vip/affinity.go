@@ -3,6 +3,7 @@ package vip
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -11,47 +12,68 @@ import (
 	"poplin.dev/poplin/pkg/program/vip"
 )
 
+// member is an endpoint in a group.
+type member struct {
+	group uint32
+	addr  netip.AddrPort
+}
+
 // expel deletes what clients are remembered for endpoints that a change took
-// from a group: they get another one.
+// from a group: they get another one. A group's number may be used again one
+// day, and must then remember nobody.
 func (t *Table) expel(c vip.Change) error {
-	if len(c.Delete.Endpoints) == 0 || len(t.mirror.program.Timeouts) == 0 {
+	if len(c.Delete.Endpoints) == 0 {
 		return nil
-	}
-	type member struct {
-		group uint32
-		addr  netip.AddrPort
-	}
-	gone := map[member]bool{}
-	for s, a := range c.Delete.Endpoints {
-		gone[member{s.Group, a}] = true
-	}
-	for s, a := range c.Put.Endpoints { // moved to another slot
-		delete(gone, member{s.Group, a})
 	}
 	sticky := map[uint32]bool{}
 	for f := range t.mirror.program.Timeouts {
 		sticky[t.mirror.program.Frontends[f].Group()] = true
 		sticky[t.mirror.program.Outside[f].Group()] = true
 	}
-	for m := range gone {
-		if !sticky[m.group] {
-			delete(gone, m)
+	for _, m := range []map[vip.Front]vip.Value{c.Delete.Frontends, c.Delete.Outside} {
+		for _, v := range m {
+			if v.IsSticky() {
+				sticky[v.Group()] = true
+			}
 		}
+	}
+	gone := map[member]bool{}
+	for s, a := range c.Delete.Endpoints {
+		if sticky[s.Group] {
+			gone[member{s.Group, a}] = true
+		}
+	}
+	for s, a := range c.Put.Endpoints { // moved to another slot
+		delete(gone, member{s.Group, a})
 	}
 	if len(gone) == 0 {
 		return nil
 	}
+	return t.forgetClients(func(m member) bool { return gone[m] })
+}
+
+// sweep does for all endpoints what expel does for those of a change: an
+// earlier process may have ended between the two.
+func (t *Table) sweep() error {
+	members := map[member]bool{}
+	for s, a := range t.mirror.program.Endpoints {
+		members[member{s.Group, a}] = true
+	}
+	return t.forgetClients(func(m member) bool { return !members[m] })
+}
+
+func (t *Table) forgetClients(of func(member) bool) error {
 	for _, name := range []string{"affinity4", "affinity6"} {
-		if err := t.forget(name, func(group uint32, a netip.AddrPort) bool { return gone[member{group, a}] }); err != nil {
-			return err
+		if err := t.forgetIn(name, of); err != nil {
+			return fmt.Errorf("delete clients of endpoints that are gone from map %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-// forget deletes elements of an affinity map. One may time out between the
-// listing and the deletion, which fails the batch: then it is tried again.
-func (t *Table) forget(name string, which func(group uint32, a netip.AddrPort) bool) error {
+// forgetIn deletes elements of one map. One may time out between the listing
+// and the deletion, which fails the batch: then it is tried again.
+func (t *Table) forgetIn(name string, of func(member) bool) error {
 	var err error
 	for range 5 {
 		var known []element
@@ -62,12 +84,12 @@ func (t *Table) forget(name string, which func(group uint32, a netip.AddrPort) b
 		l := list{b: b, op: unix.NFT_MSG_DELSETELEM, name: name}
 		for _, e := range known {
 			a, ok := readEndpoint(e.data)
-			if n := len(e.key) - 4; ok && n > 0 && which(binary.NativeEndian.Uint32(e.key[n:]), a) {
+			if n := len(e.key) - 4; ok && n > 0 && of(member{binary.NativeEndian.Uint32(e.key[n:]), a}) {
 				l.element(func(w *wire.Attrs) { elemKey(w, func(b []byte) []byte { return append(b, e.key...) }) })
 			}
 		}
 		l.end()
-		if err = b.Send(t.sock); !errors.Is(err, unix.ENOENT) {
+		if err = b.SendInParts(t.sock, largest); !errors.Is(err, unix.ENOENT) {
 			return err
 		}
 		if err := t.reopen(); err != nil {

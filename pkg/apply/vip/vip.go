@@ -68,6 +68,8 @@ type mirror struct {
 	picks, clocks map[uint32]bool
 	// foreign is set when something in the table is not as we make it.
 	foreign bool
+	// swept: no client is remembered for an endpoint that is gone.
+	swept bool
 }
 
 // Open connects to the kernel and changes nothing there.
@@ -111,7 +113,14 @@ func (t *Table) Set(want vip.Program) (int, error) {
 		return 0, err
 	}
 	c := vip.Diff(t.mirror.program, want)
-	return c.Delete.Len() + c.Put.Len(), t.Apply(c)
+	if err := t.Apply(c); err != nil || t.mirror.swept {
+		return c.Delete.Len() + c.Put.Len(), err
+	}
+	if err := t.sweep(); err != nil {
+		return c.Delete.Len() + c.Put.Len(), errors.Join(err, t.reconnect())
+	}
+	t.mirror.swept = true
+	return c.Delete.Len() + c.Put.Len(), nil
 }
 
 // Apply makes a change. After an error the kernel may hold a part of it: call
@@ -125,7 +134,7 @@ func (t *Table) Apply(c vip.Change) error {
 	}
 	c.Apply(t.mirror.program)
 	if err := t.expel(c); err != nil {
-		return errors.Join(fmt.Errorf("delete affinity to endpoints that are gone: %w", err), t.reconnect())
+		return errors.Join(err, t.reconnect())
 	}
 	return nil
 }

@@ -11,7 +11,9 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
+	"poplin.dev/poplin/pkg/apply/vip/wire"
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/program/vip"
 	"poplin.dev/poplin/test/need"
@@ -231,5 +233,47 @@ func TestOneElementCanBeAskedFor(t *testing.T) {
 	}
 	if out := nft(t, "get", "element", "inet", Name, "frontends4", "{ 10.96.0.1 . tcp . 80 }"); !strings.Contains(out, ": c004:10") {
 		t.Errorf("nft says\n%s", out)
+	}
+}
+
+// A process that ends between a change and its consequences leaves clients
+// that are remembered for endpoints which are gone. The next one forgets them.
+func TestStartForgetsClientsOfEndpointsThatAreGone(t *testing.T) {
+	isolate(t)
+	table := open(t)
+	p := sample(1)
+	if _, err := table.Set(p); err != nil {
+		t.Fatal(err)
+	}
+	remember := func(client string, group uint32, to netip.AddrPort) {
+		b := wire.NewBatch(Name)
+		l := list{b: b, op: unix.NFT_MSG_NEWSETELEM, name: "affinity4"}
+		l.element(func(w *wire.Attrs) {
+			elemKey(w, func(b []byte) []byte { return appendHost(appendAddr(b, netip.MustParseAddr(client)), group) })
+			elemData(w, func(b []byte) []byte { return appendEndpoint(b, to) })
+		})
+		l.end()
+		if err := b.Send(table.sock); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remember("192.0.2.1", vip.FirstGroup, p.Endpoints[vip.Slot{Group: vip.FirstGroup}])
+	remember("192.0.2.2", vip.FirstGroup, netip.MustParseAddrPort("10.244.99.99:8080"))
+	remember("192.0.2.3", vip.FirstGroup+100, p.Endpoints[vip.Slot{Group: vip.FirstGroup}])
+	table.Close()
+	next := open(t)
+	if _, err := next.Set(p); err != nil {
+		t.Fatal(err)
+	}
+	out := nft(t, "list", "map", "inet", Name, "affinity4")
+	if !strings.Contains(out, "192.0.2.1 ") || strings.Contains(out, "192.0.2.2") || strings.Contains(out, "192.0.2.3") {
+		t.Errorf("remembered are\n%s", out)
+	}
+	// With its Service, a group forgets its clients.
+	if err := next.Apply(vip.Diff(p, vip.New())); err != nil {
+		t.Fatal(err)
+	}
+	if out := nft(t, "list", "map", "inet", Name, "affinity4"); strings.Contains(out, "elements") {
+		t.Errorf("after the Service's end remembered are\n%s", out)
 	}
 }

@@ -99,22 +99,23 @@ type ForgetClass struct{}
 // MarkHas matches if one of the bits is set.
 type MarkHas struct{ Bits uint32 }
 
-// MarkSet and MarkClear change bits of the packet's mark.
-type (
-	MarkSet   struct{ Bits uint32 }
-	MarkClear struct{ Bits uint32 }
-)
+// MarkSet sets bits of the packet's mark.
+type MarkSet struct{ Bits uint32 }
 
-// InGroup and OutGroup match the group of the device by which a packet came
-// or leaves, OutLoopback the loopback device.
-type (
-	InGroup struct {
-		Group uint32
-		Not   bool
-	}
-	OutGroup    struct{ Group uint32 }
-	OutLoopback struct{}
-)
+// MarkClear clears bits of the packet's mark.
+type MarkClear struct{ Bits uint32 }
+
+// InGroup matches the group of the device by which a packet came.
+type InGroup struct {
+	Group uint32
+	Not   bool
+}
+
+// OutGroup matches the group of the device by which a packet leaves.
+type OutGroup struct{ Group uint32 }
+
+// OutLoopback matches packets that stay on this node.
+type OutLoopback struct{}
 
 // Translated matches connections with a translated destination.
 type Translated struct{}

@@ -18,12 +18,14 @@ const (
 	groupBits = 18
 	countBits = 12
 
-	// Masks of a Value's parts, for the rules that take it apart.
+	stickyBit = 1 << 30
+)
+
+// Masks of a Value's parts, for the rules that take it apart.
+const (
 	GroupMask      = 1<<groupBits - 1
 	PickMask       = (1<<countBits-1)<<groupBits | stickyBit
 	MasqueradeMask = 1 << 31
-
-	stickyBit = 1 << 30
 )
 
 // Values without endpoints.

@@ -44,7 +44,7 @@ func (w *Attrs) U64(kind uint16, v uint64) {
 	w.Close(at)
 }
 
-// Open starts an attribute, Close ends it.
+// Open starts an attribute and returns where, for Close.
 func (w *Attrs) Open(kind uint16) int {
 	at := len(*w)
 	*w = binary.NativeEndian.AppendUint16(*w, 0)
@@ -55,6 +55,7 @@ func (w *Attrs) Open(kind uint16) int {
 // Nest starts an attribute of attributes.
 func (w *Attrs) Nest(kind uint16) int { return w.Open(kind | unix.NLA_F_NESTED) }
 
+// Close ends the attribute that began at at.
 func (w *Attrs) Close(at int) {
 	binary.NativeEndian.PutUint16((*w)[at:], uint16(len(*w)-at))
 	for len(*w)%4 != 0 {
