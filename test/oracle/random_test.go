@@ -68,6 +68,9 @@ func (r *run) step() {
 		if r.one(2) {
 			r.world.NodePortAddresses = world().NodePortAddresses
 		}
+		r.world.Allocated = pick(r.dice, world().Allocated,
+			[]netip.Prefix{netip.MustParsePrefix("10.96.0.0/29"), netip.MustParsePrefix("10.96.0.8/29")},
+			[]netip.Prefix{netip.MustParsePrefix("10.96.0.0/29"), netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00:96::/64")})
 		r.table.SetNode(node(r.world))
 		for k := range r.services {
 			r.dirty[k] = true
@@ -76,7 +79,7 @@ func (r *run) step() {
 }
 
 // flush ends a batch.
-func (r *run) flush() {
+func (r *run) flush() vip.Change {
 	for _, k := range slices.SortedFunc(maps.Keys(r.dirty), service.Key.Compare) {
 		r.tell(r.table, k)
 	}
@@ -85,6 +88,7 @@ func (r *run) flush() {
 	c.Apply(r.mirror)
 	r.world.Services = slices.Collect(maps.Values(r.services))
 	r.world.Slices = slices.Collect(maps.Values(r.slices))
+	return c
 }
 
 func (r *run) tell(t *services.Table, k service.Key) {
