@@ -46,9 +46,16 @@ func TestQueueSteadyStreamIsNotStarved(t *testing.T) {
 		defer stop()
 		q := NewQueue[int](holdOff, maxDelay)
 		go func() {
-			for i := 0; ctx.Err() == nil; i++ {
+			// Not a sleep: a bubble's clock stops when its first goroutine ends.
+			tick := time.NewTicker(holdOff / 2)
+			defer tick.Stop()
+			for i := 0; ; i++ {
 				q.Add(i)
-				time.Sleep(holdOff / 2)
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+				}
 			}
 		}()
 		q.Get(ctx)
