@@ -21,8 +21,8 @@ type choice struct {
 	cluster, local []netip.AddrPort
 	// anywhere tells whether any node has an endpoint for new connections.
 	anywhere bool
-	// healthy is the number of addresses of ready endpoints on this node.
-	healthy int
+	// healthy are the addresses of ready endpoints on this node.
+	healthy map[netip.Addr]bool
 }
 
 // choose picks endpoints for one service port and family. Terminating
@@ -30,7 +30,7 @@ type choice struct {
 // the cluster for one policy, on this node for the other.
 func choose(node, zone string, candidates []candidate) choice {
 	var ready, leaving, localReady, localLeaving []candidate
-	addresses := map[netip.Addr]bool{}
+	healthy := map[netip.Addr]bool{}
 	for _, c := range candidates {
 		local := c.on(node)
 		switch {
@@ -38,7 +38,7 @@ func choose(node, zone string, candidates []candidate) choice {
 			ready = append(ready, c)
 			if local {
 				localReady = append(localReady, c)
-				addresses[c.Addr] = true
+				healthy[c.Addr] = true
 			}
 		case c.Serving && c.Terminating:
 			leaving = append(leaving, c)
@@ -51,7 +51,7 @@ func choose(node, zone string, candidates []candidate) choice {
 		cluster:  addrs(firstOf(near(node, zone, ready), leaving)),
 		local:    addrs(firstOf(localReady, localLeaving)),
 		anywhere: len(ready)+len(leaving) > 0,
-		healthy:  len(addresses),
+		healthy:  healthy,
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -43,22 +44,21 @@ func compile(node *Node, s service.Service, list []service.Slice) *plan {
 		return c.plan
 	}
 	c.collect(list)
-	healthy := 0
+	healthy := [2]map[netip.Addr]bool{{}, {}} // per family: a pod has an address in each
 	for _, p := range s.Ports {
 		if p.Port == 0 || !known(p.Protocol) {
 			c.find(BadPort, "port %q: %s port %d cannot be served, only TCP, UDP and SCTP ports from 1 on", p.Name, p.Protocol, p.Port)
 			continue
 		}
-		for _, ipv6 := range []bool{false, true} {
-			healthy = max(healthy, c.port(p, ipv6))
-		}
+		maps.Copy(healthy[0], c.port(p, false))
+		maps.Copy(healthy[1], c.port(p, true))
 	}
 	slices.SortFunc(c.plan.findings, func(a, b Finding) int {
 		return cmp.Or(a.Object.Compare(b.Object), cmp.Compare(a.Message, b.Message))
 	})
 	c.plan.findings = slices.Compact(c.plan.findings) // ports share addresses
 	if s.HealthCheckNodePort != 0 && s.Type == service.LoadBalancer && s.ExternalLocal {
-		c.plan.health = &Health{Port: s.HealthCheckNodePort, Endpoints: healthy}
+		c.plan.health = &Health{Port: s.HealthCheckNodePort, Endpoints: max(len(healthy[0]), len(healthy[1]))}
 	}
 	return c.plan
 }
@@ -119,9 +119,9 @@ func (c *compiler) forged(a netip.Addr, proto service.Protocol, port uint16) boo
 	return proto == service.UDP && port == c.node.OverlayPort && c.node.IsNodeAddress(a)
 }
 
-// port compiles one service port for one family, and returns how many
-// healthy addresses it has on this node.
-func (c *compiler) port(p service.Port, ipv6 bool) int {
+// port compiles one service port for one family, and returns its healthy
+// addresses on this node.
+func (c *compiler) port(p service.Port, ipv6 bool) map[netip.Addr]bool {
 	s := &c.plan.service
 	chosen := choose(c.node.Name, c.node.Zone, c.candidates[portKey{p.Name, p.Protocol, ipv6}])
 	all := c.target(p, ipv6, false, chosen.cluster, vip.Refuse)

@@ -259,6 +259,15 @@ func TestHealthCountsReadyAddressesOnThisNode(t *testing.T) {
 	if h, ok := table.Health(s.Key); !ok || h != (Health{Port: 32000, Endpoints: 1}) {
 		t.Errorf("got %+v, %v", h, ok)
 	}
+	// Another port on another pod of this node.
+	s.Ports = append(s.Ports, service.Port{Name: "more", Protocol: service.TCP, Port: 81})
+	more := list[0]
+	more.Name, more.Ports = "web-more", []service.SlicePort{{Name: "more", Protocol: service.TCP, Port: 8081}}
+	more.Endpoints = []service.Endpoint{{Addr: addr("10.244.1.7"), Node: "worker-1", Ready: true, Serving: true}}
+	table.Set(s, append(list, more))
+	if h, _ := table.Health(s.Key); h.Endpoints != 2 {
+		t.Errorf("two ports on two pods: %+v", h)
+	}
 	s.ExternalLocal = false
 	table.Set(s, list)
 	if h, ok := table.Health(s.Key); ok {
