@@ -227,3 +227,25 @@ func TestNothingOfAWorkplace(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A skip must say what the machine lacks, and be a failure in CI unless that
+// is known: test/need does both.
+func TestOnlyNeedSkips(t *testing.T) {
+	for _, p := range packages(t) {
+		if p.dir == "test/need" {
+			continue
+		}
+		for _, f := range p.files {
+			ast.Inspect(f.ast, func(n ast.Node) bool {
+				if call, ok := n.(*ast.CallExpr); ok {
+					if s, ok := call.Fun.(*ast.SelectorExpr); ok && slices.Contains([]string{"Skip", "Skipf", "SkipNow"}, s.Sel.Name) {
+						if x, ok := s.X.(*ast.Ident); ok && (x.Name == "t" || x.Name == "b" || x.Name == "tb") {
+							t.Errorf("%s:%d: %s.%s: use test/need", f.path, f.line(call.Pos()), x.Name, s.Sel.Name)
+						}
+					}
+				}
+				return true
+			})
+		}
+	}
+}

@@ -99,8 +99,8 @@ func TestAffinityToTheNodeItself(t *testing.T) {
 			}
 		}
 	}
-	if !met["node"] { // once in a thousand runs
-		t.Skip("by chance nobody met the node")
+	if !met["node"] { // ten clients, half a chance each: once in a thousand runs
+		t.Log("by chance nobody met the node: this run showed less")
 	}
 }
 

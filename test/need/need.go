@@ -22,7 +22,7 @@ import (
 func Root(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		missing(t, "root", "run as root: the test makes network namespaces")
+		Missing(t, "root", "run as root: the test makes network namespaces")
 	}
 }
 
@@ -31,7 +31,7 @@ func Program(t testing.TB, name, debianPackage string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		missing(t, name, "apt-get install "+debianPackage)
+		Missing(t, name, "apt-get install "+debianPackage)
 	}
 	return path
 }
@@ -42,7 +42,7 @@ func Link(t testing.TB, kind string) {
 	t.Helper()
 	Root(t)
 	if err := thread.Discard(func() error { return probeLink(kind) }); err != nil {
-		missing(t, kind, "the kernel cannot make such a device: "+err.Error())
+		Missing(t, kind, "the kernel cannot make such a device: "+err.Error())
 	}
 }
 
@@ -66,7 +66,13 @@ func probeLink(kind string) error {
 	return h.LinkAdd(&netlink.GenericLink{LinkAttrs: attrs, LinkType: kind})
 }
 
-func missing(t testing.TB, feature, reason string) {
+// OwnedTables are nftables tables that only their owner may change and that
+// survive it.
+const OwnedTables = "nft-owned-tables"
+
+// Missing ends a test that has found out by itself that a feature, named as in
+// test/known-absent.txt, is not there.
+func Missing(t testing.TB, feature, reason string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" && !slices.Contains(knownAbsent(t), feature) {
 		t.Fatalf("%s is missing (%s), and test/known-absent.txt does not name it", feature, reason)

@@ -61,7 +61,7 @@ func TestFlushIsRefused(t *testing.T) {
 	n := l.nodes[0]
 	good := n.ruleset(t)
 	if !strings.Contains(good, "flags owner") && n.unowned(t) {
-		t.Skip("this kernel has no owned tables") // 6.9 and later do
+		need.Missing(t, need.OwnedTables, "Linux 6.9 and later have them")
 	}
 	a, b := l.nodes[1].addPod(t), n.addPod(t)
 	reach(t, a, b)

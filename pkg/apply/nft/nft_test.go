@@ -156,7 +156,7 @@ func TestOwnership(t *testing.T) {
 		t.Fatal(err)
 	}
 	if flags&flagOwner == 0 {
-		t.Skip("this kernel has no owned tables") // 6.9 and later do
+		need.Missing(t, need.OwnedTables, "Linux 6.9 and later have them")
 	}
 	second := open(t, false)
 	if _, err := second.Set(t.Context(), m); err == nil || !strings.Contains(err.Error(), "another process owns it") {

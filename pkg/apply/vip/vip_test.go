@@ -160,7 +160,7 @@ func TestOthersDoNotTakeTheTableAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.Contains(nft(t, "list", "table", "inet", Name), "flags owner") {
-		t.Skip("this kernel knows no owned tables")
+		need.Missing(t, need.OwnedTables, "Linux 6.9 and later have them")
 	}
 	nft(t, "flush", "ruleset")
 	if err := exec.Command("nft", "delete", "table", "inet", Name).Run(); err == nil {

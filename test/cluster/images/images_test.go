@@ -2,13 +2,13 @@ package images
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"poplin.dev/poplin/install/image/oci"
+	"poplin.dev/poplin/test/need"
 )
 
 func TestNames(t *testing.T) {
@@ -113,10 +113,7 @@ func TestPlant(t *testing.T) {
 
 // The libraries of a program come along with it.
 func TestProgram(t *testing.T) {
-	shell, err := exec.LookPath("bash")
-	if err != nil {
-		t.Skip("no bash here")
-	}
+	shell := need.Program(t, "bash", "bash")
 	c := &composer{ctx: t.Context(), find: func(string) string { return shell }}
 	if err := c.program("bash", "/bin/sh"); err != nil {
 		t.Fatal(err)
