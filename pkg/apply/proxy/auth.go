@@ -2,22 +2,14 @@ package proxy
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
-	"net/url"
-	"strings"
-	"syscall"
-	"time"
 
+	"poplin.dev/poplin/pkg/apply/proxy/header"
 	"poplin.dev/poplin/pkg/apply/proxy/htpasswd"
+	"poplin.dev/poplin/pkg/apply/proxy/judge"
 	"poplin.dev/poplin/pkg/program/web"
 )
-
-// authTime bounds a question to an authentication server.
-const authTime = 10 * time.Second
 
 // authenticator finds out whether a request may pass.
 type authenticator struct {
@@ -26,27 +18,7 @@ type authenticator struct {
 }
 
 func newAuthenticator() *authenticator {
-	a := &authenticator{passwords: htpasswd.NewProver()}
-	dialer := &net.Dialer{Timeout: 5 * time.Second, Control: notOurselves}
-	a.client = &http.Client{
-		Timeout: authTime,
-		Transport: &http.Transport{
-			DialContext: dialer.DialContext, MaxIdleConnsPerHost: 128, IdleConnTimeout: 4 * time.Second,
-			TLSHandshakeTimeout: 5 * time.Second, DisableCompression: true, ForceAttemptHTTP2: true,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	return a
-}
-
-// notOurselves refuses what only this machine may reach: an annotation must
-// not turn the proxy on its own ports or on a cloud's metadata server.
-func notOurselves(_, address string, _ syscall.RawConn) error {
-	at, err := netip.ParseAddrPort(address)
-	if a := at.Addr().Unmap(); err != nil || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified() || a.IsMulticast() {
-		return fmt.Errorf("%s is no address of an authentication server", address)
-	}
-	return nil
+	return &authenticator{client: judge.Client(), passwords: htpasswd.NewProver()}
 }
 
 // basic is RFC 7617. It reports whether the request may pass; if not, it has
@@ -63,7 +35,7 @@ func (a *authenticator) basic(x *exchange, r *http.Request, b *web.BasicAuth) bo
 // external asks another server. 2xx admits; 401 and 403 are passed on, or
 // lead to the sign-in page; anything else, silence too, closes the door.
 func (a *authenticator) external(x *exchange, r *http.Request, e *web.ExternalAuth) bool {
-	ctx, cancel := context.WithTimeout(r.Context(), authTime)
+	ctx, cancel := context.WithTimeout(r.Context(), judge.Time)
 	defer cancel()
 	request := web.Request{Scheme: "http", Host: x.host, URI: x.uri(r), Method: r.Method}
 	if x.secure {
@@ -90,7 +62,7 @@ func (a *authenticator) external(x *exchange, r *http.Request, e *web.ExternalAu
 		}
 		return true
 	case resp.StatusCode == http.StatusUnauthorized && e.SignIn != nil:
-		x.redirect(signIn(e.SignIn, request), http.StatusFound)
+		x.redirect(judge.SignIn(e.SignIn, request), http.StatusFound)
 	case resp.StatusCode == http.StatusUnauthorized:
 		x.challenge("you are not signed in", resp.Header.Values("Www-Authenticate")...)
 	case resp.StatusCode == http.StatusForbidden:
@@ -108,12 +80,11 @@ func (a *authenticator) ask(ctx context.Context, x *exchange, r *http.Request, e
 		return nil, err
 	}
 	q.Header = r.Header.Clone()
-	for _, name := range []string{"Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Content-Length", "Content-Type", "Expect", "Range", "If-Match", "If-None-Match", "If-Modified-Since"} {
+	header.RemoveHop(q.Header)
+	for _, name := range []string{"Content-Length", "Content-Type", "Expect", "Range", "If-Match", "If-None-Match", "If-Modified-Since"} {
 		q.Header.Del(name)
 	}
-	for _, name := range strip {
-		q.Header.Del(name)
-	}
+	header.RemoveClaims(q.Header)
 	x.introduce(r, q.Header)
 	q.Header.Set("X-Original-Url", request.Scheme+"://"+r.Host+request.URI)
 	q.Header.Set("X-Original-Method", r.Method)
@@ -125,17 +96,4 @@ func (a *authenticator) ask(ctx context.Context, x *exchange, r *http.Request, e
 	// Read a little, so that the connection can be used again.
 	io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
 	return resp, nil
-}
-
-// signIn is where the browser goes, and comes back from by "rd".
-func signIn(t web.Template, r web.Request) string {
-	to := t.Fill(r)
-	if u, err := url.Parse(to); err == nil && !u.Query().Has("rd") {
-		sep := "?"
-		if strings.Contains(to, "?") {
-			sep = "&"
-		}
-		to += sep + "rd=" + url.QueryEscape(r.Scheme+"://"+r.Host+r.URI)
-	}
-	return to
 }

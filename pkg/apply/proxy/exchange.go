@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"io"
 	"net/http"
@@ -13,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"poplin.dev/poplin/pkg/apply/proxy/header"
 	"poplin.dev/poplin/pkg/apply/proxy/upstream"
 	"poplin.dev/poplin/pkg/program/web"
 )
@@ -68,7 +67,7 @@ func (x *exchange) mark(h http.Header) {
 		h["Strict-Transport-Security"] = []string{x.route.HSTS}
 	}
 	if a := x.route.Affinity; a != nil && x.ask.ID != "" && (x.ask.Sticky == "" || x.ask.ID != x.ask.Sticky && (a.Move || !x.known())) {
-		h.Add("Set-Cookie", cookie(a, x.ask.ID, x.secure))
+		h.Add("Set-Cookie", header.Cookie(a, x.ask.ID, x.secure))
 	}
 }
 
@@ -242,15 +241,4 @@ func (x *exchange) locate(r *http.Request) {
 			return
 		}
 	}
-}
-
-// requestID keeps the client's, if it is fit for logs.
-func requestID(h http.Header) string {
-	id := h.Get("X-Request-Id")
-	if len(id) > 0 && len(id) <= 128 && strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.:+/=") == "" {
-		return id
-	}
-	var b [16]byte
-	rand.Read(b[:])
-	return hex.EncodeToString(b[:])
 }

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"sync"
 
-	"poplin.dev/poplin/pkg/program/web"
+	"poplin.dev/poplin/pkg/apply/proxy/header"
 )
 
 // copyBuffer is what a body is copied through.
@@ -27,7 +27,7 @@ func (p *Proxy) newReverse() *httputil.ReverseProxy {
 		ModifyResponse: p.received,
 		ErrorHandler:   p.failed,
 		ErrorLog:       log.New(debugWriter{p.log}, "", 0),
-		BufferPool:     &buffers{},
+		BufferPool:     &p.buffers,
 	}
 }
 
@@ -52,35 +52,29 @@ func (b *buffers) Put(s []byte) { b.pool.Put((*[copyBuffer]byte)(s)) }
 // rewrite makes the request for the endpoint.
 func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	x, out := exchangeOf(pr.Out.Context()), pr.Out
-	out.URL.RawPath = x.target
-	out.URL.Path, _ = url.PathUnescape(x.target)
-	// Left as it came: what we do not read, nobody can smuggle past us in it.
-	out.URL.RawQuery, out.URL.ForceQuery = pr.In.URL.RawQuery, pr.In.URL.ForceQuery
-	if h := x.route.Upstream.Host; h != "" {
-		out.Host = h
-	}
-	for name := range out.Header {
-		// CGI-like servers read X_Real_IP as X-Real-IP; nginx drops such
-		// names too.
-		if strings.IndexByte(name, '_') >= 0 {
-			delete(out.Header, name)
-		}
-	}
-	for _, name := range strip {
-		delete(out.Header, name)
-	}
 	// A tunnel to anything but WebSocket, such as h2c, would carry requests
 	// that no rule has seen.
 	if up := out.Header["Upgrade"]; len(up) > 0 && (len(up) > 1 || !strings.EqualFold(up[0], "websocket")) {
 		delete(out.Header, "Upgrade")
 		delete(out.Header, "Connection")
 	}
-	x.introduce(pr.In, out.Header)
+	x.address(pr.In, out)
 }
 
-// strip are headers that say who the client is in words we do not speak, or
-// that some servers turn into an environment variable (httpoxy).
-var strip = []string{"Proxy", "Http2-Settings", "X-Original-Url", "X-Rewrite-Url", "X-Original-Forwarded-For", "X-Forwarded-Prefix"}
+// address gives the outgoing request its path, its host, and our word about
+// the client. in and out may be the same.
+func (x *exchange) address(in, out *http.Request) {
+	// The query is left as it came: what we do not read, nobody can smuggle
+	// past us in it.
+	out.URL.RawQuery, out.URL.ForceQuery = in.URL.RawQuery, in.URL.ForceQuery
+	out.URL.RawPath = x.target
+	out.URL.Path, _ = url.PathUnescape(x.target)
+	header.RemoveClaims(out.Header)
+	x.introduce(in, out.Header)
+	if h := x.route.Upstream.Host; h != "" {
+		out.Host = h
+	}
+}
 
 // introduce says whom the request comes from. A trusted proxy's words are
 // kept and added to; anybody else's were dropped.
@@ -112,30 +106,6 @@ func (x *exchange) introduce(in *http.Request, h http.Header) {
 	h["X-Forwarded-Port"] = v[3:4:4]
 	h["X-Real-Ip"] = v[4:5:5]
 	h["X-Request-Id"] = v[5:6:6]
-}
-
-// rewritePath replaces the whole path, as ingress-nginx does. A group may
-// hold anything: what comes out is brought into normal form again, and
-// refused where it would climb.
-func rewritePath(r *web.Route, path string) (string, bool) {
-	var groups []string
-	if r.Match != nil {
-		groups = r.Match.FindStringSubmatch(path)
-	}
-	var b strings.Builder
-	for i := 0; i < len(r.Rewrite); i++ {
-		if c := r.Rewrite[i]; c != '$' {
-			b.WriteByte(c)
-			continue
-		}
-		i++
-		if n := int(r.Rewrite[i] - '0'); n < len(groups) {
-			b.WriteString(groups[n])
-		}
-	}
-	out := "/" + strings.TrimLeft(b.String(), "/")
-	clean, err := web.Clean(out)
-	return clean, err == nil && !strings.Contains(out+"/", "/../")
 }
 
 // received looks at an endpoint's answer before it is passed on.

@@ -3,7 +3,6 @@ package proxy
 import (
 	"net/http"
 	"strconv"
-	"strings"
 
 	"poplin.dev/poplin/pkg/program/web"
 )
@@ -48,27 +47,4 @@ func (x *exchange) cors(r *http.Request, c *web.CORS) bool {
 	}
 	x.WriteHeader(http.StatusNoContent)
 	return true
-}
-
-// cookie is the header that keeps a client with its endpoint.
-func cookie(a *web.Affinity, id string, secure bool) string {
-	c := http.Cookie{
-		Name: a.Cookie, Value: id, Path: a.Path, Domain: strings.TrimPrefix(a.Domain, "."),
-		MaxAge: a.MaxAge, HttpOnly: true, Secure: a.Secure || secure,
-	}
-	if c.Path == "" {
-		c.Path = "/"
-	}
-	switch a.SameSite {
-	case "none":
-		// Browsers want Secure with it, else they drop the cookie.
-		if c.Secure {
-			c.SameSite = http.SameSiteNoneMode
-		}
-	case "lax":
-		c.SameSite = http.SameSiteLaxMode
-	case "strict":
-		c.SameSite = http.SameSiteStrictMode
-	}
-	return c.String()
 }

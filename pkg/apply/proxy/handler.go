@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"poplin.dev/poplin/pkg/apply/proxy/header"
 	"poplin.dev/poplin/pkg/apply/proxy/upstream"
 	"poplin.dev/poplin/pkg/program/web"
 )
@@ -25,7 +26,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	x.locate(r)
 	x.record.Client = x.client
-	x.record.ID = requestID(r.Header)
+	x.record.ID = header.RequestID(r.Header)
 	defer x.finish()
 	st := p.state.Load()
 	if !x.find(st, r) || !x.admit(r) {
@@ -123,13 +124,10 @@ func (x *exchange) uri(r *http.Request) string {
 
 // forward lets an endpoint answer.
 func (x *exchange) forward(st *state, r *http.Request) {
-	x.target = x.path
-	if x.route.Rewrite != "" {
-		ok := false
-		if x.target, ok = rewritePath(x.route, x.path); !ok {
-			x.fail(http.StatusBadRequest, "the path cannot be rewritten")
-			return
-		}
+	ok := false
+	if x.target, ok = x.route.Rewritten(x.path); !ok {
+		x.fail(http.StatusBadRequest, "the path cannot be rewritten")
+		return
 	}
 	x.ask = upstream.Ask{Backend: st.backends[x.route.Backend], Upstream: &x.route.Upstream, Connect: x.route.Connect}
 	if a := x.route.Affinity; a != nil {
@@ -145,6 +143,10 @@ func (x *exchange) forward(st *state, r *http.Request) {
 		defer x.silence.Stop()
 	}
 	r = r.WithContext(exchangeContext{ctx, x})
+	if x.direct(r) {
+		x.serveDirect(r)
+		return
+	}
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = &requestBody{ReadCloser: r.Body, x: x, rc: http.NewResponseController(x.ResponseWriter), limit: x.route.BodyLimit}
 	}

@@ -89,6 +89,7 @@ type Proxy struct {
 	cfg     Config
 	log     *slog.Logger
 	pool    upstream.Pool
+	buffers buffers
 	reverse *httputil.ReverseProxy
 	auth    *authenticator
 

@@ -381,3 +381,26 @@ func TestDrainTimeEndsTunnels(t *testing.T) {
 	<-ended
 	eventually(t, "the tunnel is cut", func() bool { _, err := w.say("x"); return err != nil })
 }
+
+// TestInformationalAnswers sends early hints with and without a body in the
+// request: they take different ways.
+func TestInformationalAnswers(t *testing.T) {
+	f := run(t, Config{})
+	f.route(web.Options{}, server(t, func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		w.Header().Set("Link", "</style.css>; rel=preload")
+		w.WriteHeader(http.StatusEarlyHints)
+		w.Header().Set("X-Final", "1")
+		io.WriteString(w, "done")
+	}))
+	for _, request := range []string{
+		"GET / HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n",
+		"POST / HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx",
+	} {
+		got := f.raw(request)
+		early, final, _ := strings.Cut(got, "\r\n\r\n")
+		if !strings.HasPrefix(early, "HTTP/1.1 103 Early Hints\r\nLink: ") || !strings.HasPrefix(final, "HTTP/1.1 200 OK\r\n") || !strings.Contains(final, "X-Final: 1\r\n") || !strings.HasSuffix(final, "done") {
+			t.Errorf("%q: %q", request, got)
+		}
+	}
+}

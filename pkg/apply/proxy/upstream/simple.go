@@ -9,8 +9,6 @@ import (
 	"math"
 	"net"
 	"net/http"
-	"net/http/httptrace"
-	"net/textproto"
 	"strings"
 	"sync"
 	"syscall"
@@ -45,13 +43,13 @@ var errStale = errors.New("the connection was closed while it was idle")
 
 // RoundTrip tries again on a fresh connection where an old one turns out to be
 // closed: the request is safe to repeat.
-func (s *simple) RoundTrip(req *http.Request) (*http.Response, error) {
+func (s *simple) RoundTrip(req *http.Request, early func(int, http.Header)) (*http.Response, error) {
 	for {
 		c, reused, err := s.get(req.Context())
 		if err != nil {
 			return nil, err
 		}
-		resp, err := s.exchange(c, req)
+		resp, err := s.exchange(c, req, early)
 		if errors.Is(err, errStale) && reused && req.Context().Err() == nil {
 			continue
 		}
@@ -149,9 +147,9 @@ func (s *simple) CloseIdleConnections() {
 
 // exchange sends the request and reads the answer's header. The connection is
 // the body's then, which gives it back.
-func (s *simple) exchange(c *simpleConn, req *http.Request) (*http.Response, error) {
+func (s *simple) exchange(c *simpleConn, req *http.Request, early func(int, http.Header)) (*http.Response, error) {
 	stop := context.AfterFunc(req.Context(), func() { c.SetDeadline(time.Unix(1, 0)) })
-	resp, err := c.talk(req)
+	resp, err := c.talk(req, early)
 	if err != nil {
 		stop()
 		c.Close()
@@ -168,7 +166,7 @@ func (s *simple) exchange(c *simpleConn, req *http.Request) (*http.Response, err
 	return resp, nil
 }
 
-func (c *simpleConn) talk(req *http.Request) (*http.Response, error) {
+func (c *simpleConn) talk(req *http.Request, early func(int, http.Header)) (*http.Response, error) {
 	if err := writeRequest(c.bw, req); err != nil {
 		return nil, err
 	}
@@ -192,10 +190,8 @@ func (c *simpleConn) talk(req *http.Request) (*http.Response, error) {
 			c.limited.N = math.MaxInt64
 			return resp, nil
 		}
-		if t := httptrace.ContextClientTrace(req.Context()); t != nil && t.Got1xxResponse != nil && resp.StatusCode != http.StatusContinue {
-			if err := t.Got1xxResponse(resp.StatusCode, textproto.MIMEHeader(resp.Header)); err != nil {
-				return nil, err
-			}
+		if early != nil && resp.StatusCode != http.StatusContinue {
+			early(resp.StatusCode, resp.Header)
 		}
 	}
 }

@@ -126,6 +126,9 @@ type Ask struct {
 	Connect time.Duration
 	// Sticky names the endpoint that answered this client before.
 	Sticky string
+	// Early is told of informational answers. http.Transport has a trace for
+	// them; this is for requests that do not go through it.
+	Early func(status int, h http.Header)
 
 	// Endpoint and its ID are those of the last attempt.
 	Endpoint, ID string
@@ -184,7 +187,7 @@ func (a *Ask) RoundTrip(req *http.Request) (*http.Response, error) {
 		if unsent {
 			e.rest.Store(time.Now().Add(restTime).UnixNano())
 		}
-		if len(tried) == maxAttempts || len(tried) >= len(a.Backend.endpoints) || !unsent && !repeatable(req) {
+		if len(tried) == maxAttempts || len(tried) >= len(a.Backend.endpoints) || !unsent && !Repeatable(req) {
 			return nil, err
 		}
 	}
@@ -199,9 +202,9 @@ func (a *Ask) next(tried []*endpoint) *endpoint {
 	return a.Backend.pick(tried)
 }
 
-// repeatable requests may reach an endpoint twice (RFC 9110, section 9.2.1).
-func repeatable(req *http.Request) bool {
-	if req.Body != nil {
+// Repeatable requests may reach an endpoint twice (RFC 9110, section 9.2.1).
+func Repeatable(req *http.Request) bool {
+	if req.Body != nil && req.Body != http.NoBody {
 		return false
 	}
 	switch req.Method {
