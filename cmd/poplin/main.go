@@ -24,6 +24,7 @@ import (
 	"poplin.dev/poplin/plugins/call"
 	"poplin.dev/poplin/plugins/hostlocal"
 	"poplin.dev/poplin/plugins/poplin"
+	"poplin.dev/poplin/plugins/poplin/apply"
 )
 
 func main() {
@@ -37,14 +38,18 @@ func main() {
 	}
 	c, err := call.Read(os.Getenv, os.Stdin)
 	if err == nil {
+		ipam := hostlocal.Plugin{Kernel: apply.Kernel{}, Warn: warn}
 		err = poplin.Plugin{HostLocal: poplin.IPAM{
-			Add: hostlocal.Add, Del: hostlocal.Del, Check: hostlocal.Check, Status: hostlocal.Status,
+			Add: ipam.Add, Del: ipam.Del, Check: ipam.Check, Status: ipam.Status, GC: ipam.GC,
 		}}.Run(c)
 	}
 	if err != nil {
 		fail(cmp.Or(c.CNIVersion, "1.0.0"), err)
 	}
 }
+
+// warn writes to stderr, which the runtime logs.
+func warn(text string) { fmt.Fprintln(os.Stderr, "poplin:", text) }
 
 // fail prints an error as section 5 of the specification says.
 func fail(version string, err error) {

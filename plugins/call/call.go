@@ -25,6 +25,8 @@ var Versions = []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}
 type Call struct {
 	Command, CNIVersion              string
 	ContainerID, Netns, IfName, Path string
+	// Network is the configuration's name.
+	Network string
 	// Args is CNI_ARGS.
 	Args string
 	// Stdin is the network configuration.
@@ -97,6 +99,7 @@ func (c *Call) readVersion(is command) error {
 		return types.NewError(types.ErrIncompatibleCNIVersion, "incompatible CNI version",
 			fmt.Sprintf("cniVersion: %s has no %s, which came with %s", c.CNIVersion, c.Command, is.since))
 	}
+	c.Network = head.Name
 	if head.Name == "" || badContainerID(head.Name) != "" {
 		return types.NewError(types.ErrInvalidNetworkConfig, "invalid network configuration",
 			fmt.Sprintf("name: %q is no network name; give letters, digits, '_', '.' and '-', a letter or digit first", head.Name))

@@ -13,7 +13,6 @@ import (
 	"github.com/containernetworking/cni/pkg/types/create"
 
 	"poplin.dev/poplin/plugins/hostlocal/allocator"
-	"poplin.dev/poplin/plugins/hostlocal/store"
 	"poplin.dev/poplin/plugins/strict"
 )
 
@@ -22,7 +21,7 @@ const defaultDataDir = "/var/lib/cni/networks"
 
 // config is what a network configuration says to its IPAM.
 type config struct {
-	dir        store.Dir
+	dir        directory
 	sets       []allocator.Set
 	requested  []netip.Addr
 	routes     []*types.Route
@@ -91,7 +90,7 @@ func parseIPAM(raw json.RawMessage, network string) (config, [][]json.RawMessage
 	if err != nil {
 		return config{}, nil, err
 	}
-	if c.dir, err = directory(dataDir, network); err != nil {
+	if c.dir, err = newDirectory(dataDir, network); err != nil {
 		return config{}, nil, err
 	}
 	if err := checkRoutes(c.routes); err != nil {
@@ -124,20 +123,29 @@ func checkRoutes(routes []*types.Route) error {
 }
 
 // directory is where a network's reservations are.
-func directory(dataDir, network string) (store.Dir, error) {
-	if network == "" || network == "." || network == ".." || strings.ContainsRune(network, '/') {
-		return "", fmt.Errorf("name: %q cannot name a directory", network)
+type directory struct{ data, network string }
+
+func newDirectory(dataDir, network string) (directory, error) {
+	if network == "" || strings.HasPrefix(network, ".") || strings.ContainsRune(network, '/') {
+		return directory{}, fmt.Errorf("name: %q cannot name a directory", network)
 	}
 	if dataDir != "" && !filepath.IsAbs(dataDir) {
-		return "", fmt.Errorf("ipam.dataDir: %q is relative to nothing; give an absolute path", dataDir)
+		return directory{}, fmt.Errorf("ipam.dataDir: %q is relative to nothing; give an absolute path", dataDir)
 	}
-	return store.Dir(filepath.Join(cmp.Or(dataDir, defaultDataDir), network)), nil
+	return directory{cmp.Or(dataDir, defaultDataDir), network}, nil
 }
+
+func (d directory) reservations() string { return filepath.Join(d.data, d.network) }
+
+// state is no network's name: those begin with a letter or digit.
+func (d directory) state() string { return filepath.Join(d.data, ".poplin", d.network) }
+
+func (d directory) String() string { return d.reservations() }
 
 // lease is what DEL and CHECK need to know: where to look, what was given,
 // and how many addresses that should be (0: unknown).
 type lease struct {
-	dir    store.Dir
+	dir    directory
 	addrs  []netip.Addr
 	wanted int
 }
@@ -161,7 +169,7 @@ func parseLease(stdin []byte) (lease, error) {
 	if err := json.Unmarshal(stdin, &outer); err != nil {
 		return lease{}, fmt.Errorf("configuration: %w", err)
 	}
-	dir, err := directory(outer.IPAM.DataDir, outer.Name)
+	dir, err := newDirectory(outer.IPAM.DataDir, outer.Name)
 	if err != nil {
 		return lease{}, err
 	}

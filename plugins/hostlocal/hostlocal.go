@@ -27,8 +27,18 @@ import (
 // codeExists is the main plugin's for an ADD that is repeated.
 const codeExists = 100
 
-// Add reserves one address of each range set.
-func Add(args call.Call) (*types100.Result, error) {
+// Plugin is the IPAM.
+type Plugin struct {
+	Kernel store.Kernel
+	// Clock is the machine's if nil.
+	Clock func() (store.Moment, error)
+	// Warn tells of files that are not as they should be.
+	Warn func(string)
+}
+
+// Add reserves one address of each range set. The reservation counts as being
+// made until this process ends.
+func (p Plugin) Add(args call.Call) (*types100.Result, error) {
 	c, err := parse(args.Stdin, args.Args)
 	if err != nil {
 		return nil, invalid(err)
@@ -39,7 +49,7 @@ func Add(args call.Call) (*types100.Result, error) {
 			return nil, types.NewError(types.ErrIOFailure, "cannot read ipam.resolvConf", err.Error())
 		}
 	}
-	addrs, err := c.dir.Reserve(owner(args), c.picks())
+	addrs, _, err := p.open(c.dir).Reserve(owner(args), c.picks())
 	if err != nil {
 		return nil, c.explain(err)
 	}
@@ -55,27 +65,27 @@ func Add(args call.Call) (*types100.Result, error) {
 
 // Del releases what this container's interface holds. It succeeds when there
 // is nothing to release.
-func Del(args call.Call) error {
+func (p Plugin) Del(args call.Call) error {
 	l, err := parseLease(args.Stdin)
 	if err != nil {
 		return invalid(err)
 	}
-	if err := l.dir.Release(owner(args), l.addrs, l.wanted); err != nil {
-		return types.NewError(types.ErrIOFailure, "cannot release addresses", err.Error())
+	if err := p.open(l.dir).Release(owner(args), l.addrs, l.wanted); err != nil {
+		return failure("cannot release addresses", err)
 	}
 	return nil
 }
 
 // Check asks whether this container's interface still holds the addresses
 // that the previous result gave it.
-func Check(args call.Call) error {
+func (p Plugin) Check(args call.Call) error {
 	l, err := parseLease(args.Stdin)
 	if err != nil {
 		return invalid(err)
 	}
-	held := 0
+	held, dir := 0, p.open(l.dir)
 	for _, a := range l.addrs {
-		if l.dir.Holds(owner(args), a) {
+		if dir.Holds(owner(args), a) {
 			held++
 		}
 	}
@@ -86,12 +96,44 @@ func Check(args call.Call) error {
 	return nil
 }
 
-// Status says whether Add has a chance.
-func Status(args call.Call) error {
-	if _, err := parse(args.Stdin, args.Args); err != nil {
+// GC releases what no attachment holds that the runtime knows.
+func (p Plugin) GC(args call.Call) error {
+	l, err := parseLease(args.Stdin)
+	if err != nil {
 		return invalid(err)
 	}
+	valid, err := args.Valid()
+	if err != nil {
+		return err
+	}
+	keep := make([]store.Owner, len(valid))
+	for i, a := range valid {
+		keep[i] = store.Owner(a)
+	}
+	if err := p.open(l.dir).Collect(keep); err != nil {
+		return failure("cannot release addresses", err)
+	}
 	return nil
+}
+
+// Status says whether Add could serve a pod.
+func (p Plugin) Status(args call.Call) error {
+	c, err := parse(args.Stdin, args.Args)
+	if err != nil {
+		return invalid(err)
+	}
+	if err := p.open(c.dir).Free(c.picks()); err != nil {
+		return c.explain(err)
+	}
+	return nil
+}
+
+func (p Plugin) open(d directory) *store.Store {
+	s := &store.Store{Dir: d.reservations(), State: d.state(), Kernel: p.Kernel, Clock: p.Clock, Warn: p.Warn}
+	if s.Clock == nil {
+		s.Clock = store.Now
+	}
+	return s
 }
 
 func owner(args call.Call) store.Owner {
@@ -136,10 +178,19 @@ func (c config) explain(err error) error {
 		}
 		return types.NewError(types.ErrTryAgainLater, "no free address",
 			fmt.Sprintf("all addresses of %v are reserved in %s; delete pods on this node, or give the node a larger range", c.sets[exhausted.Pick], c.dir))
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return types.NewError(types.ErrTryAgainLater, "cannot reserve an address", fmt.Sprintf("%v; free some disk space", err))
 	}
-	return types.NewError(types.ErrIOFailure, "cannot reserve an address", err.Error())
+	return failure("cannot reserve an address", err)
+}
+
+// failure is an error of the filesystem.
+func failure(what string, err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return types.NewError(types.ErrTryAgainLater, what, fmt.Sprintf("%v; free some disk space", err))
+	case errors.Is(err, syscall.EROFS):
+		return types.NewError(types.ErrTryAgainLater, what, fmt.Sprintf("%v; make the filesystem writable", err))
+	}
+	return types.NewError(types.ErrIOFailure, what, err.Error())
 }
 
 // readResolvConf reads the resolver(5) settings that a result can carry.

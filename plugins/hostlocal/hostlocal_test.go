@@ -3,6 +3,7 @@ package hostlocal
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,11 +14,19 @@ import (
 	"poplin.dev/poplin/plugins/call"
 )
 
-func args(t *testing.T, ipam, more string) call.Call {
+func args(t *testing.T, config, more string) call.Call {
 	t.Helper()
-	conf := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"pods","type":"poplin",%s"ipam":{"type":"host-local","dataDir":%q,%s}}`, more, t.TempDir(), ipam)
+	conf := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"pods","type":"poplin",%s"ipam":{"type":"host-local","dataDir":%q,%s}}`, more, t.TempDir(), config)
 	return call.Call{ContainerID: "web", IfName: "eth0", Stdin: []byte(conf)}
 }
+
+// detached is a kernel without links.
+type detached struct{}
+
+func (detached) Linked(string, string) (bool, error) { return false, nil }
+func (detached) Routed(netip.Addr) (bool, error)     { return false, nil }
+
+var ipam = Plugin{Kernel: detached{}, Warn: func(string) {}}
 
 const dual = `"ranges":[[{"subnet":"10.244.1.0/24"}],[{"subnet":"fd00:10:244:1::/64"}]]`
 
@@ -47,7 +56,7 @@ func TestParseRefuses(t *testing.T) {
 	} {
 		a := args(t, row.ipam, row.more)
 		a.Args = row.args
-		_, err := Add(a)
+		_, err := ipam.Add(a)
 		e := new(types.Error)
 		if !errors.As(err, &e) || e.Code != types.ErrInvalidNetworkConfig || !strings.Contains(e.Details, row.want) {
 			t.Errorf("%s %s: %v, want %q", row.ipam, row.more, err, row.want)
@@ -66,7 +75,7 @@ func TestRequestedAddresses(t *testing.T) {
 	} {
 		a := args(t, row.ipam, row.more)
 		a.Args = row.args
-		result, err := Add(a)
+		result, err := ipam.Add(a)
 		if err != nil {
 			t.Errorf("%s %s: %v", row.ipam, row.more, err)
 			continue
@@ -87,7 +96,7 @@ func TestRoutesAndResolver(t *testing.T) {
 	if err := os.WriteFile(resolv, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r, err := Add(args(t, dual+fmt.Sprintf(`,"routes":[{"dst":"10.0.0.0/8","mtu":1300}],"resolvConf":%q`, resolv), ""))
+	r, err := ipam.Add(args(t, dual+fmt.Sprintf(`,"routes":[{"dst":"10.0.0.0/8","mtu":1300}],"resolvConf":%q`, resolv), ""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,31 +106,31 @@ func TestRoutesAndResolver(t *testing.T) {
 	if got := fmt.Sprint(r.DNS); got != "{[10.96.0.10]  [svc.cluster.local cluster.local] [ndots:5 edns0]}" {
 		t.Errorf("dns %s", got)
 	}
-	if _, err := Add(args(t, dual+`,"resolvConf":"/no/such/file"`, "")); err == nil || !strings.Contains(err.Error(), "/no/such/file") {
+	if _, err := ipam.Add(args(t, dual+`,"resolvConf":"/no/such/file"`, "")); err == nil || !strings.Contains(err.Error(), "/no/such/file") {
 		t.Errorf("missing resolvConf: %v", err)
 	}
 }
 
 func TestTwiceAndReleased(t *testing.T) {
 	a := args(t, dual, "")
-	if _, err := Add(a); err != nil {
+	if _, err := ipam.Add(a); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Add(a)
+	_, err := ipam.Add(a)
 	e := new(types.Error)
 	if !errors.As(err, &e) || e.Code != codeExists || !strings.Contains(e.Details, "10.244.1.2") {
 		t.Errorf("twice: %v", err)
 	}
-	if err := Status(a); err != nil {
+	if err := ipam.Status(a); err != nil {
 		t.Error(err)
 	}
 	for range 2 {
-		if err := Del(a); err != nil {
+		if err := ipam.Del(a); err != nil {
 			t.Error(err)
 		}
 	}
 	// The next one in the round, not the one just released.
-	if r, err := Add(a); err != nil || r.IPs[0].Address.IP.String() != "10.244.1.3" {
+	if r, err := ipam.Add(a); err != nil || r.IPs[0].Address.IP.String() != "10.244.1.3" {
 		t.Errorf("%v, %v", r, err)
 	}
 }
@@ -139,7 +148,7 @@ func FuzzParse(f *testing.F) {
 		if lenient != nil || l.dir != c.dir || l.wanted != len(c.sets) {
 			t.Fatalf("ADD uses %s and %d sets, DEL %s and %d (%v)", c.dir, len(c.sets), l.dir, l.wanted, lenient)
 		}
-		if !strings.HasPrefix(string(c.dir), "/") {
+		if !strings.HasPrefix(c.dir.reservations(), "/") {
 			t.Fatalf("directory %s", c.dir)
 		}
 		for _, a := range c.requested {

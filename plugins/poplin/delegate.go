@@ -34,6 +34,7 @@ func delegate(kind string) IPAM {
 		Del:    func(args call.Call) error { return d.call("DEL", args) },
 		Check:  func(args call.Call) error { return d.call("CHECK", args) },
 		Status: func(args call.Call) error { return d.call("STATUS", args) },
+		GC:     func(args call.Call) error { return d.call("GC", args) },
 	}
 }
 

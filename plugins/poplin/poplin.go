@@ -26,8 +26,8 @@ const codeExists = 100
 // IPAM is where addresses come from: the commands of the CNI specification's
 // section 4, served in process or by another plugin.
 type IPAM struct {
-	Add                func(call.Call) (*types100.Result, error)
-	Del, Check, Status func(call.Call) error
+	Add                    func(call.Call) (*types100.Result, error)
+	Del, Check, Status, GC func(call.Call) error
 }
 
 // Plugin is the plugin with its IPAM.
@@ -47,13 +47,10 @@ func (p Plugin) Run(c call.Call) error {
 		return p.check(c)
 	case "STATUS":
 		return p.status(c)
-	case "VERSION":
-		return version.PluginSupports(call.Versions...).Encode(os.Stdout)
+	case "GC":
+		return p.gc(c)
 	}
-	// GC is the next thing to come. Until then it succeeds without doing
-	// anything, as the runtime's own part of it, DEL for what it remembers,
-	// is what removes attachments.
-	return nil
+	return version.PluginSupports(call.Versions...).Encode(os.Stdout)
 }
 
 func (p Plugin) ipam(kind string) IPAM {
@@ -90,12 +87,23 @@ func (p Plugin) add(args call.Call) (err error) {
 	if err != nil {
 		return invalid(err)
 	}
+	granted, err := wishesOf(c, args, attachment)
+	if err != nil {
+		return invalid(err)
+	}
 	if err := site.Add(attachment); err != nil {
 		return explain(err)
 	}
+	defer func() {
+		if err != nil {
+			err = also(err, detach(c.StateDir, attachment.Host.Name))
+		}
+	}()
+	if err := granted.add(); err != nil {
+		return err
+	}
 	if err := write(result(c, attachment, args, lease), c.CNIVersion); err != nil {
-		err := types.NewError(types.ErrIOFailure, "cannot print the result", err.Error())
-		return also(err, apply.Del(attachment.Host.Name))
+		return types.NewError(types.ErrIOFailure, "cannot print the result", err.Error())
 	}
 	return nil
 }
@@ -106,10 +114,22 @@ func (p Plugin) del(args call.Call) error {
 	if err != nil {
 		return invalid(err)
 	}
-	if err := apply.Del(plan.HostName(args.ContainerID, args.IfName)); err != nil {
-		return explain(err)
+	stateDir, err := conf.StateDir(args.Stdin)
+	if err != nil {
+		return invalid(err)
+	}
+	if err := detach(stateDir, plan.HostName(args.ContainerID, args.IfName)); err != nil {
+		return err
 	}
 	return p.ipam(kind).Del(args)
+}
+
+// detach removes a link and what it was granted.
+func detach(stateDir, link string) error {
+	if err := apply.Del(link); err != nil {
+		return explain(err)
+	}
+	return withdraw(stateDir, link)
 }
 
 func (p Plugin) check(args call.Call) error {
@@ -131,7 +151,11 @@ func (p Plugin) check(args call.Call) error {
 	if err != nil {
 		return invalid(err)
 	}
-	if err := apply.Check(attachment, args.Netns); err != nil {
+	granted, err := wishesOf(c, args, attachment)
+	if err != nil {
+		return invalid(err)
+	}
+	if err := errors.Join(apply.Check(attachment, args.Netns), granted.check()); err != nil {
 		if e := new(apply.NamespaceError); errors.As(err, &e) {
 			return explain(err)
 		}
@@ -141,14 +165,31 @@ func (p Plugin) check(args call.Call) error {
 	return nil
 }
 
-// status says whether an ADD has a chance, as far as that is known without
-// a pod.
-func (p Plugin) status(args call.Call) error {
-	c, err := conf.Parse(args.Stdin, args.Args)
+// gc removes what no attachment has that the runtime knows. Links go first,
+// as in del; an address whose link could not be removed stays reserved.
+func (p Plugin) gc(args call.Call) error {
+	kind, err := conf.IPAMType(args.Stdin)
 	if err != nil {
 		return invalid(err)
 	}
-	return p.ipam(c.IPAM).Status(args)
+	valid, err := args.Valid()
+	if err != nil {
+		return err
+	}
+	keep := map[string]bool{}
+	for _, a := range valid {
+		keep[plan.HostName(a.ContainerID, a.IfName)] = true
+	}
+	stateDir, err := conf.StateDir(args.Stdin)
+	if err != nil {
+		return invalid(err)
+	}
+	links := errors.Join(apply.Collect(args.Network, keep), sweep(stateDir))
+	err = p.ipam(kind).GC(args)
+	if links != nil {
+		return also(explain(links), err)
+	}
+	return err
 }
 
 func invalid(err error) error {
@@ -171,14 +212,14 @@ func explain(err error) error {
 	return types.NewError(types.ErrInternal, "cannot change the pod's network", err.Error())
 }
 
-// also adds what went wrong while undoing.
-func also(err, undo error) error {
-	if undo == nil {
+// also adds what went wrong after it.
+func also(err, next error) error {
+	if next == nil {
 		return err
 	}
 	e := new(types.Error)
 	if !errors.As(err, &e) {
-		return errors.Join(err, undo)
+		return errors.Join(err, next)
 	}
-	return types.NewError(e.Code, e.Msg, fmt.Sprintf("%s; and undoing it: %v", e.Details, undo))
+	return types.NewError(e.Code, e.Msg, fmt.Sprintf("%s; and then: %v", e.Details, next))
 }

@@ -1,7 +1,6 @@
 package poplin
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -66,19 +65,25 @@ func replan(c conf.Conf, args call.Call, previous *types100.Result) (plan.Plan, 
 	if err != nil {
 		return p, err
 	}
-	if p.Pod, err = linkOf(previous.Interfaces[inner], c.MTU); err != nil {
+	// A later plugin may also have taken a default route away.
+	p.Routes = slices.DeleteFunc(p.Routes, func(r plan.Route) bool {
+		return !slices.ContainsFunc(request.Routes, func(o plan.Route) bool { return o.Dst == r.Dst })
+	})
+	if p.Pod, err = linkOf(previous.Interfaces[inner]); err != nil {
 		return p, err
 	}
-	p.Host, err = linkOf(previous.Interfaces[outer], c.MTU)
+	p.Host, err = linkOf(previous.Interfaces[outer])
 	return p, err
 }
 
 func request(c conf.Conf, args call.Call) plan.Request {
-	return plan.Request{
-		ContainerID: args.ContainerID, IfName: args.IfName,
+	r := plan.Request{
+		Network: args.Network, ContainerID: args.ContainerID, IfName: args.IfName,
 		Namespace: c.Pod.Namespace, Name: c.Pod.Name,
 		MTU: c.MTU, NodeAddresses: c.NodeAddresses,
 	}
+	copy(r.MAC[:], c.MAC)
+	return r
 }
 
 // result says what was made. An address keeps the prefix and gateway that an
@@ -133,8 +138,10 @@ func write(r *types100.Result, version string) error {
 	}{now.CNIVersion, now.Interfaces, now.IPs, now.Routes, now.DNS})
 }
 
-func linkOf(i *types100.Interface, mtu int) (plan.Link, error) {
-	l := plan.Link{Name: i.Name, MTU: cmp.Or(i.Mtu, mtu)}
+// linkOf is a link as a result has it. One before CNI 1.1 has no MTU, and what
+// the configuration says may be changed by later plugins, or by now.
+func linkOf(i *types100.Interface) (plan.Link, error) {
+	l := plan.Link{Name: i.Name, MTU: i.Mtu}
 	if i.Mac == "" {
 		return l, nil
 	}

@@ -298,7 +298,7 @@ func TestCheckFindsWhatIsMissing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n, p := node(t), pod(t)
-			l := list(t, pods(n, "1.0.0", range4+","+range6, ""))
+			l := list(t, pods(n, "1.1.0", range4+","+range6, ""))
 			r := add(t, n, l, p)
 			no(t, n.Check(l, p))
 			break_(t, n, p, r)

@@ -39,8 +39,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// node is a node with the plugin on it, and nothing else of ours.
-func node(t *testing.T) *cni.Node {
+// node is a node with the plugin on it, and nothing else of ours. path has
+// more directories with plugins.
+func node(t *testing.T, path ...string) *cni.Node {
 	t.Helper()
 	need.Root(t)
 	need.Link(t, "veth")
@@ -48,7 +49,7 @@ func node(t *testing.T) *cni.Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := cni.NewNode(t.TempDir(), bin, upstream)
+	n, err := cni.NewNode(t.TempDir(), append([]string{bin, upstream}, path...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -362,7 +363,7 @@ func dial(server interface{ Do(func()) error }, client func(func()) error, to ne
 // reservations is the files that hold an address.
 func reservations(t *testing.T, n *cni.Node) (names []string) {
 	t.Helper()
-	files, err := filepath.Glob(n.Dir + "/ipam/*/*") // names with a dot in front as well
+	files, err := filepath.Glob(n.Dir + "/ipam/pods/*") // names with a dot in front as well
 	if err != nil {
 		t.Fatal(err)
 	}

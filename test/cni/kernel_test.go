@@ -26,7 +26,7 @@ func TestWhatAddMakes(t *testing.T) {
 
 	host := link(t, n.Link, r.Interfaces[0].Name).Attrs()
 	inner := link(t, p.Link, "eth0").Attrs()
-	if host.Group != 0x706c || host.Alias != "default/"+p.ID || host.MTU != 1450 || !strings.HasPrefix(host.Name, "plw") {
+	if host.Group != 0x706c || host.Alias != "pods:default/"+p.ID || host.MTU != 1450 || !strings.HasPrefix(host.Name, "plw") {
 		t.Errorf("host's end: group %#x, alias %q, MTU %d, name %s", host.Group, host.Alias, host.MTU, host.Name)
 	}
 	if inner.MTU != 1450 || inner.HardwareAddr.String() != r.Interfaces[1].Mac || r.Interfaces[1].Sandbox != p.Path() {

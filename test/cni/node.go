@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -153,6 +154,21 @@ func (n *Node) Del(list *libcni.NetworkConfigList, p *Pod) error {
 // Status is STATUS.
 func (n *Node) Status(list *libcni.NetworkConfigList) error {
 	return n.call(func(ctx context.Context) error { return n.CNI.GetStatusNetworkList(ctx, list) })
+}
+
+// GC is GC with pods that the runtime knows. What else is in its cache it
+// deletes first.
+func (n *Node) GC(list *libcni.NetworkConfigList, valid ...*Pod) error {
+	args := &libcni.GCArgs{}
+	for _, p := range valid {
+		args.ValidAttachments = append(args.ValidAttachments, types.GCAttachment{ContainerID: p.ID, IfName: p.If})
+	}
+	return n.call(func(ctx context.Context) error { return n.CNI.GCNetworkList(ctx, list, args) })
+}
+
+// Forget takes a pod out of the runtime's cache of a network.
+func (n *Node) Forget(network string, p *Pod) error {
+	return os.Remove(filepath.Join(n.Dir, "cache", "results", network+"-"+p.ID+"-"+p.If))
 }
 
 func (n *Node) call(f func(context.Context) error) error {

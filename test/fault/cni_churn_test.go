@@ -92,7 +92,7 @@ func leftovers(t *testing.T, n *cni.Node) (found []string) {
 			found = append(found, "route "+r.String())
 		}
 	}
-	for _, pattern := range []string{"/ipam/*/*", "/cache/results/*"} {
+	for _, pattern := range []string{"/ipam/pods/*", "/cache/results/*"} {
 		files, err := filepath.Glob(n.Dir + pattern)
 		if err != nil {
 			t.Fatal(err)

@@ -3,40 +3,34 @@
 // holds the container's id and the interface's name; the address given last
 // per range set; and the file everybody locks. The two can work on one
 // directory at the same time. Inputs are owners and candidates; outputs are
-// the addresses reserved. It refuses to reserve twice for one owner and never
-// shows an empty or half-written reservation.
+// the addresses reserved. It refuses to reserve twice for one owner, and to
+// release what an ADD that still runs or a link that is still there holds.
 //
 // One name is ours alone: an owner's marker, a hidden file that is linked to
 // its reservations and so counts them. Upstream looks for reservations by
 // reading all files; with the marker no file of another pod is opened. It
-// holds what a reservation holds, so that upstream's DEL removes it as well.
+// holds what a reservation holds, so that upstream's DEL removes it as well,
+// and the ADD that makes it keeps it locked while it runs.
+//
+// A second directory has what upstream's has no room for: the boot of the
+// last reservation, when addresses were released, and files that stood in an
+// address' way.
 package store
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
+	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
 	"iter"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// Owner is whom an address is reserved for.
-type Owner struct{ ContainerID, IfName string }
-
-// content is what upstream writes into a reservation.
-func (o Owner) content() string { return o.ContainerID + "\r\n" + o.IfName }
-
-func (o Owner) marker() string {
-	sum := sha256.Sum256([]byte(o.content()))
-	return ".owner-" + hex.EncodeToString(sum[:8])
-}
 
 // Pick lists candidates in order of preference, given the address that its
 // range set gave last (the zero Addr if unknown).
@@ -57,204 +51,243 @@ type ExhaustedError struct{ Pick int }
 
 func (e *ExhaustedError) Error() string { return fmt.Sprintf("range set %d: no free address", e.Pick) }
 
-// Dir is the directory of one network's reservations.
-type Dir string
+// Kernel knows what files cannot: who is attached, and which addresses are
+// in use.
+type Kernel interface {
+	Linked(containerID, ifName string) (bool, error)
+	Routed(netip.Addr) (bool, error)
+}
 
-func (d Dir) path(name string) string { return filepath.Join(string(d), name) }
+// Store is one network's reservations.
+type Store struct {
+	// Dir has the reservations, State what is ours alone. Both are made when
+	// needed, and have to be on one filesystem for quarantine to work.
+	Dir, State string
+	Kernel     Kernel
+	Clock      func() (Moment, error)
+	// Warn tells of a file that is not as it should be.
+	Warn func(string)
+}
 
-// Reserve gives owner one address of each pick, or none at all.
+func (s *Store) path(name string) string { return filepath.Join(s.Dir, name) }
+
+// Reserve gives owner one address of each pick, or none at all. Until done is
+// called or the process ends, nobody takes the reservation for a dead one.
 //
-// The content is written and synced before the lock is taken, so that pods
-// which start together wait for the disk together; under the lock it only
-// gets its names. The directory itself is not synced: a power cut ends the
-// pods as well, so a name that is missing afterwards reserves nothing that is
-// in use, and a name that is there has its full content.
-func (d Dir) Reserve(owner Owner, picks []Pick) (addrs []netip.Addr, err error) {
-	if err := os.MkdirAll(string(d), 0o755); err != nil {
-		return nil, fmt.Errorf("make directory of reservations: %w", err)
-	}
-	marker := d.path(owner.marker())
-	fd, err := d.mark(owner)
+// Nothing is synced: a power cut ends the pods as well, so a reservation that
+// is missing afterwards reserves nothing in use, and one that lost its
+// content is released with all others of that boot.
+func (s *Store) Reserve(owner Owner, picks []Pick) (addrs []netip.Addr, done func(), err error) {
+	now, unlock, err := s.enter()
 	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(fd)
-	unlock, err := d.lock()
-	if err != nil {
-		unix.Unlink(marker)
-		return nil, err
+		return nil, nil, err
 	}
 	defer unlock()
-	// Another ADD for this owner may have come between: its marker replaced
-	// ours, or ours is linked to its reservations.
-	if n, err := links(fd); err != nil || n != 1 {
-		return nil, errors.Join(err, d.duplicate(owner))
+	marker, fd, err := s.mark(owner)
+	if err != nil {
+		return nil, nil, err
 	}
 	defer func() {
 		if err != nil {
 			for _, a := range addrs {
-				unix.Unlink(d.path(a.String()))
+				unix.Unlink(s.path(a.String()))
 			}
 			unix.Unlink(marker)
+			unix.Close(fd)
 			addrs = nil
 		}
 	}()
+	resting := s.resting(now)
 	for i, pick := range picks {
-		a, err := d.take(marker, pick(d.last(i)))
+		a, err := s.take(marker, pick(s.last(i)), resting)
 		if err != nil {
-			return addrs, err
+			return addrs, nil, err
 		}
 		if !a.IsValid() {
-			return addrs, &ExhaustedError{i}
+			return addrs, nil, &ExhaustedError{i}
 		}
 		addrs = append(addrs, a)
-		if err := d.setLast(i, a); err != nil {
-			return addrs, fmt.Errorf("write last reserved address: %w", err)
-		}
+		s.setLast(i, a)
 	}
-	return addrs, nil
+	return addrs, func() { unix.Close(fd) }, nil
 }
 
-// mark writes the owner's marker and syncs it. A marker that is there without
-// reservations is a killed ADD's.
-func (d Dir) mark(owner Owner) (fd int, err error) {
-	name := d.path(owner.marker())
-	var st unix.Stat_t
-	if unix.Lstat(name, &st) == nil {
-		if st.Nlink > 1 {
-			return -1, d.duplicate(owner)
-		}
-		unix.Unlink(name)
+// Free asks whether each pick has an address to give. What Reserve would
+// release or put aside first counts as free.
+func (s *Store) Free(picks []Pick) error {
+	_, unlock, err := s.enter()
+	if err != nil {
+		return err
 	}
-	fd, err = write(name, unix.O_EXCL, owner.content())
-	if err == nil {
-		err = unix.Fsync(fd)
+	defer unlock()
+	if err := s.writable(); err != nil {
+		return err
+	}
+	for i, pick := range picks {
+		if !s.gives(pick(netip.Addr{})) {
+			return &ExhaustedError{i}
+		}
+	}
+	return nil
+}
+
+func (s *Store) gives(candidates iter.Seq[netip.Addr]) bool {
+	for a := range candidates {
+		var st unix.Stat_t
+		if unix.Lstat(s.path(a.String()), &st) != nil {
+			return true
+		}
+		if _, ok := s.owner(a.String()); !ok {
+			used, err := s.Kernel.Routed(a)
+			return err == nil && !used
+		}
+	}
+	return false
+}
+
+// enter takes the lock and releases what an earlier boot left.
+func (s *Store) enter() (now Moment, unlock func(), err error) {
+	unlock, err = s.lock()
+	if errors.Is(err, unix.ENOENT) {
+		if err := os.MkdirAll(s.Dir, 0o755); err != nil {
+			return now, nil, fmt.Errorf("make directory of reservations: %w", err)
+		}
+		unlock, err = s.lock()
 	}
 	if err != nil {
-		unix.Unlink(name)
+		return now, nil, err
+	}
+	if now, err = s.Clock(); err == nil {
+		err = s.refresh(now)
+	}
+	if err != nil {
+		unlock()
+		return now, nil, err
+	}
+	return now, unlock, nil
+}
+
+// mark writes the owner's marker, and locks it for as long as it is open. A
+// marker that is there is that of an ADD that still runs, of an attachment, or
+// of an ADD that was killed; the last is cleared away.
+func (s *Store) mark(owner Owner) (name string, fd int, err error) {
+	name = s.path(owner.marker())
+	fd, err = write(name, unix.O_EXCL, owner.content())
+	if err == unix.EEXIST {
+		if s.alive(owner) {
+			names, err := s.find(owner.content())
+			return name, -1, errors.Join(err, &DuplicateError{owner, names})
+		}
+		err = s.releaseAll(owner, nil)
+		if err == nil && exists(name) { // not a file, or not with its content
+			err = s.quarantine(owner.marker(), "no reservation of container "+owner.ContainerID)
+		}
+		if err == nil {
+			fd, err = write(name, unix.O_EXCL, owner.content())
+		}
+	}
+	if err == nil {
+		err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		if fd >= 0 {
+			unix.Unlink(name)
 			unix.Close(fd)
 		}
-		return -1, fmt.Errorf("write reservation: %w", err)
+		return name, -1, fmt.Errorf("write reservation: %w", err)
 	}
-	return fd, nil
+	return name, fd, nil
 }
 
 // take gives the marker the name of the first free candidate. link(2) fails
-// where the name exists, so an address has one owner whatever goes wrong.
-func (d Dir) take(marker string, candidates iter.Seq[netip.Addr]) (netip.Addr, error) {
+// where the name exists, so an address has one owner whatever goes wrong. An
+// address that rests is better than none, and the one that rested longest is
+// best; a file that stands for no reservation is looked for last.
+func (s *Store) take(marker string, candidates iter.Seq[netip.Addr], resting map[netip.Addr]time.Duration) (netip.Addr, error) {
+	var rested, taken []netip.Addr
 	for a := range candidates {
-		name := d.path(a.String())
-		err := unix.Link(marker, name)
-		if err == unix.EEXIST && isEmpty(name) {
-			// An upstream ADD that was killed between making and writing it:
-			// nobody else writes while we hold the lock, and no DEL finds it.
-			unix.Unlink(name)
-			err = unix.Link(marker, name)
+		if _, ok := resting[a]; ok {
+			rested = append(rested, a)
+			continue
 		}
-		if err == nil {
-			return a, nil
+		ok, err := s.claim(marker, a)
+		if ok || err != nil {
+			return a, err
 		}
-		if err != unix.EEXIST {
-			return netip.Addr{}, fmt.Errorf("reserve %s: %w", a, err)
+		taken = append(taken, a)
+	}
+	slices.SortStableFunc(rested, func(a, b netip.Addr) int { return cmp.Compare(resting[a], resting[b]) })
+	for _, a := range rested {
+		ok, err := s.claim(marker, a)
+		if ok || err != nil {
+			return a, err
+		}
+		taken = append(taken, a)
+	}
+	for _, a := range taken {
+		if !s.cleared(a) {
+			continue
+		}
+		ok, err := s.claim(marker, a)
+		if ok || err != nil {
+			return a, err
 		}
 	}
 	return netip.Addr{}, nil
 }
 
-// Release removes owner's reservations; what is not there is released.
-// expect says where to look first: if it names as many as wanted, and the
-// marker counts no more, no other file is opened.
-func (d Dir) Release(owner Owner, expect []netip.Addr, wanted int) error {
-	if _, err := os.Stat(string(d)); errors.Is(err, fs.ErrNotExist) {
-		return nil
+func (s *Store) claim(marker string, a netip.Addr) (bool, error) {
+	err := unix.Link(marker, s.path(a.String()))
+	if err == nil || err == unix.EEXIST {
+		return err == nil, nil
 	}
-	unlock, err := d.lock()
-	if err != nil {
-		return err
-	}
-	defer unlock()
-
-	var errs []error
-	released := 0
-	for _, a := range expect {
-		if d.holds(a.String(), owner.content()) {
-			errs = append(errs, d.remove(a.String()))
-			released++
-		}
-	}
-	var marker unix.Stat_t
-	counted := unix.Lstat(d.path(owner.marker()), &marker) == nil && marker.Nlink > 1
-	if counted || released < max(wanted, 1) {
-		errs = append(errs, d.releaseAll(owner))
-	}
-	errs = append(errs, d.remove(owner.marker()))
-	return errors.Join(errs...)
+	return false, fmt.Errorf("reserve %s: %w", a, err)
 }
 
-// Holds reports whether a is reserved for owner.
-func (d Dir) Holds(owner Owner, a netip.Addr) bool { return d.holds(a.String(), owner.content()) }
-
-// releaseAll removes every file of owner's, or, if there is none, of an owner
-// that knew no interface: host-local before 0.9 wrote the container's id only.
-func (d Dir) releaseAll(owner Owner) error {
-	names, err := d.find(owner.content())
-	if err == nil && len(names) == 0 {
-		names, err = d.find(owner.ContainerID)
+// cleared puts aside a file that is in an address' way and reserves it for
+// nobody. It stays where it is as long as the address is in use: somebody may
+// have spoiled the reservation of a pod that lives.
+func (s *Store) cleared(a netip.Addr) bool {
+	name := a.String()
+	if _, ok := s.owner(name); ok {
+		return false
 	}
-	errs := []error{err}
-	for _, name := range names {
-		errs = append(errs, d.remove(name))
+	used, err := s.Kernel.Routed(a)
+	switch {
+	case err != nil:
+		s.Warn(fmt.Sprintf("%s names no container: not given to a pod, as it is not known whether it is in use: %v", s.path(name), err))
+		return false
+	case used:
+		s.Warn(fmt.Sprintf("%s names no container: not given to a pod, as there is a route to %s", s.path(name), a))
+		return false
 	}
-	return errors.Join(errs...)
-}
-
-func (d Dir) remove(name string) error {
-	if err := unix.Unlink(d.path(name)); err != nil && err != unix.ENOENT {
-		return fmt.Errorf("release %s: %w", name, err)
+	if err := s.quarantine(name, "names no container"); err != nil {
+		s.Warn(err.Error())
+		return false
 	}
-	return nil
-}
-
-func (d Dir) duplicate(owner Owner) error {
-	names, err := d.find(owner.content())
-	return errors.Join(err, &DuplicateError{owner, names})
-}
-
-// find is the names of all files with that content.
-func (d Dir) find(content string) ([]string, error) {
-	entries, err := os.ReadDir(string(d))
-	if err != nil {
-		return nil, fmt.Errorf("list reservations: %w", err)
-	}
-	var names []string
-	for _, e := range entries {
-		if d.holds(e.Name(), content) {
-			names = append(names, e.Name())
-		}
-	}
-	return names, nil
+	return true
 }
 
 func lastFile(pick int) string { return "last_reserved_ip." + strconv.Itoa(pick) }
 
-func (d Dir) last(pick int) netip.Addr {
-	s, err := d.read(lastFile(pick))
+func (s *Store) last(pick int) netip.Addr {
+	text, err := s.read(lastFile(pick))
 	if err != nil {
 		return netip.Addr{}
 	}
-	a, _ := netip.ParseAddr(s)
+	a, _ := netip.ParseAddr(text)
 	return a
 }
 
 // setLast notes the place in the round. Losing it loses nothing else, so it
-// is written without sync, and over what was there: truncating a file first
-// makes ext4 write it to disk when it is closed.
-func (d Dir) setLast(pick int, a netip.Addr) error {
-	text := a.String()
-	fd, err := write(d.path(lastFile(pick)), 0, text)
-	if err != nil {
-		return err
+// may fail. It is written over what was there: truncating a file first makes
+// ext4 write it to disk when it is closed.
+func (s *Store) setLast(pick int, a netip.Addr) {
+	name := s.path(lastFile(pick))
+	err := overwrite(name, a.String())
+	if err == unix.ELOOP || err == unix.EISDIR || err == unix.ENXIO {
+		if s.quarantine(lastFile(pick), "no file") == nil {
+			_ = overwrite(name, a.String())
+		}
 	}
-	return errors.Join(unix.Ftruncate(fd, int64(len(text))), unix.Close(fd))
 }

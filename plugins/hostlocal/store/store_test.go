@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // from picks the addresses in turn.
@@ -26,9 +27,9 @@ func from(addrs ...string) Pick {
 	}
 }
 
-func names(t *testing.T, d Dir) (list []string) {
+func names(t *testing.T, d *Store) (list []string) {
 	t.Helper()
-	entries, err := os.ReadDir(string(d))
+	entries, err := os.ReadDir(d.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,9 +39,9 @@ func names(t *testing.T, d Dir) (list []string) {
 	return list
 }
 
-func put(t *testing.T, d Dir, name, content string) {
+func put(t *testing.T, d *Store, name, content string) {
 	t.Helper()
-	if err := os.MkdirAll(string(d), 0o755); err != nil {
+	if err := os.MkdirAll(d.Dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(d.path(name), []byte(content), 0o600); err != nil {
@@ -50,9 +51,29 @@ func put(t *testing.T, d Dir, name, content string) {
 
 var web = Owner{"web", "eth0"}
 
+// kernel is one in memory.
+type kernel struct {
+	linked map[Owner]bool
+	routed map[netip.Addr]bool
+}
+
+func (k kernel) Linked(id, ifName string) (bool, error) { return k.linked[Owner{id, ifName}], nil }
+func (k kernel) Routed(a netip.Addr) (bool, error)      { return k.routed[a], nil }
+
+// open is a store on dir in a boot that lasts, where nobody has a link.
+func open(t *testing.T, dir string) *Store {
+	now := Moment{Boot: "7a1c1f0e-0000-4000-8000-000000000001", Up: time.Minute}
+	return &Store{
+		Dir: dir, State: filepath.Join(t.TempDir(), ".poplin", "pods"),
+		Kernel: kernel{map[Owner]bool{}, map[netip.Addr]bool{}},
+		Clock:  func() (Moment, error) { return now, nil },
+		Warn:   func(text string) { t.Log(text) },
+	}
+}
+
 func TestFilesAreUpstreams(t *testing.T) {
-	d := Dir(filepath.Join(t.TempDir(), "networks", "pods"))
-	got, err := d.Reserve(web, []Pick{from("10.1.0.2"), from("fd00::2")})
+	d := open(t, filepath.Join(t.TempDir(), "networks", "pods"))
+	got, _, err := d.Reserve(web, []Pick{from("10.1.0.2"), from("fd00::2")})
 	if err != nil || len(got) != 2 {
 		t.Fatal(got, err)
 	}
@@ -76,9 +97,9 @@ func TestFilesAreUpstreams(t *testing.T) {
 }
 
 func TestLastReservedShrinks(t *testing.T) {
-	d := Dir(t.TempDir())
+	d := open(t, t.TempDir())
 	for _, a := range []string{"10.1.0.100", "10.1.0.2"} {
-		if _, err := d.Reserve(Owner{a, "eth0"}, []Pick{from(a)}); err != nil {
+		if _, _, err := d.Reserve(Owner{a, "eth0"}, []Pick{from(a)}); err != nil {
 			t.Fatal(err)
 		}
 		if got := d.last(0); got.String() != a {
@@ -88,9 +109,9 @@ func TestLastReservedShrinks(t *testing.T) {
 }
 
 func TestReserveAllOrNothing(t *testing.T) {
-	d := Dir(t.TempDir())
+	d := open(t, t.TempDir())
 	put(t, d, "fd00::2", "other\r\neth0")
-	_, err := d.Reserve(web, []Pick{from("10.1.0.2"), from("fd00::2")})
+	_, _, err := d.Reserve(web, []Pick{from("10.1.0.2"), from("fd00::2")})
 	var exhausted *ExhaustedError
 	if !errors.As(err, &exhausted) || exhausted.Pick != 1 {
 		t.Fatalf("got %v, want range set 1 exhausted", err)
@@ -101,12 +122,12 @@ func TestReserveAllOrNothing(t *testing.T) {
 }
 
 func TestReserveTwice(t *testing.T) {
-	d := Dir(t.TempDir())
-	if _, err := d.Reserve(web, []Pick{from("10.1.0.2")}); err != nil {
+	d := open(t, t.TempDir())
+	if _, _, err := d.Reserve(web, []Pick{from("10.1.0.2")}); err != nil {
 		t.Fatal(err)
 	}
 	before := names(t, d)
-	_, err := d.Reserve(web, []Pick{from("10.1.0.3")})
+	_, _, err := d.Reserve(web, []Pick{from("10.1.0.3")})
 	var duplicate *DuplicateError
 	if !errors.As(err, &duplicate) || !slices.Contains(duplicate.Addrs, "10.1.0.2") {
 		t.Fatalf("got %v, want a duplicate of 10.1.0.2", err)
@@ -114,19 +135,19 @@ func TestReserveTwice(t *testing.T) {
 	if got := names(t, d); !slices.Equal(got, before) {
 		t.Errorf("before %v, after %v", before, got)
 	}
-	if _, err := d.Reserve(Owner{"web", "eth1"}, []Pick{from("10.1.0.3")}); err != nil {
+	if _, _, err := d.Reserve(Owner{"web", "eth1"}, []Pick{from("10.1.0.3")}); err != nil {
 		t.Errorf("another interface: %v", err)
 	}
 }
 
 func TestReserveAtOnceForOneOwner(t *testing.T) {
-	d := Dir(t.TempDir())
+	d := open(t, t.TempDir())
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	won := 0
 	for i := range 8 {
 		wg.Go(func() {
-			if _, err := d.Reserve(web, []Pick{from(fmt.Sprintf("10.1.0.%d", i+2))}); err == nil {
+			if _, _, err := d.Reserve(web, []Pick{from(fmt.Sprintf("10.1.0.%d", i+2))}); err == nil {
 				mu.Lock()
 				won++
 				mu.Unlock()
@@ -150,29 +171,29 @@ func TestReserveAtOnceForOneOwner(t *testing.T) {
 // TestWhereAnAddIsKilled begins with every state that a killed ADD can leave.
 func TestWhereAnAddIsKilled(t *testing.T) {
 	full := web.content()
-	for name, leave := range map[string]func(t *testing.T, d Dir){
-		"marker made":    func(t *testing.T, d Dir) { put(t, d, web.marker(), "") },
-		"marker written": func(t *testing.T, d Dir) { put(t, d, web.marker(), full) },
-		"one of two linked": func(t *testing.T, d Dir) {
+	for name, leave := range map[string]func(t *testing.T, d *Store){
+		"marker made":    func(t *testing.T, d *Store) { put(t, d, web.marker(), "") },
+		"marker written": func(t *testing.T, d *Store) { put(t, d, web.marker(), full) },
+		"one of two linked": func(t *testing.T, d *Store) {
 			put(t, d, web.marker(), full)
 			if err := os.Link(d.path(web.marker()), d.path("10.1.0.2")); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"upstream, between making and writing": func(t *testing.T, d Dir) { put(t, d, "10.1.0.2", "") },
-		"upstream, one of two":                 func(t *testing.T, d Dir) { put(t, d, "10.1.0.2", full) },
-		"a copy that lost its links": func(t *testing.T, d Dir) {
+		"upstream, between making and writing": func(t *testing.T, d *Store) { put(t, d, "10.1.0.2", "") },
+		"upstream, one of two":                 func(t *testing.T, d *Store) { put(t, d, "10.1.0.2", full) },
+		"a copy that lost its links": func(t *testing.T, d *Store) {
 			put(t, d, web.marker(), full)
 			put(t, d, "10.1.0.2", full)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := Dir(t.TempDir())
+			d := open(t, t.TempDir())
 			leave(t, d)
 			if err := d.Release(web, nil, 2); err != nil {
 				t.Fatal(err)
 			}
-			got, err := d.Reserve(web, []Pick{from("10.1.0.2"), from("fd00::2")})
+			got, _, err := d.Reserve(web, []Pick{from("10.1.0.2"), from("fd00::2")})
 			if err != nil || len(got) != 2 {
 				t.Fatalf("%v, %v; directory has %v", got, err, names(t, d))
 			}
@@ -208,7 +229,7 @@ func TestRelease(t *testing.T) {
 		"another's empty file": {map[string]string{"10.1.0.2": ""}, nil, 1, []string{"10.1.0.2"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := Dir(t.TempDir())
+			d := open(t, t.TempDir())
 			for n, content := range row.files {
 				put(t, d, n, content)
 			}
@@ -225,11 +246,11 @@ func TestRelease(t *testing.T) {
 }
 
 func TestReleaseWithoutDirectory(t *testing.T) {
-	d := Dir(filepath.Join(t.TempDir(), "none"))
+	d := open(t, filepath.Join(t.TempDir(), "none"))
 	if err := d.Release(web, nil, 1); err != nil {
 		t.Error(err)
 	}
-	if _, err := os.Stat(string(d)); err == nil {
+	if _, err := os.Stat(d.Dir); err == nil {
 		t.Error("DEL made the directory")
 	}
 }
@@ -242,7 +263,7 @@ func FuzzDir(f *testing.F) {
 	f.Add(web.marker(), "web\r\neth0", "10.1.0.3", "web")
 	f.Add("10.1.0.2", "", "fd00::2", "web\r\neth0\r\n")
 	f.Fuzz(func(t *testing.T, name1, content1, name2, content2 string) {
-		d := Dir(t.TempDir())
+		d := open(t, t.TempDir())
 		for name, content := range map[string]string{name1: content1, name2: content2} {
 			if name == "" || strings.ContainsAny(name, "/\x00") || name == "." || name == ".." || len(name) > 200 {
 				return
@@ -259,7 +280,7 @@ func FuzzDir(f *testing.F) {
 			return ""
 		}
 		before := foreign(name1) + "|" + foreign(name2)
-		addrs, err := d.Reserve(web, []Pick{from("10.1.0.2", "10.1.0.3", "10.1.0.4"), from("fd00::2", "fd00::3", "fd00::4")})
+		addrs, _, err := d.Reserve(web, []Pick{from("10.1.0.2", "10.1.0.3", "10.1.0.4"), from("fd00::2", "fd00::3", "fd00::4")})
 		if after := foreign(name1) + "|" + foreign(name2); before != after {
 			t.Fatalf("before %q, after %q", before, after)
 		}

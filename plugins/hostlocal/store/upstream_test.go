@@ -18,9 +18,9 @@ import (
 // running, so each must read and keep what the other wrote.
 
 // rival opens upstream's store on the directory of ours.
-func rival(t *testing.T, d Dir) *disk.Store {
+func rival(t *testing.T, d *Store) *disk.Store {
 	t.Helper()
-	s, err := disk.New(filepath.Base(string(d)), filepath.Dir(string(d)))
+	s, err := disk.New(filepath.Base(d.Dir), filepath.Dir(d.Dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,8 +38,8 @@ func pickFrom(t *testing.T, subnet string) []Pick {
 }
 
 func TestUpstreamReadsOurs(t *testing.T) {
-	d := Dir(filepath.Join(t.TempDir(), "pods"))
-	got, err := d.Reserve(Owner{"pod-a", "eth0"}, pickFrom(t, "10.9.0.0/24"))
+	d := open(t, filepath.Join(t.TempDir(), "pods"))
+	got, _, err := d.Reserve(Owner{"pod-a", "eth0"}, pickFrom(t, "10.9.0.0/24"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,13 +62,13 @@ func TestUpstreamReadsOurs(t *testing.T) {
 	if d.Holds(Owner{"pod-a", "eth0"}, got[0]) {
 		t.Error("upstream released it, and we still see it")
 	}
-	if _, err := d.Reserve(Owner{"pod-a", "eth0"}, pickFrom(t, "10.9.0.0/24")); err != nil {
+	if _, _, err := d.Reserve(Owner{"pod-a", "eth0"}, pickFrom(t, "10.9.0.0/24")); err != nil {
 		t.Errorf("upstream's release left something: %v", err)
 	}
 }
 
 func TestWeReadUpstreams(t *testing.T) {
-	d := Dir(filepath.Join(t.TempDir(), "pods"))
+	d := open(t, filepath.Join(t.TempDir(), "pods"))
 	up := rival(t, d)
 	taken := netip.MustParseAddr("10.9.0.2")
 	if ok, err := up.Reserve("pod-a", "eth0", taken.AsSlice(), "0"); !ok || err != nil {
@@ -77,7 +77,7 @@ func TestWeReadUpstreams(t *testing.T) {
 	if !d.Holds(Owner{"pod-a", "eth0"}, taken) {
 		t.Error("we do not see upstream's reservation")
 	}
-	if got, err := d.Reserve(Owner{"pod-b", "eth0"}, pickFrom(t, "10.9.0.0/24")); err != nil || got[0] == taken {
+	if got, _, err := d.Reserve(Owner{"pod-b", "eth0"}, pickFrom(t, "10.9.0.0/24")); err != nil || got[0] == taken {
 		t.Errorf("got %v, %v with %s taken by upstream", got, err, taken)
 	}
 	if err := d.Release(Owner{"pod-a", "eth0"}, nil, 1); err != nil {
@@ -90,7 +90,7 @@ func TestWeReadUpstreams(t *testing.T) {
 
 // Both at once never give one address twice.
 func TestUpstreamAtTheSameTime(t *testing.T) {
-	d := Dir(filepath.Join(t.TempDir(), "pods"))
+	d := open(t, filepath.Join(t.TempDir(), "pods"))
 	const each = 40
 	var (
 		mu    sync.Mutex // guards given
@@ -106,7 +106,7 @@ func TestUpstreamAtTheSameTime(t *testing.T) {
 	up := rival(t, d)
 	wg.Go(func() {
 		for i := range each {
-			got, err := d.Reserve(Owner{fmt.Sprintf("ours-%d", i), "eth0"}, picks)
+			got, _, err := d.Reserve(Owner{fmt.Sprintf("ours-%d", i), "eth0"}, picks)
 			if err != nil {
 				t.Error(err)
 				return

@@ -88,6 +88,7 @@ type linkState struct {
 	flags, group uint32
 	mtu          int
 	mac          plan.MAC
+	name, alias  string
 }
 
 func (l linkState) differs(want plan.Link) error {
@@ -122,12 +123,17 @@ func readLink(answers [][]byte) (l linkState, err error) {
 	if len(answers) != 1 || len(answers[0]) < unix.SizeofIfInfomsg {
 		return l, fmt.Errorf("find link: %w", unix.ENODEV)
 	}
-	b := answers[0]
+	return parseLink(answers[0]), nil
+}
+
+// parseLink reads a message that is long enough to have struct ifinfomsg.
+func parseLink(b []byte) (l linkState) {
 	l.index, l.flags = int32(native.Uint32(b[4:])), native.Uint32(b[8:])
 	found := attrs(b[unix.SizeofIfInfomsg:])
 	l.group, l.mtu = number(found[unix.IFLA_GROUP]), int(number(found[unix.IFLA_MTU]))
+	l.name, l.alias = unix.ByteSliceToString(found[unix.IFLA_IFNAME]), unix.ByteSliceToString(found[unix.IFLA_IFALIAS])
 	copy(l.mac[:], found[unix.IFLA_ADDRESS])
-	return l, nil
+	return l
 }
 
 // routeState is what a look-up found.

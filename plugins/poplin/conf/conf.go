@@ -5,10 +5,13 @@
 package conf
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -30,8 +33,16 @@ type Conf struct {
 	// NodeAddresses has at most one address of each family: the source of
 	// what the node itself sends to the pod.
 	NodeAddresses []netip.Addr
-	DNS           types.DNS
-	Pod           Pod
+	// MAC of the pod's end of the link, if the runtime wants one.
+	MAC net.HardwareAddr
+	// ReadyFile is there while the node's network is whole; empty: nobody says.
+	ReadyFile string
+	DNS       types.DNS
+	Pod       Pod
+	// PortMappings and Bandwidth are the runtime's, as it gives them.
+	PortMappings, Bandwidth json.RawMessage
+	// StateDir holds what outlives a reboot.
+	StateDir string
 }
 
 // Pod is what CNI_ARGS says of the Kubernetes pod, if it is one.
@@ -43,9 +54,9 @@ const (
 	maxMTU = 65535
 )
 
-// hostLocalCapabilities is what the IPAM in this process can do with
+// capabilities is what this plugin and the IPAM in this process can do with
 // runtimeConfig.
-var hostLocalCapabilities = []string{"ips", "ipRanges"}
+var capabilities = []string{"ips", "ipRanges", "mac", "portMappings", "bandwidth"}
 
 // HostLocal is the ipam.type that is served in process.
 const HostLocal = "host-local"
@@ -57,14 +68,14 @@ func Parse(stdin []byte, args string) (Conf, error) {
 		kind          string
 		ipam          json.RawMessage
 		nodeAddresses []string
-		capabilities  map[string]bool
+		declared      map[string]bool
 		runtimeConfig map[string]json.RawMessage
 	)
 	fields := strict.Fields{
 		"cniVersion": &c.CNIVersion, "name": &c.Name, "type": &kind,
 		"mtu": &c.MTU, "ipam": &ipam, "nodeAddresses": &nodeAddresses, "dns": &c.DNS,
-		"capabilities": &capabilities, "runtimeConfig": &runtimeConfig,
-		"args": nil, "prevResult": nil, "cni.dev/": nil,
+		"capabilities": &declared, "runtimeConfig": &runtimeConfig, "readyFile": &c.ReadyFile,
+		"stateDir": nil, "args": nil, "prevResult": nil, "cni.dev/": nil,
 	}
 	err := strict.Object(stdin, "", fields)
 	if err != nil {
@@ -80,9 +91,19 @@ func Parse(stdin []byte, args string) (Conf, error) {
 		return Conf{}, err
 	}
 	if c.IPAM == HostLocal {
-		if err := checkCapabilities(capabilities, runtimeConfig); err != nil {
+		if err := checkCapabilities(declared, runtimeConfig); err != nil {
 			return Conf{}, err
 		}
+	}
+	if c.MAC, err = parseMAC(runtimeConfig["mac"]); err != nil {
+		return Conf{}, err
+	}
+	c.PortMappings, c.Bandwidth = runtimeConfig["portMappings"], runtimeConfig["bandwidth"]
+	if c.StateDir, err = StateDir(stdin); err != nil {
+		return Conf{}, err
+	}
+	if c.ReadyFile != "" && !filepath.IsAbs(c.ReadyFile) {
+		return Conf{}, fmt.Errorf("readyFile: %q is relative to nothing; give an absolute path", c.ReadyFile)
 	}
 	if c.Pod, err = parseArgs(args); err != nil {
 		return Conf{}, err
@@ -100,6 +121,20 @@ func IPAMType(stdin []byte) (string, error) {
 		return "", fmt.Errorf("configuration: %w", err)
 	}
 	return ipamType(outer.IPAM)
+}
+
+// StateDir is stateDir, likewise.
+func StateDir(stdin []byte) (string, error) {
+	outer := struct {
+		StateDir string `json:"stateDir"`
+	}{"/var/lib/poplin"}
+	if err := json.Unmarshal(stdin, &outer); err != nil {
+		return "", fmt.Errorf("stateDir: %w", err)
+	}
+	if !filepath.IsAbs(outer.StateDir) {
+		return "", fmt.Errorf("stateDir: %q is relative to nothing; give an absolute path", outer.StateDir)
+	}
+	return outer.StateDir, nil
 }
 
 func ipamType(ipam json.RawMessage) (string, error) {
@@ -134,18 +169,38 @@ func parseNodeAddresses(list []string) (addrs []netip.Addr, err error) {
 	return addrs, nil
 }
 
+// parseMAC refuses what the kernel, or a switch on the way, would.
+func parseMAC(raw json.RawMessage) (net.HardwareAddr, error) {
+	var text string
+	if len(raw) == 0 {
+		return nil, nil
+	}
+	if err := json.Unmarshal(raw, &text); err != nil {
+		return nil, fmt.Errorf("runtimeConfig.mac: cannot use %s: %w", strict.Shorten(raw), err)
+	}
+	if text == "" {
+		return nil, nil
+	}
+	mac, err := net.ParseMAC(text)
+	const multicast = 1
+	if err != nil || len(mac) != 6 || mac[0]&multicast != 0 || bytes.Equal(mac, make([]byte, 6)) {
+		return nil, fmt.Errorf("runtimeConfig.mac: %q is no unicast MAC address of 48 bits, such as 02:00:5e:10:00:01", text)
+	}
+	return mac, nil
+}
+
 // checkCapabilities refuses promises nobody keeps: a runtime hands over, say,
 // port mappings only where a plugin declares them, and a pod would believe
 // to have them.
 func checkCapabilities(declared map[string]bool, given map[string]json.RawMessage) error {
 	for key, on := range declared {
-		if on && !slices.Contains(hostLocalCapabilities, key) {
-			return fmt.Errorf("capabilities.%s: true, but this plugin cannot do it; remove it (known here: %s)", key, strings.Join(hostLocalCapabilities, ", "))
+		if on && !slices.Contains(capabilities, key) {
+			return fmt.Errorf("capabilities.%s: true, but this plugin cannot do it; remove it (known here: %s)", key, strings.Join(capabilities, ", "))
 		}
 	}
 	for key, value := range given {
-		if !slices.Contains(hostLocalCapabilities, key) {
-			return fmt.Errorf("runtimeConfig.%s: unknown key with value %s; remove it (known here: %s)", key, strict.Shorten(value), strings.Join(hostLocalCapabilities, ", "))
+		if !slices.Contains(capabilities, key) {
+			return fmt.Errorf("runtimeConfig.%s: unknown key with value %s; remove it (known here: %s)", key, strict.Shorten(value), strings.Join(capabilities, ", "))
 		}
 	}
 	return nil

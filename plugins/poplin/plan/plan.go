@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 )
 
 const (
@@ -19,6 +20,9 @@ const (
 	LinkGroup = 0x706c
 	// RouteProtocol marks our routes.
 	RouteProtocol = 157
+	// hostPrefix and so many bytes of a digest name the host's end of a link.
+	hostPrefix = "plw"
+	hostDigest = 6
 	// minIPv6MTU is RFC 8200's, section 5.
 	minIPv6MTU = 1280
 	// maxAlias is IFALIASZ less the final zero.
@@ -78,9 +82,12 @@ type Route struct {
 
 // Request is what a plan is made of.
 type Request struct {
+	Network             string
 	ContainerID, IfName string
 	Namespace, Name     string
 	MTU                 int // 0: unknown
+	// MAC of the pod's end; zero for one that is derived.
+	MAC MAC
 	Addrs               []netip.Addr
 	// Routes are extra ones, by destination; their Gateway is not read.
 	Routes        []Route
@@ -94,6 +101,9 @@ func New(r Request) (Plan, error) {
 	p := Plan{
 		Host: Link{Name: HostName(r.ContainerID, r.IfName), MAC: HostMAC, MTU: r.MTU, Alias: alias(r)},
 		Pod:  Link{Name: r.IfName, MAC: podMAC(r.ContainerID, r.IfName), MTU: r.MTU},
+	}
+	if r.MAC != (MAC{}) {
+		p.Pod.MAC = r.MAC
 	}
 	if len(r.Addrs) == 0 {
 		return Plan{}, errors.New("IPAM gave no address; a pod needs one")
@@ -152,7 +162,7 @@ func (p *Plan) gateway(a netip.Addr) netip.Addr {
 // HostName is the host's end of the link of a container's interface.
 func HostName(containerID, ifName string) string {
 	sum := sha256.Sum256([]byte(containerID + "/" + ifName))
-	return "plw" + hex.EncodeToString(sum[:6])
+	return hostPrefix + hex.EncodeToString(sum[:hostDigest])
 }
 
 // podMAC is locally administered and unicast.
@@ -163,13 +173,25 @@ func podMAC(containerID, ifName string) MAC {
 	return m
 }
 
-// alias tells a person with `ip link` whose link it is.
+// alias tells a person with `ip link` whose link it is, and GC which network's.
 func alias(r Request) string {
-	if r.Name == "" {
-		return ""
+	s := r.Network + ":" + r.ContainerID
+	if r.Name != "" {
+		s = r.Network + ":" + r.Namespace + "/" + r.Name
 	}
-	s := r.Namespace + "/" + r.Name
 	return s[:min(len(s), maxAlias)]
+}
+
+// BelongsTo reports whether a link of that name and alias is the host's end of
+// an attachment to a network. One without alias is of an ADD that was killed
+// half-way, whatever its network.
+func BelongsTo(network, name, alias string) bool {
+	digits, ours := strings.CutPrefix(name, hostPrefix)
+	if _, err := hex.DecodeString(digits); !ours || err != nil || len(digits) != 2*hostDigest {
+		return false
+	}
+	of, _, marked := strings.Cut(alias, ":")
+	return alias == "" || marked && of == network
 }
 
 // IsGateway reports whether a is what pods send everything to.
