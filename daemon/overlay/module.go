@@ -57,6 +57,9 @@ type Config struct {
 	// Interface names the underlay device; "" is the one that holds the
 	// Node's InternalIP.
 	Interface string
+	// DirectRouting sends packets to nodes of the same network as they are,
+	// without encapsulation, where those want it too.
+	DirectRouting bool
 	// Masquerade gives packets that leave the cluster the node's address.
 	Masquerade bool
 	// ExcludeCIDRs are destinations outside the cluster that see the pods'

@@ -202,6 +202,11 @@ func (p *pass) facts(self cluster.Self) (overlay.Self, error) {
 	if me.Underlay, err = p.routes.Underlay(conf.Interface, candidates); err != nil {
 		return me, err
 	}
+	if conf.DirectRouting {
+		if me.Direct, err = p.routes.Networks(me.Underlay.Index, self.Addresses); err != nil {
+			return me, err
+		}
+	}
 	return me.Resolve()
 }
 

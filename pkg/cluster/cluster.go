@@ -37,6 +37,11 @@ type Node struct {
 	VTEP VTEP
 	// MTU in bytes of the pods' links on that node.
 	MTU int
+	// Direct are the node's addresses with the length of their network's
+	// prefix, at most one per family: other nodes of that network may send
+	// pods' packets there as they are, without the overlay. Empty where the
+	// node does not want that.
+	Direct []netip.Prefix
 	// Created is the object's creation time: where two nodes claim one
 	// range, the older one has it.
 	Created time.Time
@@ -65,7 +70,7 @@ type Underlay struct {
 // Equal reports whether n and o say the same of a node. Created does not
 // count: it is the API server's, not the node's.
 func (n Node) Equal(o Node) bool {
-	return n.Name == o.Name && n.VTEP == o.VTEP && n.MTU == o.MTU && slices.Equal(n.PodCIDRs, o.PodCIDRs)
+	return n.Name == o.Name && n.VTEP == o.VTEP && n.MTU == o.MTU && slices.Equal(n.PodCIDRs, o.PodCIDRs) && slices.Equal(n.Direct, o.Direct)
 }
 
 // Validate names the first field of n that cannot be programmed.
@@ -82,6 +87,11 @@ func (n Node) Validate() error {
 	}
 	if m := n.VTEP.MAC; m == (MAC{}) || m[0]&1 != 0 {
 		return fmt.Errorf("vtep.mac: %q is no unicast MAC address", m)
+	}
+	for _, p := range n.Direct {
+		if a := p.Addr(); !p.IsValid() || a.Is4In6() || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a == p.Masked().Addr() && p.Bits() < a.BitLen()-1 {
+			return fmt.Errorf("direct: %q is no address of a node with the length of its network's prefix", p)
+		}
 	}
 	if n.MTU < 1280-40 || n.MTU > 65535 {
 		return fmt.Errorf("mtu: %d is outside 1240..65535 bytes", n.MTU)

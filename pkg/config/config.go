@@ -46,6 +46,8 @@ type Overlay struct {
 	MTU       int    `json:"mtu"`
 	VNI       int    `json:"vni"`
 	Port      int    `json:"port"`
+
+	DirectRouting bool `json:"directRouting"`
 }
 
 // Masquerade is source address translation of traffic that leaves the cluster.

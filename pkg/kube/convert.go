@@ -72,6 +72,13 @@ func toNetwork(o *NodeNetwork) (network, error) {
 	if n.PodCIDRs, err = parsePrefixes(spec.PodCIDRs); err != nil {
 		return n, fmt.Errorf("spec.%w", err)
 	}
+	for _, text := range spec.Direct {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return n, fmt.Errorf("spec.direct: %q is no address with the length of a prefix", text)
+		}
+		n.Direct = append(n.Direct, p)
+	}
 	if n.VTEP.Addr, err = netip.ParseAddr(spec.VTEP.Address); err != nil {
 		return n, fmt.Errorf("spec.vtep.address: %q is no IP address", spec.VTEP.Address)
 	}
@@ -89,6 +96,9 @@ func fromNode(n cluster.Node) (json.RawMessage, error) {
 	spec := NodeNetworkSpec{PodCIDRs: []string{}, MTU: n.MTU}
 	for _, p := range n.PodCIDRs {
 		spec.PodCIDRs = append(spec.PodCIDRs, p.String())
+	}
+	for _, p := range n.Direct {
+		spec.Direct = append(spec.Direct, p.String())
 	}
 	spec.VTEP.Address, spec.VTEP.MAC = n.VTEP.Addr.String(), n.VTEP.MAC.String()
 	return json.Marshal(spec)

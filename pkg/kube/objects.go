@@ -47,7 +47,8 @@ type NodeNetworkSpec struct {
 		Address string `json:"address"`
 		MAC     string `json:"mac"`
 	} `json:"vtep"`
-	MTU int `json:"mtu"`
+	MTU    int      `json:"mtu"`
+	Direct []string `json:"direct,omitempty"`
 }
 
 // NodeNetworkList is a list of NodeNetworks.

@@ -44,6 +44,10 @@ type Self struct {
 	MTU  int
 	VNI  uint32
 	Port uint16
+	// Direct are this node's addresses on the underlay device, with the
+	// length of their networks' prefixes, if it routes directly to nodes that
+	// are in the same network and do so too.
+	Direct []netip.Prefix
 }
 
 // MTUOf is what is left of an underlay's MTU inside the overlay.
@@ -87,6 +91,7 @@ func (s Self) Node() cluster.Node {
 		PodCIDRs: s.PodCIDRs,
 		VTEP:     cluster.VTEP{Addr: s.Underlay.Addr, MAC: s.MAC},
 		MTU:      s.MTU,
+		Direct:   s.Direct,
 	}
 }
 
@@ -110,7 +115,9 @@ func Local(s Self) program.Net {
 }
 
 // Peer compiles the fragment of one other node: for each family that both
-// have, its VTEP's inner address is the first address of its range.
+// have, its VTEP's inner address is the first address of its range. The way
+// into the tunnel stands also where the route does not use it, so that a
+// change between the two ways is the change of one route.
 func Peer(s Self, n cluster.Node) program.Net {
 	out := program.Net{FDB: []program.FDB{{MAC: n.VTEP.MAC, Dst: n.VTEP.Addr}}}
 	for _, p := range n.PodCIDRs {
@@ -119,7 +126,14 @@ func Peer(s Self, n cluster.Node) program.Net {
 		}
 		via := vtep(p).Addr()
 		out.Neighs = append(out.Neighs, program.Neigh{Addr: via, MAC: n.VTEP.MAC})
-		out.Routes = append(out.Routes, program.Route{Dst: p, Via: via, Dev: Link})
+		r := program.Route{Dst: p, Via: via, Dev: Link}
+		if hop, ok := s.neighbour(n, p); ok {
+			r.Via, r.Dev = hop, s.Underlay.Link
+		}
+		if n.MTU < s.MTU {
+			r.MTU = n.MTU // senders here are told, not those behind a smaller underlay
+		}
+		out.Routes = append(out.Routes, r)
 	}
 	return out
 }
@@ -141,6 +155,19 @@ func Compile(s Self, peers []cluster.Node) program.Net {
 // full length everywhere, so no other device ever answers for it.
 func vtep(p netip.Prefix) netip.Prefix {
 	return netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
+}
+
+// neighbour is the address of n to which packets for its range p may go as
+// they are: both nodes offer it, and are in one network.
+func (s Self) neighbour(n cluster.Node, p netip.Prefix) (netip.Addr, bool) {
+	for _, own := range s.Direct {
+		for _, other := range n.Direct {
+			if own.Addr().Is4() == p.Addr().Is4() && own.Masked() == other.Masked() && own.Addr() != other.Addr() {
+				return other.Addr(), true
+			}
+		}
+	}
+	return netip.Addr{}, false
 }
 
 func (s Self) hasFamily(p netip.Prefix) bool {

@@ -40,6 +40,21 @@ func node(name string, age int, addr string, cidrs ...string) cluster.Node {
 	}
 }
 
+func with(s Self, direct ...string) Self {
+	s.Direct = prefixes(direct...)
+	return s
+}
+
+func offers(n cluster.Node, direct ...string) cluster.Node {
+	n.Direct = prefixes(direct...)
+	return n
+}
+
+func smaller(n cluster.Node, mtu int) cluster.Node {
+	n.MTU = mtu
+	return n
+}
+
 func TestCompile(t *testing.T) {
 	for name, tt := range map[string]struct {
 		self  Self
@@ -56,6 +71,15 @@ func TestCompile(t *testing.T) {
 		"ipv6-underlay": {
 			self("2001:db8::1", "fd00:10:244:1::/64"),
 			[]cluster.Node{node("worker-2", 2, "2001:db8::2", "10.244.2.0/24", "fd00:10:244:2::/64")},
+		},
+		"direct": {
+			with(self("192.0.2.1", "10.244.1.0/24", "fd00:10:244:1::/64"), "192.0.2.1/24", "2001:db8::1/64"),
+			[]cluster.Node{
+				offers(node("worker-2", 2, "192.0.2.2", "10.244.2.0/24", "fd00:10:244:2::/64"), "192.0.2.2/24", "2001:db8::2/64"),
+				offers(node("worker-3", 3, "192.0.2.3", "10.244.3.0/24"), "192.0.2.3/25"),
+				node("worker-4", 4, "192.0.2.4", "10.244.4.0/24"),
+				smaller(node("worker-5", 5, "192.0.2.5", "10.244.5.0/24"), 1350),
+			},
 		},
 		"alone": {self("192.0.2.1", "10.244.1.0/24"), nil},
 	} {

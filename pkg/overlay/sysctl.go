@@ -27,6 +27,11 @@ func PodSettings() []PodSetting {
 func sysctls(s Self) []program.Sysctl {
 	list := linkSysctls()
 	for _, p := range s.PodCIDRs {
+		if p.Addr().Is4() && len(s.Direct) > 0 {
+			// Pods' packets may come back by the underlay while the route
+			// to their source leads into the tunnel.
+			list = append(list, program.Sysctl{Key: "ipv4/conf/" + s.Underlay.Link + "/rp_filter", Value: "2"})
+		}
 		if p.Addr().Is4() {
 			list = append(list, program.Sysctl{Key: "ipv4/ip_forward", Value: "1"})
 			continue

@@ -66,6 +66,9 @@ type Route struct {
 	Dev string
 	// Metric orders routes to one Dst; 0 is preferred (1024 in IPv6).
 	Metric int
+	// MTU, if not zero, is what passes on the way, where that is less than
+	// the device's.
+	MTU int
 }
 
 // Sysctl is one file below /proc/sys/net.
@@ -135,6 +138,9 @@ func (r Route) String() string {
 	fmt.Fprintf(&b, " proto %d", Protocol)
 	if r.Metric != 0 {
 		fmt.Fprintf(&b, " metric %d", r.Metric)
+	}
+	if r.MTU != 0 {
+		fmt.Fprintf(&b, " mtu %d", r.MTU)
 	}
 	return b.String()
 }

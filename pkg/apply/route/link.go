@@ -179,3 +179,23 @@ func (a *Applier) Underlay(name string, addrs []netip.Addr) (cluster.Underlay, e
 	}
 	return cluster.Underlay{}, fmt.Errorf("find underlay: no device holds one of the Node's InternalIPs %v, check the kubelet's --node-ip", addrs)
 }
+
+// Networks are those of addrs that a device holds, each with the length of its
+// network's prefix. An address that is alone in its network is left out.
+func (a *Applier) Networks(index int, addrs []netip.Addr) ([]netip.Prefix, error) {
+	held, err := whole(func() ([]netlink.Addr, error) { return a.handle.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var list []netip.Prefix
+	for _, want := range addrs {
+		for _, h := range held {
+			bits, all := h.Mask.Size()
+			if ip, ok := ipOf(h.IP); ok && ip == want && h.LinkIndex == index && bits < all {
+				list = append(list, netip.PrefixFrom(ip, bits))
+				break
+			}
+		}
+	}
+	return list, nil
+}

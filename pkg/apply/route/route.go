@@ -157,8 +157,23 @@ func (a *Applier) addRoute(k routeKey, r routeVia) error {
 	return named("add", k, err)
 }
 
+// changeRoute replaces a route at once. The kernel refuses an IPv6 next hop
+// which the route that is to be replaced leads elsewhere (a peer's inner
+// address, seen from a direct route), so that gets a route of its own meanwhile.
 func (a *Applier) changeRoute(k routeKey, r routeVia) error {
-	return named("change", k, a.handle.RouteReplace(a.netlinkRoute(k, r)))
+	route := a.netlinkRoute(k, r)
+	err := a.handle.RouteReplace(route)
+	if errors.Is(err, unix.EINVAL) && k.dst.Contains(r.via) {
+		hop := &netlink.Route{
+			Dst: ipNet(netip.PrefixFrom(r.via, r.via.BitLen())), LinkIndex: route.LinkIndex,
+			Protocol: program.Protocol, Table: unix.RT_TABLE_MAIN,
+		}
+		if err := a.handle.RouteAdd(hop); err != nil {
+			return named("add next hop of", k, err)
+		}
+		err = errors.Join(a.handle.RouteReplace(route), a.handle.RouteDel(hop))
+	}
+	return named("change", k, err)
 }
 
 // clear removes the device, with all that is on it, and the routes that have none.

@@ -37,9 +37,14 @@ func (k routeKey) String() string {
 
 // routeVia is the rest of a route; unreachable ones have nothing.
 type routeVia struct {
-	via    netip.Addr
-	device bool // by the overlay device
+	via netip.Addr
+	dev int // index of a device, or byOverlay
+	mtu int
 }
+
+// byOverlay stands for the overlay device, whose index is another one
+// whenever it was made anew.
+const byOverlay = -1
 
 func newState(link *netlink.Vxlan) *state {
 	return &state{
@@ -71,10 +76,16 @@ func targetOf(n program.Net) (*state, error) {
 		t.fdb[x.MAC] = x.Dst
 	}
 	for _, r := range n.Routes {
-		if r.Dev != "" && r.Dev != n.Link.Name {
-			return nil, fmt.Errorf("read program: %s: only routes by %s are known here", r, n.Link.Name)
+		k, v := routeKey{r.Dst, metric(r.Dst, r.Metric)}, routeVia{via: r.Via, mtu: r.MTU}
+		switch r.Dev {
+		case "":
+		case n.Link.Name:
+			v.dev = byOverlay
+		case n.Link.Parent:
+			v.dev = n.Link.ParentIndex
+		default:
+			return nil, fmt.Errorf("read program: %s: only routes by %s and its underlay are known here", r, n.Link.Name)
 		}
-		k, v := routeKey{r.Dst, metric(r.Dst, r.Metric)}, routeVia{r.Via, r.Dev != ""}
 		if old, ok := t.routes[k]; ok && old != v {
 			return nil, fmt.Errorf("read program: %s has two next hops", k)
 		}
@@ -153,8 +164,9 @@ func (a *Applier) readFDB(st *state) error {
 	return nil
 }
 
-// readRoutes takes ours: our protocol, and our device or none. Pods' routes
-// have the same protocol and their own devices; they are the CNI plugin's.
+// readRoutes takes ours: our protocol, and our device, a next hop elsewhere, or
+// none of both. Pods' routes have the same protocol, devices of their own and
+// no next hop; they are the CNI plugin's.
 func (a *Applier) readRoutes(st *state) error {
 	filter := &netlink.Route{Protocol: program.Protocol, Table: unix.RT_TABLE_MAIN}
 	list, err := whole(func() ([]netlink.Route, error) {
@@ -164,8 +176,8 @@ func (a *Applier) readRoutes(st *state) error {
 		return fmt.Errorf("list routes: %w", err)
 	}
 	for _, r := range list {
-		byDevice := st.link != nil && r.LinkIndex == st.link.Index && r.Type == unix.RTN_UNICAST
-		if r.Dst == nil || !byDevice && r.Type != unix.RTN_UNREACHABLE {
+		v, ours := st.via(r)
+		if r.Dst == nil || !ours {
 			continue
 		}
 		ip, ok := ipOf(r.Dst.IP)
@@ -173,13 +185,27 @@ func (a *Applier) readRoutes(st *state) error {
 			continue
 		}
 		bits, _ := r.Dst.Mask.Size()
-		v := routeVia{device: byDevice}
-		if byDevice {
-			v.via, _ = ipOf(r.Gw)
-		}
 		st.routes[routeKey{netip.PrefixFrom(ip, bits), r.Priority}] = v
 	}
 	return nil
+}
+
+// via reads where a route with our protocol leads; one that is not ours has
+// its own device and no next hop.
+func (st *state) via(r netlink.Route) (v routeVia, ours bool) {
+	v.via, _ = ipOf(r.Gw)
+	v.mtu = r.MTU
+	switch {
+	case r.Type == unix.RTN_UNREACHABLE:
+		return routeVia{}, true
+	case r.Type != unix.RTN_UNICAST:
+		return v, false
+	case st.link != nil && r.LinkIndex == st.link.Index:
+		v.dev = byOverlay
+		return v, true
+	}
+	v.dev = r.LinkIndex
+	return v, v.via.IsValid()
 }
 
 func (a *Applier) netlinkNeigh(ip netip.Addr, mac cluster.MAC) *netlink.Neigh {
@@ -200,11 +226,16 @@ func (a *Applier) netlinkRoute(k routeKey, v routeVia) *netlink.Route {
 		Dst: ipNet(k.dst), Priority: k.metric,
 		Protocol: program.Protocol, Table: unix.RT_TABLE_MAIN,
 	}
-	if !v.device {
+	switch v.dev {
+	case 0:
 		r.Type = unix.RTN_UNREACHABLE
 		return r
+	case byOverlay:
+		r.LinkIndex = a.state.link.Index
+	default:
+		r.LinkIndex = v.dev
 	}
-	r.LinkIndex, r.Gw, r.Flags = a.state.link.Index, v.via.AsSlice(), int(netlink.FLAG_ONLINK)
+	r.Gw, r.Flags, r.MTU = v.via.AsSlice(), int(netlink.FLAG_ONLINK), v.mtu
 	return r
 }
 

@@ -91,9 +91,9 @@ func (e *Events) concern(m syscall.NetlinkMessage) bool {
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		return index == overlay
 	case unix.RTM_DELROUTE:
-		return m.Data[5] == program.Protocol && !otherDevice(m.Data, overlay)
+		return m.Data[5] == program.Protocol && !otherDevice(m.Data, overlay, underlay)
 	case unix.RTM_NEWROUTE: // somebody put a route in the place of another
-		return m.Header.Flags&unix.NLM_F_REPLACE != 0 && !otherDevice(m.Data, overlay)
+		return m.Header.Flags&unix.NLM_F_REPLACE != 0 && !otherDevice(m.Data, overlay, underlay)
 	}
 	return false
 }
@@ -116,7 +116,7 @@ func (e *Events) named(data []byte) bool {
 }
 
 // otherDevice tells a pod's route, which has our protocol too.
-func otherDevice(data []byte, overlay int32) bool {
+func otherDevice(data []byte, overlay, underlay int32) bool {
 	if data[5] != program.Protocol {
 		return false
 	}
@@ -127,7 +127,7 @@ func otherDevice(data []byte, overlay int32) bool {
 	for _, a := range attrs {
 		if a.Attr.Type == unix.RTA_OIF && len(a.Value) == 4 {
 			oif := int32(binary.NativeEndian.Uint32(a.Value))
-			return oif != overlay && oif != loopback
+			return oif != overlay && oif != underlay && oif != loopback
 		}
 	}
 	return false

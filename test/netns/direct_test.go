@@ -1,0 +1,168 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+)
+
+// leads is the device by which a node sends to a peer's range.
+func (n *node) leads(t testing.TB, dst netip.Prefix) string {
+	t.Helper()
+	routes, err := n.nl.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Dst: ipNet(dst)}, netlink.RT_FILTER_DST)
+	if err != nil || len(routes) != 1 {
+		t.Fatalf("routes to %s: %v, %v", dst, routes, err)
+	}
+	link, err := n.nl.LinkByIndex(routes[0].LinkIndex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return link.Attrs().Name
+}
+
+func (n *node) leadsBy(t testing.TB, dst netip.Prefix, device string) {
+	t.Helper()
+	eventually(t, 3*time.Second, func() error {
+		if got := n.leads(t, dst); got != device {
+			return fmt.Errorf("%s sends to %s by %s, want %s", n.self.Name, dst, got, device)
+		}
+		return nil
+	})
+}
+
+// TestDirectRouting: two nodes of one network that want it need no tunnel
+// between them; one that does not want it, and one in another network, are
+// reached through it.
+func TestDirectRouting(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, dual, 4)
+	for _, n := range []int{0, 1, 3} {
+		l.nodes[n].conf.DirectRouting = true
+	}
+	// The last node's addresses are alone in their networks.
+	alone := l.nodes[3]
+	for _, f := range l.plan.underlay {
+		a := underlayAddr(f, 4)
+		if err := alone.nl.AddrDel(alone.link(t, "eth0"), &netlink.Addr{IPNet: ipNet(a)}); err != nil {
+			t.Fatal(err)
+		}
+		alone.addAddr(t, "eth0", netip.PrefixFrom(a.Addr(), a.Addr().BitLen()))
+		for i := 1; i <= 3; i++ {
+			to := underlayAddr(f, i).Addr()
+			if err := alone.nl.RouteAdd(&netlink.Route{Dst: ipNet(netip.PrefixFrom(to, to.BitLen())), LinkIndex: alone.link(t, "eth0").Attrs().Index}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	l.startAll(t)
+	var pods []*pod
+	for _, n := range l.nodes {
+		pods = append(pods, n.addPod(t))
+	}
+	for _, family := range []string{"4", "6"} {
+		l.nodes[0].leadsBy(t, podCIDR(family, 2), "eth0")
+		l.nodes[1].leadsBy(t, podCIDR(family, 1), "eth0")
+		l.nodes[0].leadsBy(t, podCIDR(family, 3), device)
+		l.nodes[0].leadsBy(t, podCIDR(family, 4), device)
+		l.nodes[3].leadsBy(t, podCIDR(family, 1), device)
+	}
+	for _, a := range pods {
+		for _, b := range pods {
+			if a != b {
+				reach(t, a, b)
+			}
+		}
+	}
+	for i := range pods[0].addrs {
+		if err := push(pods[0].space, pods[0].addrs[i], pods[1].addrs[i]); err != nil {
+			t.Error(err)
+		}
+	}
+
+	// What others do to a direct route is repaired too.
+	n := l.nodes[0]
+	if err := n.nl.RouteDel(&netlink.Route{Dst: ipNet(podCIDR("4", 2)), LinkIndex: n.link(t, "eth0").Attrs().Index}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, time.Second, func() error { return n.hasRoute(podCIDR("4", 2)) })
+	n.leadsBy(t, podCIDR("4", 2), "eth0")
+}
+
+// TestDirectRoutingComesAndGoes: nodes change their way one after the other,
+// under load, and lose nothing; strict reverse path filters notwithstanding.
+func TestDirectRoutingComesAndGoes(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, dual, 2)
+	for _, n := range l.nodes {
+		if err := n.do(func() error { return os.WriteFile("/proc/sys/net/ipv4/conf/all/rp_filter", []byte("1"), 0) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.startAll(t)
+	a, b := l.nodes[0].addPod(t), l.nodes[1].addPod(t)
+	reach(t, a, b)
+	var streams []*stream
+	for i := range a.addrs {
+		streams = append(streams, newStream(t, a, b, i), newStream(t, b, a, i))
+	}
+	for range max(times(10), 2) {
+		for _, direct := range []bool{true, false} {
+			for _, n := range l.nodes {
+				n.stop()
+				n.conf.DirectRouting = direct
+				ready(t, n.start(t))
+				streams[0].after(50)
+			}
+			want := device
+			if direct {
+				want = "eth0"
+			}
+			for _, family := range []string{"4", "6"} {
+				l.nodes[0].leadsBy(t, podCIDR(family, 2), want)
+				l.nodes[1].leadsBy(t, podCIDR(family, 1), want)
+			}
+			streams[0].after(50)
+		}
+	}
+	var errs []error
+	for i, s := range streams {
+		if lost := s.end(t); lost != 0 {
+			errs = append(errs, fmt.Errorf("stream %d: %d packets lost", i, lost))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSmallerPeer: a node whose underlay takes less is not sent more, in
+// either way; large packets pass both ways.
+func TestSmallerPeer(t *testing.T) {
+	t.Parallel()
+	for _, direct := range []bool{false, true} {
+		l := newLab(t, dual, 2)
+		small := l.nodes[1]
+		if err := small.nl.LinkSetMTU(small.link(t, "eth0"), 1400); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range l.nodes {
+			n.conf.DirectRouting = direct
+		}
+		l.startAll(t)
+		a, b := l.nodes[0].addPod(t), small.addPod(t)
+		for i, c := range small.self.PodCIDRs {
+			routes, err := l.nodes[0].nl.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Dst: ipNet(c)}, netlink.RT_FILTER_DST)
+			if err != nil || len(routes) != 1 || routes[0].MTU != 1350 {
+				t.Errorf("routes to %s: %v, %v, want MTU 1350", c, routes, err)
+			}
+			if err := errors.Join(push(a.space, a.addrs[i], b.addrs[i]), push(b.space, b.addrs[i], a.addrs[i])); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
