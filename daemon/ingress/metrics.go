@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"maps"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -24,7 +25,9 @@ type metrics struct {
 	access   *accessLog
 	proxy    *proxy.Proxy
 
-	requests sync.Map // cluster.ObjectName to *codes
+	// requests is never changed, only replaced, with mu held: reading it
+	// costs a request neither a lock nor an allocation.
+	requests atomic.Pointer[map[cluster.ObjectName]*codes]
 	duration prometheus.Histogram
 
 	bytesIn, bytesOut, retries, refused atomic.Uint64
@@ -44,6 +47,7 @@ var classes = [6]string{"", "1xx", "2xx", "3xx", "4xx", "5xx"}
 
 func newMetrics(access *accessLog) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry(), access: access, findings: map[cluster.ObjectName]int{}}
+	m.requests.Store(&map[cluster.ObjectName]*codes{})
 	m.duration = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "poplin_ingress_request_duration_seconds", Help: "From a request's header to its answer's last byte.",
 		Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 12), // 1 ms to 24 s
@@ -80,11 +84,18 @@ func (m *metrics) Done(r *proxy.Record) {
 }
 
 func (m *metrics) counters(n cluster.ObjectName) *codes {
-	if c, found := m.requests.Load(n); found {
-		return c.(*codes)
+	if c := (*m.requests.Load())[n]; c != nil {
+		return c
 	}
-	c, _ := m.requests.LoadOrStore(n, new(codes))
-	return c.(*codes)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c := (*m.requests.Load())[n]; c != nil {
+		return c
+	}
+	next, c := maps.Clone(*m.requests.Load()), new(codes)
+	next[n] = c
+	m.requests.Store(&next)
+	return c
 }
 
 // Connections implements proxy.Observer.
@@ -112,13 +123,20 @@ func (m *metrics) compiled(p *web.Program, looked map[cluster.ObjectName]*item, 
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	var next map[cluster.ObjectName]*codes
 	for n, i := range looked {
-		if i == nil || !i.ours {
-			delete(m.findings, n)
-			m.requests.Delete(n)
+		if i != nil && i.ours {
+			m.findings[n] = len(i.findings)
 			continue
 		}
-		m.findings[n] = len(i.findings)
+		delete(m.findings, n)
+		if next == nil {
+			next = maps.Clone(*m.requests.Load())
+		}
+		delete(next, n)
+	}
+	if next != nil {
+		m.requests.Store(&next)
 	}
 }
 
@@ -155,15 +173,13 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) { ch <- requestsDesc }
 
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
-	m.requests.Range(func(k, v any) bool {
-		n := k.(cluster.ObjectName)
-		for i := range v.(*codes) {
-			if c := v.(*codes)[i].Load(); c > 0 {
+	for n, codes := range *m.requests.Load() {
+		for i := range codes {
+			if c := codes[i].Load(); c > 0 {
 				ch <- prometheus.MustNewConstMetric(requestsDesc, prometheus.CounterValue, float64(c), n.Namespace, n.Name, classes[i])
 			}
 		}
-		return true
-	})
+	}
 	for _, c := range counters {
 		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("poplin_ingress_"+c.name, c.help, nil, nil), c.kind, c.read(m))
 	}

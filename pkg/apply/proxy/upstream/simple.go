@@ -36,6 +36,12 @@ type simpleConn struct {
 	br      *bufio.Reader
 	bw      *bufio.Writer
 	since   time.Time // idle
+
+	// raw and peek ask the kernel about an idle connection; silent is its
+	// answer.
+	raw    syscall.RawConn
+	peek   func(fd uintptr) bool
+	silent bool
 }
 
 // errStale says that a connection had been closed before the request came.
@@ -69,7 +75,7 @@ func (s *simple) get(ctx context.Context) (c *simpleConn, reused bool, err error
 		s.idle[n-1] = nil
 		s.idle = s.idle[:n-1]
 		s.mu.Unlock()
-		if time.Since(c.since) < idleTime && quiet(c.Conn) {
+		if time.Since(c.since) < idleTime && c.quiet() {
 			return c, true, nil
 		}
 		c.Close()
@@ -81,27 +87,33 @@ func (s *simple) get(ctx context.Context) (c *simpleConn, reused bool, err error
 	if err != nil {
 		return nil, false, dialError{err}
 	}
-	c = &simpleConn{Conn: conn, bw: bufio.NewWriter(conn)}
+	c, err = newSimpleConn(conn)
+	return c, false, err
+}
+
+func newSimpleConn(conn net.Conn) (*simpleConn, error) {
+	c := &simpleConn{Conn: conn, bw: bufio.NewWriter(conn)}
 	c.limited.R = conn
 	c.br = bufio.NewReader(&c.limited)
-	return c, false, nil
+	var err error
+	if c.raw, err = conn.(syscall.Conn).SyscallConn(); err != nil {
+		conn.Close()
+		return nil, dialError{err}
+	}
+	c.peek = func(fd uintptr) bool {
+		var b [1]byte
+		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		c.silent = err == syscall.EAGAIN
+		return true
+	}
+	return c, nil
 }
 
 // quiet reports whether an idle connection is open and silent: the end of the
 // stream, or bytes nobody asked for, make it useless.
-func quiet(c net.Conn) bool {
-	raw, err := c.(syscall.Conn).SyscallConn()
-	if err != nil {
-		return false
-	}
-	silent := false
-	err = raw.Read(func(fd uintptr) bool {
-		var b [1]byte
-		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		silent = err == syscall.EAGAIN
-		return true
-	})
-	return err == nil && silent
+func (c *simpleConn) quiet() bool {
+	c.silent = false
+	return c.raw.Read(c.peek) == nil && c.silent
 }
 
 func (s *simple) put(c *simpleConn) {
