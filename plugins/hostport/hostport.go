@@ -123,6 +123,17 @@ func Check(dir string, mine store.Entry) error {
 	return k.Check(mine.Elements)
 }
 
+// Sweep drops what has ended.
+func Sweep(dir string) error {
+	k, err := apply.Open()
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	_, err = Sync(dir, k)
+	return err
+}
+
 // Sync makes the kernel hold what the files say, and drops what has ended.
 // damaged names files that say nothing.
 func Sync(dir string, k *apply.Kernel) (damaged, err error) {

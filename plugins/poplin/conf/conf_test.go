@@ -20,7 +20,7 @@ func TestParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := fmt.Sprint(c), "{1.1.0 pods 1450 host-local [192.0.2.1 2001:db8::1] 02:00:5e:10:00:01 /run/ready {[10.96.0.10]  [] []} {default web-0}}"; got != want {
+	if got, want := fmt.Sprint(c), "{1.1.0 pods 1450 host-local [192.0.2.1 2001:db8::1] 02:00:5e:10:00:01 /run/ready {[10.96.0.10]  [] []} {default web-0} [] [] /var/lib/poplin}"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -41,13 +41,14 @@ func TestParseRefuses(t *testing.T) {
 		{`{` + ipam + `,"nodeAddresses":["127.0.0.1"]}`, "", "nodeAddresses[0]: 127.0.0.1 is no address of a node"},
 		{`{` + ipam + `,"nodeAddresses":["192.0.2.1","192.0.2.2"]}`, "", "nodeAddresses[1]: 192.0.2.2 is the second of its family"},
 		{`{` + ipam + `,"nodeAddresses":["fe80::1%eth0"]}`, "", "is no IP address"},
-		{`{` + ipam + `,"capabilities":{"bandwidth":true}}`, "", "capabilities.bandwidth: true, but"},
+		{`{` + ipam + `,"capabilities":{"infinibandGUID":true}}`, "", "capabilities.infinibandGUID: true, but"},
 		{`{` + ipam + `,"runtimeConfig":{"dns":"x"}}`, "", `runtimeConfig.dns: unknown key with value "x"`},
 		{`{` + ipam + `,"runtimeConfig":{"mac":"x"}}`, "", `runtimeConfig.mac: "x" is no unicast MAC address`},
 		{`{` + ipam + `,"runtimeConfig":{"mac":7}}`, "", `runtimeConfig.mac: cannot use 7`},
 		{`{` + ipam + `,"runtimeConfig":{"mac":"01:00:5e:00:00:01"}}`, "", `runtimeConfig.mac: "01:00:5e:00:00:01" is no unicast MAC address`},
 		{`{` + ipam + `,"runtimeConfig":{"mac":"02:00:5e:10:00:00:00:01"}}`, "", `is no unicast MAC address of 48 bits`},
 		{`{` + ipam + `,"readyFile":"ready"}`, "", `readyFile: "ready" is relative`},
+		{`{` + ipam + `,"stateDir":"var"}`, "", `stateDir: "var" is relative to nothing`},
 		{`{` + ipam + `}`, "MAC=1", "CNI_ARGS: unknown key MAC"},
 		{`{` + ipam + `}`, "IgnoreUnknown", `CNI_ARGS: "IgnoreUnknown" is no key=value pair`},
 	} {
