@@ -57,7 +57,7 @@ TESTFLAGS ?=
 
 .PHONY: test-tools
 test-tools: go
-	@test/packages iproute2 nftables iputils-ping containernetworking-plugins
+	@test/packages iproute2 nftables iptables iputils-ping containernetworking-plugins
 
 .PHONY: test
 test: test-tools ## unit, architecture and network-namespace tests (root)

@@ -65,6 +65,9 @@ type Config struct {
 	// ExcludeCIDRs are destinations outside the cluster that see the pods'
 	// own addresses.
 	ExcludeCIDRs []netip.Prefix
+	// OpenFirewalls has other programs' firewalls let pods' packets pass where
+	// their policy is to drop what is forwarded.
+	OpenFirewalls bool
 	// ClusterCIDRs, if any, bound what a node may claim.
 	ClusterCIDRs []netip.Prefix
 	// SysctlRoot is where /proc/sys/net is found.

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"poplin.dev/poplin/pkg/apply/foreign"
 	"poplin.dev/poplin/pkg/apply/route"
 	"poplin.dev/poplin/pkg/apply/sysctl"
 	"poplin.dev/poplin/pkg/cluster"
@@ -46,6 +47,7 @@ type pass struct {
 	*Module
 	routes  *route.Applier
 	sysctls sysctl.Tree
+	others  others
 	waiting string // what the log last said the module waits for
 
 	// of the last pass: whether all was well, the overlay's sysctls and MTU,
@@ -114,6 +116,9 @@ func (p *pass) do(ctx context.Context, dirty []key) error {
 	if look || slices.Contains(dirty, rules) {
 		p.deps.Table.Forget()
 	}
+	if look {
+		p.others.listed = false
+	}
 	start := time.Now()
 	state, wait := p.once(ctx)
 	state.Took = time.Since(start)
@@ -171,6 +176,7 @@ func (p *pass) once(ctx context.Context) (state State, wait string) {
 	// began between the two would keep the wrong source address for life.
 	masq, errMasq := p.deps.Table.Set(ctx, p.masquerade(me, peers))
 	guards, errGuards := p.deps.Table.Set(ctx, overlay.Guards(me, peers))
+	errOthers := p.openFirewalls(me)
 	want := overlay.Compile(me, peers)
 	p.settings, p.mtu = want.Sysctls, me.MTU
 	routes, errRoutes := p.routes.Set(ctx, want)
@@ -178,7 +184,7 @@ func (p *pass) once(ctx context.Context) (state State, wait string) {
 	// Last, because others send here once they read it; but also where one
 	// peer failed, because that must not cut this node off from the rest.
 	errPublish := p.publish(ctx, me.Node(), nodes)
-	state.Err = errors.Join(errMasq, errGuards, errRoutes, errPublish)
+	state.Err = errors.Join(errMasq, errGuards, errOthers, errRoutes, errPublish)
 	state.InPlace = state.Err == nil
 	return state, ""
 }
@@ -246,5 +252,6 @@ func Remove(ctx context.Context, table Table, log *slog.Logger) error {
 	_, errRoutes := routes.Set(ctx, program.Net{})
 	_, errMasq := table.Set(ctx, program.Table{Module: masquerade.Module})
 	_, errGuards := table.Set(ctx, program.Table{Module: overlay.GuardModule})
-	return errors.Join(errRoutes, errMasq, errGuards)
+	_, errOthers := foreign.Firewall{}.Set(foreign.Want{})
+	return errors.Join(errRoutes, errMasq, errGuards, errOthers)
 }

@@ -58,6 +58,9 @@ func (p *pass) settingsHold() (bool, error) {
 		}
 		p.deps.Log.Info("restored sysctls of pods' links", "count", res.Changed, "first", wrong[0])
 	}
+	if err := p.firewallsHold(); err != nil {
+		return false, err
+	}
 	return p.sysctls.Hold(p.settings), nil
 }
 

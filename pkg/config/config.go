@@ -17,6 +17,12 @@ const (
 	Kind       = "Configuration"
 )
 
+// What to do where another program's firewall drops what is forwarded.
+const (
+	FirewallOpen   = "open"
+	FirewallReport = "report"
+)
+
 // Config is the file. docs/configuration.md says what each key means; a test
 // keeps the two in step.
 type Config struct {
@@ -30,9 +36,12 @@ type Config struct {
 	ClusterCIDRs []netip.Prefix `json:"clusterCIDRs"`
 	Overlay      Overlay        `json:"overlay"`
 	Masquerade   Masquerade     `json:"masquerade"`
-	CNI          CNI            `json:"cni"`
-	Health       Listener       `json:"health"`
-	Metrics      Listener       `json:"metrics"`
+
+	ForeignFirewall string `json:"foreignFirewall"`
+
+	CNI     CNI      `json:"cni"`
+	Health  Listener `json:"health"`
+	Metrics Listener `json:"metrics"`
 }
 
 // APIServer says how to reach the API server without Services.
@@ -78,8 +87,11 @@ func Default() Config {
 		LogFormat:  "text",
 		Overlay:    Overlay{VNI: 1, Port: 8472},
 		Masquerade: Masquerade{Enabled: true},
-		CNI:        CNI{ConfDir: "/etc/cni/net.d", Name: "poplin", Capabilities: map[string]bool{"ips": true}},
-		Health:     Listener{Address: "127.0.0.1:9411"},
-		Metrics:    Listener{Address: "127.0.0.1:9410"},
+
+		ForeignFirewall: FirewallOpen,
+
+		CNI:     CNI{ConfDir: "/etc/cni/net.d", Name: "poplin", Capabilities: map[string]bool{"ips": true}},
+		Health:  Listener{Address: "127.0.0.1:9411"},
+		Metrics: Listener{Address: "127.0.0.1:9410"},
 	}
 }

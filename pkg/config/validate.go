@@ -36,6 +36,9 @@ func (c Config) validate() error {
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		fail("logFormat", "%q is not understood: write text or json", c.LogFormat)
 	}
+	if c.ForeignFirewall != FirewallOpen && c.ForeignFirewall != FirewallReport {
+		fail("foreignFirewall", "%q is not understood: write open or report", c.ForeignFirewall)
+	}
 	for i, e := range c.APIServer.Endpoints {
 		if err := checkEndpoint(e); err != nil {
 			fail(fmt.Sprintf("apiServer.endpoints[%d]", i), "%q %v", e, err)
