@@ -85,6 +85,30 @@ func (s *Store) Collect(keep []Owner) error {
 			errs = append(errs, s.remove(names...))
 		}
 	}
+	return errors.Join(append(errs, s.removeEmpty())...)
+}
+
+// removeEmpty removes what was made and not written: nobody writes while we
+// hold the lock. It spares the files of somebody who is alive and whose
+// reservation was spoilt later.
+func (s *Store) removeEmpty() error {
+	entries, err := os.ReadDir(s.Dir)
+	errs := []error{err}
+	for _, e := range entries {
+		var st unix.Stat_t
+		if unix.Lstat(s.path(e.Name()), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > 0 {
+			continue
+		}
+		a, err := netip.ParseAddr(e.Name())
+		dead := err != nil && st.Nlink == 1 && isReservation(e.Name())
+		if err == nil {
+			used, unknown := s.Kernel.Routed(a)
+			dead = !used && unknown == nil
+		}
+		if dead {
+			errs = append(errs, s.remove(e.Name()))
+		}
+	}
 	return errors.Join(errs...)
 }
 
@@ -140,9 +164,19 @@ func (s *Store) busy(owner Owner) bool {
 	return unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) == unix.EWOULDBLOCK
 }
 
+// remove removes markers last: as long as there is one, somebody will look for
+// what it counts.
 func (s *Store) remove(names ...string) error {
-	var errs []error
+	addrs, markers := []string(nil), []string(nil)
 	for _, name := range names {
+		if strings.HasPrefix(name, markerPrefix) {
+			markers = append(markers, name)
+		} else {
+			addrs = append(addrs, name)
+		}
+	}
+	var errs []error
+	for _, name := range append(addrs, markers...) {
 		err := unix.Unlink(s.path(name))
 		// A read-only filesystem says so before it looks for the name.
 		if err != nil && err != unix.ENOENT && !(err == unix.EROFS && !exists(s.path(name))) {

@@ -94,10 +94,6 @@ func (s *Store) noteBoot(boot string) error {
 // releaseEarlier releases what markers say is ours and has no link. What
 // upstream reserved may be of this boot, so it stays.
 func (s *Store) releaseEarlier() error {
-	entries, err := os.ReadDir(s.Dir)
-	if err != nil {
-		return fmt.Errorf("list reservations: %w", err)
-	}
 	owned, err := s.all()
 	if err != nil {
 		return err
@@ -109,13 +105,7 @@ func (s *Store) releaseEarlier() error {
 			errs = append(errs, s.remove(names...))
 		}
 	}
-	for _, e := range entries {
-		// Without content after a power cut. Nobody writes while we hold the lock.
-		if isReservation(e.Name()) && isEmpty(s.path(e.Name())) {
-			errs = append(errs, s.remove(e.Name()))
-		}
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.removeEmpty())...)
 }
 
 // resting is the addresses released a short while ago, and when.

@@ -179,7 +179,11 @@ func (s *Store) mark(owner Owner) (name string, fd int, err error) {
 			return name, -1, errors.Join(err, &DuplicateError{owner, names})
 		}
 		err = s.releaseAll(owner, nil)
-		if err == nil && exists(name) { // not a file, or not with its content
+		switch {
+		case err != nil || !exists(name):
+		case isEmpty(name):
+			err = s.remove(owner.marker())
+		default: // not a file, or not with its content
 			err = s.quarantine(owner.marker(), "no reservation of container "+owner.ContainerID)
 		}
 		if err == nil {
