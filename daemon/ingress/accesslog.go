@@ -148,8 +148,9 @@ func (l *accessLog) write(r *proxy.Record) {
 			}
 		}
 	}
-	l.line = append(b, '\n')
-	_, _ = l.out.Write(l.line)
+	b = append(b, '\n')
+	_, _ = l.out.Write(b) // a log that cannot be written has nobody to tell
+	l.line = b
 }
 
 func appendJSON(b []byte, r *proxy.Record) []byte {

@@ -16,7 +16,7 @@ func authorize(namespace, kind string, to cluster.ObjectName) error {
 	if namespace == to.Namespace {
 		return nil
 	}
-	return fmt.Errorf("%s %s is in another namespace than the Ingress: copy it to %s", kind, to, namespace)
+	return fmt.Errorf("names %s %s, which is in another namespace than the Ingress: copy it to %s", kind, to, namespace)
 }
 
 // compileBackend finds the endpoints behind a Service's port.

@@ -186,7 +186,7 @@ func TestAnotherNamespacesSecretsAreRefused(t *testing.T) {
 		t.Errorf("wants %v", got)
 	}
 	r := w.Compile(now)
-	told(t, r, "blue/i", "Secret green/users is in another namespace")
+	told(t, r, "blue/i", "Secret green/users, which is in another namespace")
 	if s := r.Program.String(); !strings.Contains(s, "-> closed:") {
 		t.Errorf("not closed:\n%s", s)
 	}
@@ -197,7 +197,7 @@ func TestAuthenticationFailsClosed(t *testing.T) {
 		"nginx.ingress.kubernetes.io/auth-type: basic", "nginx.ingress.kubernetes.io/auth-secret: users"))
 	users := objectName("users")
 	r := w.Compile(now)
-	told(t, r, "i", "Secret default/users does not exist; until then every request is refused")
+	told(t, r, "i", "Secret default/users, which does not exist; until then every request is refused")
 	if p := w.Pending(); len(p) != 1 || p[0] != users {
 		t.Errorf("pending: %v", p)
 	}

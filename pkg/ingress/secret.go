@@ -102,7 +102,7 @@ func (c *Compiler) defaultCertificate() *web.Certificate {
 func (c *Compiler) resolve(cl *claim) {
 	set := &cl.settings
 	closed := func(key string, err error) {
-		text := fmt.Sprintf("annotation %s: %v", key, err)
+		text := fmt.Sprintf("annotation %s %v", key, err)
 		cl.warn("InvalidAnnotation", "%s; until then every request is refused", text)
 		if set.Closed == "" {
 			set.Closed = text
@@ -141,7 +141,7 @@ func (c *Compiler) read(cl *claim, n cluster.ObjectName) (map[string][]byte, err
 	cl.refer(n)
 	s := c.secrets[n]
 	if s == nil {
-		return nil, fmt.Errorf("Secret %s does not exist", n)
+		return nil, fmt.Errorf("names Secret %s, which does not exist", n)
 	}
 	return s.Data, nil
 }
@@ -165,7 +165,7 @@ func (c *Compiler) users(cl *claim, n cluster.ObjectName, byKey bool) (map[strin
 	}
 	maps.DeleteFunc(users, func(_, hash string) bool { return hash == "" })
 	if len(users) == 0 {
-		return nil, fmt.Errorf("Secret %s holds no users: put lines of htpasswd under its key auth", n)
+		return nil, fmt.Errorf("names Secret %s, which holds no users: put lines of htpasswd under its key auth", n)
 	}
 	return users, nil
 }
@@ -177,7 +177,7 @@ func (c *Compiler) roots(cl *claim, n cluster.ObjectName, up *web.Upstream) erro
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(data["ca.crt"]) {
-		return fmt.Errorf("Secret %s holds no certificate under its key ca.crt", n)
+		return fmt.Errorf("names Secret %s, which holds no certificate under its key ca.crt", n)
 	}
 	sum := sha256.Sum256(data["ca.crt"])
 	up.Roots, up.RootsID = pool, hex.EncodeToString(sum[:])

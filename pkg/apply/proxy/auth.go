@@ -94,6 +94,6 @@ func (a *authenticator) ask(ctx context.Context, x *exchange, r *http.Request, e
 		return nil, err
 	}
 	// Read a little, so that the connection can be used again.
-	io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
 	return resp, nil
 }

@@ -100,7 +100,7 @@ func (x *exchange) fail(status int, why string) {
 	body := strconv.Itoa(status) + " " + http.StatusText(status) + ": " + why + "\n"
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	x.WriteHeader(status)
-	io.WriteString(x, body)
+	_, _ = io.WriteString(x, body)
 }
 
 // challenge asks who the client is.
@@ -155,9 +155,9 @@ var errTooLarge = errors.New("the request's body is larger than the route allows
 // outlive the call: the server reads on in the background to learn whether
 // the client has left.
 func (b *requestBody) Read(p []byte) (int, error) {
-	b.rc.SetReadDeadline(time.Now().Add(b.x.p.cfg.BodyTime))
+	_ = b.rc.SetReadDeadline(time.Now().Add(b.x.p.cfg.BodyTime))
 	n, err := b.ReadCloser.Read(p)
-	b.rc.SetReadDeadline(time.Time{})
+	_ = b.rc.SetReadDeadline(time.Time{})
 	b.x.touch(b.x.sendTime())
 	if total := b.x.bodyIn.Add(int64(n)); b.limit > 0 && total > b.limit {
 		b.x.tooLarge.Store(true)

@@ -47,7 +47,7 @@ func (x *exchange) finish() {
 
 // find decides which route the request takes.
 func (x *exchange) find(st *state, r *http.Request) bool {
-	ok := true
+	var ok bool
 	if x.host, ok = web.HostName(r.Host); !ok && (r.Host != "" || r.ProtoAtLeast(1, 1)) {
 		x.fail(http.StatusBadRequest, "the Host header is no host name")
 		return false

@@ -104,7 +104,7 @@ func (p *Proxy) drain(base context.Context, fronts []front) {
 	}
 	var wg sync.WaitGroup
 	for _, f := range fronts {
-		wg.Go(func() { f.Shutdown(ctx) })
+		wg.Go(func() { _ = f.Shutdown(ctx) }) // what did not end in time is cut below
 	}
 	wg.Wait()
 	for p.Active() > 0 && ctx.Err() == nil {

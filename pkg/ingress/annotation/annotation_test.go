@@ -3,6 +3,7 @@ package annotation
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -236,4 +237,19 @@ func FuzzRead(f *testing.F) {
 		}
 		_ = fmt.Sprint(s)
 	})
+}
+
+// TestRulesAreDocumented holds docs/ingress.md to the code: a name stands
+// there whole, or by its end after its neighbours' beginning.
+func TestRulesAreDocumented(t *testing.T) {
+	b, err := os.ReadFile("../../../docs/ingress.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rules {
+		_, end, _ := strings.Cut(r.name, "-")
+		if i := strings.LastIndexByte(r.name, '-'); !strings.Contains(string(b), "`"+r.name+"`") && !strings.Contains(string(b), "`"+r.name[i:]+"`") && !strings.Contains(string(b), "`-"+strings.TrimPrefix(end, "cookie-")+"`") {
+			t.Errorf("docs/ingress.md does not name %s", r.name)
+		}
+	}
 }

@@ -39,7 +39,7 @@ type reader struct {
 	authURL, signIn      web.Template
 	authHeaders          []string
 	redirectCode         int
-	nginxTLS, verifyTLS  bool
+	verifyTLS            bool
 	nginxHTTPS, insecure bool
 }
 

@@ -133,16 +133,16 @@ func nameOf(o *object) cluster.ObjectName {
 
 // Add and the methods below implement cache.ReflectorStore; the reflector
 // calls them from one goroutine.
-func (s *store) Add(obj any) error { return s.put(obj.(*object)) }
+func (s *store) Add(obj any) error { s.put(obj.(*object)); return nil }
 
 // Update is Add.
 func (s *store) Update(obj any) error { return s.Add(obj) }
 
-func (s *store) put(o *object) error {
+func (s *store) put(o *object) {
 	n := nameOf(o)
 	k := known{o.UID, o.ResourceVersion, o.Labels}
 	if old, found := s.known[n]; found && old.uid == k.uid && old.version == k.version {
-		return nil
+		return
 	} else if found && s.resource == "endpointslices" && old.labels[serviceLabel] != k.labels[serviceLabel] {
 		s.drop(n)
 	}
@@ -154,7 +154,6 @@ func (s *store) put(o *object) error {
 		s.client.log.Warn("skip an object that is not understood", "resource", s.resource, "name", n.String(), "error", err)
 		s.gone(n, k)
 	}
-	return nil
 }
 
 // Delete forgets an object.
@@ -197,8 +196,7 @@ func (s *store) Replace(list []any, _ string) error {
 	}
 	if s.only != "" && len(list) == 0 {
 		n := cluster.ObjectName{Namespace: s.namespace, Name: s.only}
-		s.tell(n, nil)
-		return nil
+		return s.tell(n, nil)
 	}
 	if !s.complete && s.only == "" {
 		s.complete = true

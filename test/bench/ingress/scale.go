@@ -48,7 +48,7 @@ func (l *lab) many(binary string) error {
 		for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
 			if resp, err := client.Get(url); err == nil {
 				resp.Body.Close()
-				if resp.StatusCode == 200 {
+				if resp.StatusCode == http.StatusOK {
 					return nil
 				}
 			}

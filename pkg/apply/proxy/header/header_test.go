@@ -28,7 +28,8 @@ func TestRequestID(t *testing.T) {
 			t.Errorf("%q: %q", given, got)
 		}
 	}
-	if RequestID(nil) == RequestID(nil) {
+	one, two := RequestID(nil), RequestID(nil)
+	if one == two {
 		t.Error("two requests with one id")
 	}
 }

@@ -160,7 +160,7 @@ func (s *simple) CloseIdleConnections() {
 // exchange sends the request and reads the answer's header. The connection is
 // the body's then, which gives it back.
 func (s *simple) exchange(c *simpleConn, req *http.Request, early func(int, http.Header)) (*http.Response, error) {
-	stop := context.AfterFunc(req.Context(), func() { c.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(req.Context(), func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	resp, err := c.talk(req, early)
 	if err != nil {
 		stop()
@@ -217,7 +217,7 @@ func writeRequest(w *bufio.Writer, req *http.Request) error {
 		}
 	}
 	for _, s := range []string{req.Method, " ", uri, " HTTP/1.1\r\nHost: ", req.Host, "\r\n"} {
-		w.WriteString(s)
+		_, _ = w.WriteString(s) // the last write, and Flush, tell of any failure
 	}
 	for name, values := range req.Header {
 		for _, v := range values {
@@ -229,10 +229,9 @@ func writeRequest(w *bufio.Writer, req *http.Request) error {
 				w.Reset(io.Discard)
 				return fmt.Errorf("write request: header %q cannot be written", name)
 			}
-			w.WriteString(name)
-			w.WriteString(": ")
-			w.WriteString(v)
-			w.WriteString("\r\n")
+			for _, s := range []string{name, ": ", v, "\r\n"} {
+				_, _ = w.WriteString(s)
+			}
 		}
 	}
 	_, err := w.WriteString("\r\n")
