@@ -97,8 +97,10 @@ func TestBadInputLeavesNothing(t *testing.T) {
 			[]string{"no-such-ipam", "CNI_PATH"}},
 		"subnet with host bits": {func(n *cni.Node, c *call) { c.conf = pods(n, "1.0.0", `[{"subnet":"10.244.1.7/24"}]`, "") }, 7, []string{"10.244.1.7/24", "10.244.1.0/24"}},
 		"one range in two sets": {func(n *cni.Node, c *call) { c.conf = pods(n, "1.0.0", range4+","+range4, "") }, 7, []string{"overlaps"}},
-		"capability of others": {func(n *cni.Node, c *call) { c.conf = pods(n, "1.0.0", range4, `"capabilities":{"portMappings":true},`) }, 7,
-			[]string{"capabilities.portMappings"}},
+		"capability of others": {func(n *cni.Node, c *call) {
+			c.conf = pods(n, "1.0.0", range4, `"capabilities":{"infinibandGUID":true},`)
+		}, 7,
+			[]string{"capabilities.infinibandGUID"}},
 		"static address elsewhere": {func(n *cni.Node, c *call) { c.conf = pods(n, "1.0.0", range4, `"runtimeConfig":{"ips":["10.9.9.9"]},`) }, 7,
 			[]string{"runtimeConfig.ips", "10.9.9.9"}},
 		"node address of another node": {func(n *cni.Node, c *call) { c.conf = pods(n, "1.0.0", range4, `"nodeAddresses":["192.0.2.9"],`) }, 999,

@@ -1,9 +1,11 @@
 package cni_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -18,6 +20,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"poplin.dev/poplin/daemon/hostports"
 	"poplin.dev/poplin/plugins/poplin/plan"
 	"poplin.dev/poplin/test/cni"
 	"poplin.dev/poplin/test/need"
@@ -458,3 +461,78 @@ func nft(t *testing.T, n *cni.Node, command string) string {
 }
 
 func ruleset(t *testing.T, n *cni.Node) string { return nft(t, n, "list ruleset") }
+
+// TestHostPortsAreRepaired: the daemon's task restores what another program
+// destroys, and what was destroyed while it was away.
+func TestHostPortsAreRepaired(t *testing.T) {
+	n, l := hostPorts(t)
+	client := neighbour(t, n, "lan0", client4, client6)
+	p := podWith(t, mapping{8080, 80, "tcp", ""})
+	r := add(t, n, l, p)
+	answers(t, p, "web", 80)
+	all := ruleset(t, n)
+	nft(t, n, "flush ruleset") // while nobody looks
+
+	passes := make(chan error, 100)
+	module := hostports.New(hostports.Deps{
+		Dir: filepath.Join(stateDir(n), "hostports"), Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Resync: time.Hour,
+		Report: func(_ time.Duration, err error) { passes <- err },
+	})
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		done <- errors.Join(n.Do(func() { err = module.Run(ctx) }), err)
+	}()
+	t.Cleanup(func() {
+		stop()
+		no(t, <-done)
+	})
+	select {
+	case <-module.Ready():
+	case <-time.After(10 * time.Second):
+		t.Fatal("not ready within 10 s")
+	}
+	repaired := func(harm string) {
+		start := time.Now()
+		for ruleset(t, n) != all {
+			if time.Since(start) > 10*time.Second {
+				t.Fatalf("not repaired after %s:\n%s\nwant\n%s", harm, ruleset(t, n), all)
+			}
+		}
+		t.Logf("%s: repaired within %v", harm, time.Since(start))
+	}
+	repaired("start")
+	for _, harm := range []string{
+		"flush ruleset", "delete table inet poplin-hostport", "flush chain inet poplin-hostport ports",
+		"delete element inet poplin-hostport any4 { tcp . 8080 : " + addrIn(r, nodeAddr4).String() + " . 80 }",
+		"add element inet poplin-hostport any4 { tcp . 9999 : 192.0.2.1 . 80 }",
+		"delete chain inet poplin-hostport output",
+	} {
+		nft(t, n, harm)
+		repaired(harm)
+		heard(t, client, "tcp", nodeAddr4, 8080, "web saw "+client4.String())
+	}
+	// Somebody else's table is nobody's business, and no event without end.
+	nft(t, n, "add table inet other")
+	quiet := time.After(500 * time.Millisecond)
+	for count := 0; quiet != nil; {
+		select {
+		case err := <-passes:
+			no(t, err)
+			if count++; count > 50 {
+				t.Fatal("passes do not end")
+			}
+		case <-quiet:
+			quiet = nil
+		}
+	}
+	// A pod whose DEL never comes takes its host port along.
+	no(t, n.Link.LinkDel(link(t, n.Link, r.Interfaces[0].Name)))
+	nft(t, n, "delete table inet other; flush table inet poplin-hostport")
+	all = ""
+	repaired("the end of the pod")
+	if got := savedPorts(t, n); len(got) > 0 {
+		t.Errorf("left: %v", got)
+	}
+}

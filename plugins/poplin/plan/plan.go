@@ -87,8 +87,8 @@ type Request struct {
 	Namespace, Name     string
 	MTU                 int // 0: unknown
 	// MAC of the pod's end; zero for one that is derived.
-	MAC MAC
-	Addrs               []netip.Addr
+	MAC   MAC
+	Addrs []netip.Addr
 	// Routes are extra ones, by destination; their Gateway is not read.
 	Routes        []Route
 	NodeAddresses []netip.Addr

@@ -1,0 +1,97 @@
+package cni_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/vishvananda/netlink"
+
+	"poplin.dev/poplin/test/need"
+)
+
+func TestMACOfTheRuntimesChoice(t *testing.T) {
+	const want = "02:00:5e:10:00:01"
+	n := node(t)
+	nodeAddrs(t, n)
+	l := list(t, pods(n, "1.0.0", range4+","+range6, `"capabilities":{"mac":true},`))
+	p, other := pod(t), pod(t)
+	p.Capabilities = map[string]any{"mac": strings.ToUpper(want)}
+	r := add(t, n, l, p)
+	if got := link(t, p.Link, "eth0").Attrs().HardwareAddr.String(); got != want || r.Interfaces[1].Mac != want {
+		t.Errorf("pod has %s, result %s, want %s", got, r.Interfaces[1].Mac, want)
+	}
+	reachNode(t, n, p, r)
+	reach(t, p, r, other, add(t, n, l, other))
+	no(t, n.Check(l, p))
+	no(t, n.Del(l, p))
+	no(t, n.Del(l, other))
+	empty(t, n, p, other)
+
+	c := call{"ADD", p.ID, p.Path(), "eth0", "", pods(n, "1.0.0", range4, `"runtimeConfig":{"mac":"01:00:5e:00:00:01"},`)}
+	stdout, err := c.run(n)
+	refused(t, stdout, err, 7, "runtimeConfig.mac", "01:00:5e:00:00:01", "unicast")
+	empty(t, n, p)
+}
+
+// TestCheckToleratesLaterPlugins: those of a chain may change what this one
+// made, as long as the result says so or does not tell.
+func TestCheckToleratesLaterPlugins(t *testing.T) {
+	need.Program(t, upstream+"/tuning", "containernetworking-plugins")
+	for name, tuning := range map[string]string{
+		"MTU":     `"mtu":1400`,
+		"sysctls": `"sysctl":{"net.ipv4.conf.eth0.rp_filter":"1"}`,
+		"nothing": `"promisc":false`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, p := node(t), pod(t)
+			l := list(t, fmt.Sprintf(`{"cniVersion":"1.0.0","name":"pods","plugins":[%s,{"type":"tuning",%s}]}`,
+				pods(n, "1.0.0", range4+","+range6, ""), tuning))
+			add(t, n, l, p)
+			no(t, n.Check(l, p))
+			// The daemon may have written another MTU since.
+			later := list(t, strings.Replace(string(l.Bytes), `"mtu":1450`, `"mtu":1300`, 1))
+			no(t, n.Check(later, p))
+			no(t, n.Del(l, p))
+			empty(t, n, p)
+		})
+	}
+	// A route that a later plugin took away is not in prevResult.
+	n, p := node(t), pod(t)
+	conf := pods(n, "1.1.0", range4+","+range6, "")
+	r := add(t, n, list(t, conf), p)
+	gone := r.Routes[0]
+	for _, route := range routes(t, p.Link) {
+		if route.Gw.Equal(gone.GW) {
+			no(t, p.Link.RouteDel(&route))
+		}
+	}
+	c := call{"CHECK", p.ID, p.Path(), "eth0", "", withPrev(t, conf, r)}
+	stdout, err := c.run(n)
+	refused(t, stdout, err, 999, "no route to 0.0.0.0/0")
+	r.Routes = r.Routes[1:]
+	c.conf = withPrev(t, conf, r)
+	if stdout, err := c.run(n); err != nil {
+		t.Errorf("%v\n%s", err, stdout)
+	}
+	no(t, n.Del(list(t, conf), p))
+	empty(t, n, p)
+}
+
+func routes(t *testing.T, h *netlink.Handle) []netlink.Route {
+	t.Helper()
+	all, err := h.RouteList(nil, netlink.FAMILY_ALL)
+	no(t, err)
+	return all
+}
+
+// withPrev is a configuration with a previous result.
+func withPrev(t *testing.T, conf string, r *types100.Result) string {
+	t.Helper()
+	r.CNIVersion = "1.1.0"
+	b, err := json.Marshal(r)
+	no(t, err)
+	return strings.TrimSuffix(conf, "}") + `,"prevResult":` + string(b) + "}"
+}
