@@ -59,9 +59,8 @@ func (c Config) validate() error {
 type failFunc = func(path, format string, args ...any)
 
 func (o Overlay) validate(fail failFunc) {
-	// IFNAMSIZ is 16 with its closing zero byte.
-	if len(o.Interface) > 15 || strings.ContainsAny(o.Interface, "/ \t\n") {
-		fail("overlay.interface", "%q is no name of a network device: at most 15 characters, no slash, no space", o.Interface)
+	if err := checkInterface(o.Interface); err != nil {
+		fail("overlay.interface", "%q %v", o.Interface, err)
 	}
 	// 1280 is the least MTU that IPv6 allows (RFC 8200 section 5).
 	if o.MTU != 0 && (o.MTU < 1280 || o.MTU > 65535) {
@@ -73,6 +72,31 @@ func (o Overlay) validate(fail failFunc) {
 	if o.Port < 1 || o.Port > 65535 {
 		fail("overlay.port", "%d is no UDP port: write 8472 or another of 1..65535", o.Port)
 	}
+}
+
+// checkInterface accepts a device's name, or one of three ways to find it.
+func checkInterface(choice string) error {
+	kind, value, found := strings.Cut(choice, ":")
+	switch kind {
+	case "regexp":
+		if _, err := regexp.Compile(value); err != nil || value == "" {
+			return errors.New("holds no regular expression that Go understands: write regexp:^en")
+		}
+	case "cidr":
+		if _, err := netip.ParsePrefix(value); err != nil {
+			return errors.New("holds no network: write cidr:192.0.2.0/24")
+		}
+	case "reach":
+		if _, err := netip.ParseAddr(value); err != nil {
+			return errors.New("holds no address: write reach:192.0.2.1")
+		}
+	default:
+		// IFNAMSIZ is 16 with its closing zero byte.
+		if len(choice) > 15 || found || strings.ContainsAny(choice, "/ \t\n") {
+			return errors.New("is no name of a network device: at most 15 characters, no slash, no space; or write regexp:EXPRESSION, cidr:NETWORK or reach:ADDRESS")
+		}
+	}
+	return nil
 }
 
 func (c CNI) validate(fail failFunc) {

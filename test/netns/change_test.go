@@ -375,3 +375,37 @@ func (s *stream) end(t testing.TB) (lost int) {
 	}
 	return total - len(seen)
 }
+
+// TestInterfaceChoice: the device with the node's address is taken where the
+// choice allows it, and where it does not, the state says so.
+func TestInterfaceChoice(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, ipv4, 1)
+	n := l.nodes[0]
+	for choice, want := range map[string]string{
+		"":                     "",
+		"eth0":                 "",
+		"regexp:^eth[0-9]$":    "",
+		"cidr:192.0.2.0/24":    "",
+		"reach:192.0.2.9":      "",
+		"lo":                   "device lo holds none of the Node's InternalIPs",
+		"regexp:^lo$":          "check interface in the configuration",
+		"cidr:198.51.100.0/24": "check interface in the configuration",
+		"reach:203.0.113.1":    "find route to 203.0.113.1",
+		"reach:127.0.0.1":      "check interface in the configuration",
+	} {
+		n.conf.Interface = choice
+		m := n.start(t)
+		if want == "" {
+			ready(t, m)
+		} else {
+			eventually(t, 3*time.Second, func() error {
+				if s := n.state(); s.InPlace || s.Err == nil || !contains(s.Err.Error(), want) {
+					return fmt.Errorf("%s: state %+v, want %q", choice, s, want)
+				}
+				return nil
+			})
+		}
+		n.stop()
+	}
+}

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/pkg/apply/diff"
-	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/program"
 )
 
@@ -147,37 +146,6 @@ func sameTunnel(have *netlink.Vxlan, want program.VXLAN) bool {
 
 func describe(l *netlink.Vxlan) string {
 	return fmt.Sprintf("id %d dstport %d local %s parent %d learning %t", l.VxlanId, l.Port, l.SrcAddr, l.VtepDevIndex, l.Learning)
-}
-
-// Underlay finds the device that holds the first of addrs that any device
-// holds; with a name, that device only. From then on its changes are heard
-// of; while there is none, those of all addresses are.
-func (a *Applier) Underlay(name string, addrs []netip.Addr) (cluster.Underlay, error) {
-	a.events.setUnderlay(0)
-	held, err := whole(func() ([]netlink.Addr, error) { return a.handle.AddrList(nil, netlink.FAMILY_ALL) })
-	if err != nil {
-		return cluster.Underlay{}, fmt.Errorf("list addresses: %w", err)
-	}
-	for _, want := range addrs {
-		for _, h := range held {
-			ip, ok := ipOf(h.IP)
-			if !ok || ip != want {
-				continue
-			}
-			link, err := a.handle.LinkByIndex(h.LinkIndex)
-			if err != nil {
-				return cluster.Underlay{}, fmt.Errorf("find device of %s: %w", want, err)
-			}
-			if attrs := link.Attrs(); name == "" || attrs.Name == name {
-				a.events.setUnderlay(attrs.Index)
-				return cluster.Underlay{Link: attrs.Name, Index: attrs.Index, Addr: want, MTU: attrs.MTU}, nil
-			}
-		}
-	}
-	if name != "" {
-		return cluster.Underlay{}, fmt.Errorf("find underlay: device %s holds none of the Node's InternalIPs %v, check interface in the configuration", name, addrs)
-	}
-	return cluster.Underlay{}, fmt.Errorf("find underlay: no device holds one of the Node's InternalIPs %v, check the kubelet's --node-ip", addrs)
 }
 
 // Networks are those of addrs that a device holds, each with the length of its
