@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"poplin.dev/poplin/daemon/conflist"
+	"poplin.dev/poplin/daemon/hostports"
 	"poplin.dev/poplin/daemon/overlay"
 	"poplin.dev/poplin/daemon/snapshot"
 	"poplin.dev/poplin/daemon/status"
@@ -107,6 +108,11 @@ func Run(ctx context.Context, cfg Config) error {
 		Report:    now.overlay,
 		Log:       log,
 	})
+	ports := hostports.New(hostports.Deps{
+		Dir:    filepath.Join(cfg.StateDir, "hostports"),
+		Report: func(took time.Duration, err error) { count.Pass("hostports", took, err) },
+		Log:    log, Resync: resync,
+	})
 	file := &configFile{path: cfg.File, current: settings, level: level, log: log, report: now.config}
 	answers := status.New(status.Deps{
 		Health: settings.Health.Address, Metrics: settings.Metrics.Address, Socket: cfg.Socket,
@@ -114,7 +120,7 @@ func Run(ctx context.Context, cfg Config) error {
 	})
 	now.answers = answers
 	// Stopped from last to first: answers stay until the end of the others.
-	return loop.Group(ctx, log, answers, file, cluster, known, fabric, network)
+	return loop.Group(ctx, log, answers, file, cluster, known, ports, fabric, network)
 }
 
 func readConfig(path string) (config.Config, error) {

@@ -150,6 +150,8 @@ var direction = map[string][]string{
 	"daemon/status":       {"pkg"},
 	// A program of its own: it needs nothing of the node's daemon.
 	"daemon/ingress": {"pkg"},
+	// Host ports are put back by the code that put them there.
+	"daemon/hostports": {"pkg", "plugins/hostport"},
 	// These are files on the node: their writer is the installer's.
 	"daemon/conflist": {"pkg", "install"},
 	"daemon/snapshot": {"pkg", "install"},
