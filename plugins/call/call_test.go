@@ -84,11 +84,22 @@ func TestReadRefuses(t *testing.T) {
 
 func FuzzRead(f *testing.F) {
 	f.Add("ADD", "0123", "eth0", conf)
+	f.Add("GC", "", "", `{"cniVersion":"1.1.0","name":"pods","cni.dev/valid-attachments":[{"containerID":"0123","ifname":"eth0"}]}`)
+	f.Add("GC", "", "", `{"cniVersion":"1.1.0","name":"pods","cni.dev/attachments":[{}],"cni.dev/valid-attachments":null}`)
 	f.Add("DEL", "a/b", "sixteen-letters-", `{"cniVersion":"0.3.1","name":".."}`)
 	f.Fuzz(func(t *testing.T, command, id, ifName, stdin string) {
 		c, err := read(env("CNI_COMMAND", command, "CNI_CONTAINERID", id, "CNI_IFNAME", ifName), stdin)
 		if err == nil && (strings.ContainsAny(c.ContainerID, "/\x00 ") || len(c.IfName) > 15 || strings.ContainsAny(c.IfName, "/ ")) {
 			t.Fatalf("accepted %+v", c)
+		}
+		valid, err := c.Valid()
+		if err == nil && !strings.Contains(stdin, "attachments") {
+			t.Fatalf("%v is valid by no list", valid)
+		}
+		for _, a := range valid {
+			if a.ContainerID == "" || a.IfName == "" {
+				t.Fatalf("valid: %+v", valid)
+			}
 		}
 	})
 }

@@ -250,3 +250,36 @@ func TestCollectGoesOn(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// FuzzState puts anything into the files that are ours alone: an address is
+// reserved all the same, never one that another has.
+func FuzzState(f *testing.F) {
+	const boot = "7a1c1f0e-0000-4000-8000-000000000001"
+	f.Add(boot, boot+"\n10.1.0.2 3599000000000\n")
+	f.Add("another-boot-of-thirty-six-characters", boot+"\n10.1.0.2 -1\n10.1.0.3 99999999999999999999\n")
+	f.Add("", "10.1.0.2")
+	f.Add("\x00", boot)
+	f.Fuzz(func(t *testing.T, bootText, releasedText string) {
+		s := open(t, t.TempDir())
+		tick(s)
+		db := Owner{"db", "eth0"}
+		reserve(t, s, db, from("10.1.0.2"))
+		s.Kernel.(kernel).linked[db] = true
+		for name, text := range map[string]string{bootFile: bootText, releasedFile: releasedText} {
+			if err := os.WriteFile(s.state(name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := reserve(t, s, web, from("10.1.0.2", "10.1.0.3", "10.1.0.4"))
+		if got[0].String() == "10.1.0.2" {
+			t.Fatal("the address of another")
+		}
+		if err := s.Release(web, got, 1); err != nil {
+			t.Fatal(err)
+		}
+		now, _ := s.Clock()
+		if _, ok := s.resting(now)[got[0]]; !ok {
+			t.Fatalf("%s does not rest", got[0])
+		}
+	})
+}

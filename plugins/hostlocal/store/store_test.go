@@ -255,6 +255,12 @@ func TestReleaseWithoutDirectory(t *testing.T) {
 	}
 }
 
+// whose is whom a reservation with that content is for.
+func whose(content string) Owner {
+	id, ifName, _ := strings.Cut(strings.TrimSpace(content), "\r\n")
+	return Owner{id, ifName}
+}
+
 // FuzzDir puts anything into the directory: no owner's address is ever given
 // to another, and what is reserved can be released.
 func FuzzDir(f *testing.F) {
@@ -286,6 +292,10 @@ func FuzzDir(f *testing.F) {
 		}
 		if err != nil {
 			return
+		}
+		// GC keeps what it shall, whatever else there is.
+		if err := d.Collect([]Owner{web, whose(content1), whose(content2)}); err != nil {
+			t.Fatal(err)
 		}
 		for _, a := range addrs {
 			if !d.Holds(web, a) {
