@@ -90,7 +90,7 @@ func Default() Config {
 
 		ForeignFirewall: FirewallOpen,
 
-		CNI:     CNI{ConfDir: "/etc/cni/net.d", Name: "poplin", Capabilities: map[string]bool{"ips": true}},
+		CNI:     CNI{ConfDir: "/etc/cni/net.d", Name: "poplin", Capabilities: map[string]bool{"ips": true, "portMappings": true, "bandwidth": true}},
 		Health:  Listener{Address: "127.0.0.1:9411"},
 		Metrics: Listener{Address: "127.0.0.1:9410"},
 	}

@@ -101,7 +101,7 @@ func TestParseRefuses(t *testing.T) {
 		{head + "cni: {plugins: [{type: ../sh}]}", `cni.plugins[0].type: "../sh" is no plugin`},
 		{head + "cni: {plugins: [{type: poplin}]}", "poplin is always first"},
 		{head + "cni: {capabilities: {ips: 1}}", "cni.capabilities.ips: 1 is neither true nor false"},
-		{head + "cni: {capabilities: {portMappings: true}}", "cni.capabilities.portMappings: unknown capability"},
+		{head + "cni: {capabilities: {portMapping: true}}", "cni.capabilities.portMapping: unknown capability"},
 		{head + "cni: {plugins: [{type: portmap, type: x}]}", "already set"},
 		{head + "health: {address: localhost}", `health.address: "localhost" is no address and port`},
 		{head + "metrics: {address: 'localhost:80'}", `metrics.address: "localhost:80" is no address and port`},
