@@ -54,13 +54,13 @@ const (
 //
 // Forged overlay packets: VXLAN has no authentication, so whoever can send
 // UDP to a node's VXLAN port can put any packet in front of any pod. Genuine
-// ones go from node to node and are never forwarded; that hook comes after
+// ones go from VTEP to VTEP and are never forwarded; that hook comes after
 // DNAT, so that no Service or host port can lead to another node there. A
 // pod could still reach this node by a Service whose endpoint is the node
-// itself, and be given another node's address on the way. So what arrives
-// has to have had its port before DNAT, which it shows by being untracked:
-// only packets from a peer to our VTEP are, before anything is translated.
-// That also spares genuine ones the cost of connection tracking.
+// itself, and be given another node's address on the way, so what was
+// translated does not arrive either. Genuine packets are spared connection
+// tracking; that is no condition, because rules do not begin to act in all
+// hooks at the same moment.
 func Guards(s Self, peers []cluster.Node) program.Table {
 	t := program.Table{
 		Module: GuardModule,
@@ -74,10 +74,13 @@ func Guards(s Self, peers []cluster.Node) program.Table {
 		Chains: []program.Chain{
 			{Name: fromPods, Rules: podRules()},
 			{Name: genuine, Rules: []program.Rule{
-				genuineRule(program.Saddr4, peers4, program.Daddr4, self4), genuineRule(program.Saddr6, peers6, program.Daddr6, self6),
+				fromPeer(program.Saddr4, peers4, program.Daddr4, self4, program.Notrack{}),
+				fromPeer(program.Saddr6, peers6, program.Daddr6, self6, program.Notrack{}),
 			}},
 			{Name: arrived, Rules: []program.Rule{
-				arrivedRule(program.Saddr4, peers4), arrivedRule(program.Saddr6, peers6),
+				{Comment: "sent to another port", Statements: []program.Statement{program.Translated{}, program.CountAndDrop(Forged)}},
+				fromPeer(program.Saddr4, peers4, program.Daddr4, self4, program.Accept{}),
+				fromPeer(program.Saddr6, peers6, program.Daddr6, self6, program.Accept{}),
 				{Comment: "an overlay packet that no peer sent", Statements: []program.Statement{program.CountAndDrop(Forged)}},
 			}},
 			{Name: passing, Rules: []program.Rule{passingRule(program.Daddr4, peers4), passingRule(program.Daddr6, peers6)}},
@@ -123,14 +126,9 @@ func portRule(port uint16, then program.Statement) program.Rule {
 	return program.Rule{Comment: "overlay packets", Statements: []program.Statement{program.UDPPort(port), then}}
 }
 
-func genuineRule(saddr program.AddrField, peers string, daddr program.AddrField, self string) program.Rule {
+func fromPeer(saddr program.AddrField, peers string, daddr program.AddrField, self string, then program.Statement) program.Rule {
 	return program.Rule{Comment: "from a peer", Statements: []program.Statement{
-		program.InSet{Field: saddr, Set: peers}, program.InSet{Field: daddr, Set: self}, program.Notrack{}}}
-}
-
-func arrivedRule(saddr program.AddrField, peers string) program.Rule {
-	return program.Rule{Comment: "genuine: not translated", Statements: []program.Statement{
-		program.Untracked{}, program.InSet{Field: saddr, Set: peers}, program.Accept{}}}
+		program.InSet{Field: saddr, Set: peers}, program.InSet{Field: daddr, Set: self}, then}}
 }
 
 func sentRule(daddr program.AddrField, peers string) program.Rule {

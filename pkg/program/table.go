@@ -111,11 +111,11 @@ type (
 // Accept ends a packet's way through this hook's chains of our table.
 type Accept struct{}
 
-// Notrack keeps connection tracking from looking at a packet; Untracked
-// matches one that it did not look at.
+// Notrack keeps connection tracking from looking at a packet; Translated
+// matches one whose destination was changed on the way.
 type (
-	Notrack   struct{}
-	Untracked struct{}
+	Notrack    struct{}
+	Translated struct{}
 )
 
 func (UDPPort) statement()      {}
@@ -127,7 +127,7 @@ func (CountAndDrop) statement() {}
 func (Drop) statement()         {}
 func (Accept) statement()       {}
 func (Notrack) statement()      {}
-func (Untracked) statement()    {}
+func (Translated) statement()   {}
 
 func (p UDPPort) String() string      { return fmt.Sprintf("udp dport %d", uint16(p)) }
 func (t ICMP) String() string         { return "icmp type " + string(t) }
@@ -138,7 +138,7 @@ func (c CountAndDrop) String() string { return fmt.Sprintf("counter name %q drop
 func (Drop) String() string           { return "drop" }
 func (Accept) String() string         { return "accept" }
 func (Notrack) String() string        { return "notrack" }
-func (Untracked) String() string      { return "ct state untracked" }
+func (Translated) String() string     { return "ct status dnat" }
 
 func (InSet) statement()      {}
 func (L4Proto) statement()    {}

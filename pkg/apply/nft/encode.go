@@ -136,11 +136,11 @@ func encodeStatement(s program.Statement) []expr.Any {
 		return icmpIs(unix.IPPROTO_ICMPV6, icmpTypes[string(s)])
 	case program.Notrack:
 		return []expr.Any{&expr.Notrack{}}
-	case program.Untracked:
+	case program.Translated:
 		return []expr.Any{
-			&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+			&expr.Ct{Key: expr.CtKeySTATUS, Register: 1},
 			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4,
-				Mask: binary.NativeEndian.AppendUint32(nil, expr.CtStateBitUNTRACKED), Xor: make([]byte, 4)},
+				Mask: binary.NativeEndian.AppendUint32(nil, 1<<5) /* IPS_DST_NAT */, Xor: make([]byte, 4)},
 			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
 		}
 	}

@@ -71,7 +71,7 @@ func sample(elements4, elements6 []netip.Prefix) program.Table {
 				{Statements: []program.Statement{program.ICMPv6("nd-redirect"), program.Drop{}}},
 				{Statements: []program.Statement{program.ICMP("redirect"), program.Drop{}}},
 				{Statements: []program.Statement{program.UDPPort(8472), program.InSet{Field: program.Saddr4, Set: "m-4"}, program.Notrack{}}},
-				{Statements: []program.Statement{program.Untracked{}, program.InSet{Field: program.Saddr6, Set: "m-6"}, program.Accept{}}},
+				{Statements: []program.Statement{program.Translated{}, program.InSet{Field: program.Saddr6, Set: "m-6"}, program.Accept{}}},
 			}},
 			{Name: "m", Type: "nat", Hook: "postrouting", Priority: 100, Rules: []program.Rule{
 				{Statements: []program.Statement{
