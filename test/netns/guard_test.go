@@ -76,13 +76,15 @@ func TestForgedOverlayPackets(t *testing.T) {
 		return vxlan(cluster.MACOf("uid-2"), cluster.MACOf("uid-1"),
 			netip.AddrPortFrom(netip.MustParseAddr("10.244.2.77"), 9), netip.AddrPortFrom(victim.addrs[0], 9), text)
 	}
-	node := here.self.Addresses[0]
+	node, second := here.self.Addresses[0], netip.MustParseAddr("192.0.2.61")
+	here.addAddr(t, "eth0", netip.PrefixFrom(second, 24))
 	for _, from := range []struct {
 		who  string
 		s    *space
 		addr netip.Addr
 		port uint16
 	}{
+		{"a pod of another node, to an address that no peer knows", remote.space, remote.addrs[0], 0},
 		{"a pod of this node", local.space, local.addrs[0], 8472},
 		{"a pod of this node, through a translated port", local.space, local.addrs[0], 30000},
 		{"a pod of another node", remote.space, remote.addrs[0], 8472},
@@ -92,7 +94,11 @@ func TestForgedOverlayPackets(t *testing.T) {
 		{"a host that is no node, through a translated port", stranger, netip.MustParseAddr("192.0.2.99"), 30000},
 	} {
 		before := forged(t, here) + forged(t, there)
-		sendMany(t, from.s, from.addr, netip.AddrPortFrom(node, from.port), packet("forged"), packets)
+		to := netip.AddrPortFrom(node, from.port)
+		if from.port == 0 {
+			to = netip.AddrPortFrom(second, 8472)
+		}
+		sendMany(t, from.s, from.addr, to, packet("forged"), packets)
 		eventually(t, 5*time.Second, func() error {
 			if got := forged(t, here) + forged(t, there) - before; got != packets {
 				return fmt.Errorf("%s: %d of %d packets were counted as dropped", from.who, got, packets)
