@@ -78,10 +78,13 @@ fault: image test-tools ## every fault, a tenth of its count
 	bin/cluster tools
 	go test -p 1 -trimpath -buildvcs=false -tags e2e -count=1 -timeout 15m $(TESTFLAGS) ./test/fault/...
 
+# Tests that `make test` runs with a tenth of their counts belong to the soak too.
+SOAK_TESTS := ./test/fault/... ./test/netns ./test/flow ./test/oracle ./test/ingress ./pkg/apply/proxy
+
 .PHONY: soak
 soak: image test-tools ## every fault, its full count
 	bin/cluster tools
-	POPLIN_SOAK=1 go test -p 1 -trimpath -buildvcs=false -tags e2e -count=1 -timeout 4h $(TESTFLAGS) ./test/fault/...
+	POPLIN_SOAK=1 go test -p 1 -trimpath -buildvcs=false -tags e2e -count=1 -timeout 4h $(TESTFLAGS) $(SOAK_TESTS)
 
 .PHONY: bench
 bench: go ## CNI ADD and DEL against upstream ptp + host-local, as ratios of one run
