@@ -45,6 +45,9 @@ func Parse(raw json.RawMessage) (Limits, error) {
 	err := strict.Object(raw, key, strict.Fields{
 		"ingressRate": &bits.ingressRate, "ingressBurst": &bits.ingressBurst,
 		"egressRate": &bits.egressRate, "egressBurst": &bits.egressBurst,
+		// As containerd writes them.
+		"IngressRate": &bits.ingressRate, "IngressBurst": &bits.ingressBurst,
+		"EgressRate": &bits.egressRate, "EgressBurst": &bits.egressBurst,
 	})
 	if err != nil {
 		return Limits{}, err

@@ -17,7 +17,7 @@ func TestParse(t *testing.T) {
 		{raw: `{"ingressRate":8000000,"ingressBurst":800000}`, want: Limits{Ingress: Rate{1_000_000, 100_000}}},
 		{raw: `{"egressRate":8000,"egressBurst":0}`, want: Limits{Egress: Rate{1000, 64 << 10}}},
 		// As containerd says it: no opinion.
-		{raw: `{"ingressRate":80000000,"ingressBurst":4294967295}`, want: Limits{Ingress: Rate{10_000_000, 500_000}}},
+		{raw: `{"IngressRate":80000000,"IngressBurst":4294967295,"EgressRate":0,"EgressBurst":0}`, want: Limits{Ingress: Rate{10_000_000, 500_000}}},
 		{raw: `{"ingressRate":1}`, err: "runtimeConfig.bandwidth.ingressRate: 1 bits per second are outside 8.."},
 		{raw: `{"egressRate":10000000000000000}`, err: "egressRate: 10000000000000000 bits"},
 		{raw: `{"egressBurst":8}`, err: "egressBurst: 8 bits without egressRate"},

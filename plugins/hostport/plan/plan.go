@@ -112,6 +112,8 @@ func Parse(raw json.RawMessage) ([]Mapping, error) {
 		)
 		err := strict.Object(object, path, strict.Fields{
 			"hostPort": &hostPort, "containerPort": &containerPort, "protocol": &m.Protocol, "hostIP": &hostIP,
+			// As containerd writes them.
+			"HostPort": &hostPort, "ContainerPort": &containerPort, "Protocol": &m.Protocol, "HostIP": &hostIP,
 		})
 		if err != nil {
 			return nil, err

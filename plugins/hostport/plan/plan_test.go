@@ -32,6 +32,7 @@ func TestElements(t *testing.T) {
 		{`[{"hostPort":8080,"containerPort":80}]`, dual[1:], "[[::]:8080/tcp]"},
 		{`[{"hostPort":53,"containerPort":53,"protocol":"udp","hostIP":"192.0.2.1"},{"hostPort":53,"containerPort":53,"protocol":"sctp","hostIP":"2001:db8::1"}]`, dual,
 			"[192.0.2.1:53/udp [2001:db8::1]:53/sctp]"},
+		{`[{"HostPort":8080,"ContainerPort":80,"Protocol":"tcp","HostIP":""}]`, dual[:1], "[0.0.0.0:8080/tcp]"},
 		{`[{"hostPort":80,"containerPort":80},{"hostPort":80,"containerPort":80}]`, dual[:1], "[0.0.0.0:80/tcp]"},
 		{`[{"hostPort":80,"containerPort":80,"hostIP":"192.0.2.1"},{"hostPort":80,"containerPort":81,"hostIP":"192.0.2.2"}]`, dual, "[192.0.2.1:80/tcp 192.0.2.2:80/tcp]"},
 	} {
