@@ -19,7 +19,7 @@ import (
 var networkName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 
 // capabilities are those of the poplin plugin and its IPAM.
-var capabilities = []string{"ips", "ipRanges", "portMappings", "bandwidth"}
+var capabilities = []string{"ips", "ipRanges", "mac", "portMappings", "bandwidth"}
 
 // validate names every value that cannot work.
 func (c Config) validate() error {
