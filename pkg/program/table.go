@@ -88,11 +88,11 @@ type Goto string
 // UDPPort matches UDP packets by their destination port.
 type UDPPort uint16
 
-// ICMP and ICMPv6 match messages by nft's name of their type.
-type (
-	ICMP   string
-	ICMPv6 string
-)
+// ICMP matches messages by nft's name of their type.
+type ICMP string
+
+// ICMPv6 does the same for IPv6.
+type ICMPv6 string
 
 // LinkGroup matches the group of the device by which a packet came in.
 type LinkGroup uint32
@@ -102,21 +102,20 @@ type LinkGroup uint32
 type NoWayBack struct{}
 
 // CountAndDrop ends a packet and counts it in the table's counter of that
-// name: the counter stays when rules are replaced. Drop does so silently.
-type (
-	CountAndDrop string
-	Drop         struct{}
-)
+// name: the counter stays when rules are replaced.
+type CountAndDrop string
+
+// Drop ends a packet silently.
+type Drop struct{}
 
 // Accept ends a packet's way through this hook's chains of our table.
 type Accept struct{}
 
-// Notrack keeps connection tracking from looking at a packet; Translated
-// matches one whose destination was changed on the way.
-type (
-	Notrack    struct{}
-	Translated struct{}
-)
+// Notrack keeps connection tracking from looking at a packet.
+type Notrack struct{}
+
+// Translated matches a packet whose destination was changed on the way.
+type Translated struct{}
 
 func (UDPPort) statement()      {}
 func (ICMP) statement()         {}

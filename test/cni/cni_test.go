@@ -1,6 +1,7 @@
 package cni_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -332,7 +333,7 @@ func reachNode(t *testing.T, n *cni.Node, p *cni.Pod, r *types100.Result) {
 func dial(server interface{ Do(func()) error }, client func(func()) error, to net.IP) (seen string, err error) {
 	var l net.Listener
 	if e := server.Do(func() { l, err = net.ListenTCP("tcp", &net.TCPAddr{IP: to}) }); e != nil || err != nil {
-		return "", fmt.Errorf("listen: %v, %w", e, err)
+		return "", fmt.Errorf("listen: %w", errors.Join(e, err))
 	}
 	defer l.Close()
 	go func() {

@@ -123,7 +123,7 @@ const bufferSize = 4 << 20
 // table stays and is adopted again.
 func (t *Table) reconnect() error {
 	t.mirror = nil
-	t.conn.CloseLasting()
+	_ = t.conn.CloseLasting()
 	return t.connect()
 }
 
@@ -171,7 +171,7 @@ func (t *Table) probe() error {
 	if err := probe.connect(); err != nil {
 		return err
 	}
-	defer probe.conn.CloseLasting()
+	defer func() { _ = probe.conn.CloseLasting() }()
 	if err := probe.send((*batch).addTable, flagOwner|flagPersist); err != nil {
 		return err
 	}

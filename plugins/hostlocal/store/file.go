@@ -56,7 +56,7 @@ func write(path string, flags int, content string) (fd int, err error) {
 	}
 	if err != nil {
 		if flags&unix.O_EXCL != 0 {
-			unix.Unlink(path)
+			_ = unix.Unlink(path)
 		}
 		unix.Close(fd)
 		return -1, err

@@ -77,7 +77,7 @@ func (s *Store) noteBoot(boot string) error {
 		err = errors.Join(unix.Fsync(fd), unix.Close(fd))
 	}
 	if err != nil {
-		unix.Unlink(next)
+		_ = unix.Unlink(next)
 		return err
 	}
 	if err := unix.Rename(next, s.state(bootFile)); err != nil {
@@ -154,7 +154,7 @@ func (s *Store) rest(names []string) {
 		fmt.Fprintf(&text, "%s %d\n", a, at)
 	}
 	err = overwrite(s.state(releasedFile), text.String())
-	if err == unix.ENOENT && os.MkdirAll(s.State, 0o700) == nil {
+	if errors.Is(err, unix.ENOENT) && os.MkdirAll(s.State, 0o700) == nil {
 		_ = overwrite(s.state(releasedFile), text.String())
 	}
 }

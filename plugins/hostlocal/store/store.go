@@ -90,9 +90,9 @@ func (s *Store) Reserve(owner Owner, picks []Pick) (addrs []netip.Addr, done fun
 	defer func() {
 		if err != nil {
 			for _, a := range addrs {
-				unix.Unlink(s.path(a.String()))
+				_ = unix.Unlink(s.path(a.String()))
 			}
-			unix.Unlink(marker)
+			_ = unix.Unlink(marker)
 			unix.Close(fd)
 			addrs = nil
 		}
@@ -173,7 +173,7 @@ func (s *Store) enter() (now Moment, unlock func(), err error) {
 func (s *Store) mark(owner Owner) (name string, fd int, err error) {
 	name = s.path(owner.marker())
 	fd, err = write(name, unix.O_EXCL, owner.content())
-	if err == unix.EEXIST {
+	if errors.Is(err, unix.EEXIST) {
 		if s.alive(owner) {
 			names, err := s.find(owner.content())
 			return name, -1, errors.Join(err, &DuplicateError{owner, names})
@@ -289,7 +289,7 @@ func (s *Store) last(pick int) netip.Addr {
 func (s *Store) setLast(pick int, a netip.Addr) {
 	name := s.path(lastFile(pick))
 	err := overwrite(name, a.String())
-	if err == unix.ELOOP || err == unix.EISDIR || err == unix.ENXIO {
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENXIO) {
 		if s.quarantine(lastFile(pick), "no file") == nil {
 			_ = overwrite(name, a.String())
 		}

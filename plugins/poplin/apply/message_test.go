@@ -35,7 +35,7 @@ func TestFailure(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	m.body = m.body[:4]
-	if err := failure(m.append(nil, 1)); err != unix.EINVAL {
+	if err := failure(m.append(nil, 1)); !errors.Is(err, unix.EINVAL) {
 		t.Errorf("without explanation: %v", err)
 	}
 	m.body = make([]byte, 4)
