@@ -195,7 +195,7 @@ func (s *Store) mark(owner Owner) (name string, fd int, err error) {
 	}
 	if err != nil {
 		if fd >= 0 {
-			unix.Unlink(name)
+			_ = unix.Unlink(name)
 			unix.Close(fd)
 		}
 		return name, -1, fmt.Errorf("write reservation: %w", err)
