@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
@@ -23,7 +22,8 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
+
+	"poplin.dev/poplin/test/thread"
 )
 
 // Node is a machine as far as a CNI plugin can see.
@@ -214,7 +214,7 @@ func (n *Node) command(plugin, stdin string, env []string) *exec.Cmd {
 
 // in runs work on a thread that is in ns and ends with it.
 func in(ns netns.NsHandle, work func()) error {
-	return thread(func() error {
+	return thread.Discard(func() error {
 		if err := netns.Set(ns); err != nil {
 			return err
 		}
@@ -223,27 +223,9 @@ func in(ns netns.NsHandle, work func()) error {
 	})
 }
 
-// thread runs work on a thread of its own. Not on the process' first one: Go
-// never ends that, and it would hold the namespace that work enters.
-func thread(work func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() == os.Getpid() {
-			defer runtime.UnlockOSThread()
-			done <- thread(work) // elsewhere, as this thread is taken
-			return
-		}
-		err := errors.New("work did not return")
-		defer func() { done <- err }()
-		err = work()
-	}()
-	return <-done
-}
-
 // newNamespace makes a network namespace with its loopback device up.
 func newNamespace() (ns netns.NsHandle, link *netlink.Handle, err error) {
-	err = thread(func() error {
+	err = thread.Discard(func() error {
 		ns, err = netns.New()
 		return err
 	})

@@ -5,12 +5,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"poplin.dev/poplin/test/thread"
 )
 
 // space is a network namespace, held by a descriptor only.
@@ -21,27 +22,20 @@ type space struct {
 
 func newSpace(t testing.TB, sysctls ...string) *space {
 	t.Helper()
-	type made struct {
-		fd  netns.NsHandle
-		err error
+	var fd netns.NsHandle
+	err := thread.Discard(func() (err error) {
+		fd, err = netns.New()
+		return err
+	})
+	if err != nil {
+		t.Fatalf("make network namespace: %v", err)
 	}
-	ch := make(chan made)
-	go func() {
-		// Never unlocked: the thread ends with the goroutine.
-		runtime.LockOSThread()
-		fd, err := netns.New()
-		ch <- made{fd, err}
-	}()
-	m := <-ch
-	if m.err != nil {
-		t.Fatalf("make network namespace: %v", m.err)
-	}
-	nl, err := netlink.NewHandleAt(m.fd, unix.NETLINK_ROUTE)
+	nl, err := netlink.NewHandleAt(fd, unix.NETLINK_ROUTE)
 	if err != nil {
 		t.Fatalf("open netlink socket in the namespace: %v", err)
 	}
-	t.Cleanup(func() { nl.Close(); m.fd.Close() })
-	s := &space{fd: m.fd, nl: nl}
+	t.Cleanup(func() { nl.Close(); fd.Close() })
+	s := &space{fd: fd, nl: nl}
 	sysctls = append(sysctls, "ipv6/conf/default/accept_dad", "0", "ipv4/conf/all/rp_filter", "0", "ipv4/conf/default/rp_filter", "0")
 	for i := 0; i < len(sysctls); i += 2 {
 		if err := s.do(func() error { return os.WriteFile("/proc/sys/net/"+sysctls[i], []byte(sysctls[i+1]), 0) }); err != nil {
@@ -54,16 +48,12 @@ func newSpace(t testing.TB, sysctls ...string) *space {
 
 // do runs f on a thread inside the namespace. Sockets that f opens stay there.
 func (s *space) do(f func() error) error {
-	ch := make(chan error)
-	go func() {
-		runtime.LockOSThread()
+	return thread.Discard(func() error {
 		if err := netns.Set(s.fd); err != nil {
-			ch <- fmt.Errorf("enter network namespace: %w", err)
-			return
+			return fmt.Errorf("enter network namespace: %w", err)
 		}
-		ch <- f()
-	}()
-	return <-ch
+		return f()
+	})
 }
 
 func (s *space) link(t testing.TB, name string) netlink.Link {

@@ -11,13 +11,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"poplin.dev/poplin/test/thread"
 )
 
 // space is a network namespace.
@@ -28,27 +29,20 @@ type space struct {
 
 func newSpace(t testing.TB) *space {
 	t.Helper()
-	type made struct {
-		fd  netns.NsHandle
-		err error
+	var fd netns.NsHandle
+	err := thread.Discard(func() (err error) {
+		fd, err = netns.New()
+		return err
+	})
+	if err != nil {
+		t.Fatalf("make network namespace: %v", err)
 	}
-	ch := make(chan made)
-	go func() {
-		// Never unlocked: the thread ends with the goroutine.
-		runtime.LockOSThread()
-		fd, err := netns.New()
-		ch <- made{fd, err}
-	}()
-	m := <-ch
-	if m.err != nil {
-		t.Fatalf("make network namespace: %v", m.err)
-	}
-	nl, err := netlink.NewHandleAt(m.fd, unix.NETLINK_ROUTE)
+	nl, err := netlink.NewHandleAt(fd, unix.NETLINK_ROUTE)
 	if err != nil {
 		t.Fatalf("open netlink socket in the namespace: %v", err)
 	}
-	t.Cleanup(func() { nl.Close(); m.fd.Close() })
-	s := &space{fd: m.fd, nl: nl}
+	t.Cleanup(func() { nl.Close(); fd.Close() })
+	s := &space{fd: fd, nl: nl}
 	// Without duplicate address detection: for two seconds, a new device
 	// would have no address to ask for its neighbours with.
 	if err := s.do(func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0) }); err != nil {
@@ -60,16 +54,12 @@ func newSpace(t testing.TB) *space {
 
 // do runs f on a thread inside the namespace. Sockets that f opens stay there.
 func (s *space) do(f func() error) error {
-	ch := make(chan error)
-	go func() {
-		runtime.LockOSThread()
+	return thread.Discard(func() error {
 		if err := netns.Set(s.fd); err != nil {
-			ch <- fmt.Errorf("enter network namespace: %w", err)
-			return
+			return fmt.Errorf("enter network namespace: %w", err)
 		}
-		ch <- f()
-	}()
-	return <-ch
+		return f()
+	})
 }
 
 func (s *space) link(t testing.TB, name string) netlink.Link {

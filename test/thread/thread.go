@@ -4,10 +4,14 @@
 package thread
 
 import (
+	"errors"
 	"runtime"
 
 	"golang.org/x/sys/unix"
 )
+
+// errNoReturn: do ended its goroutine, as a test's FailNow does.
+var errNoReturn = errors.New("the function did not return")
 
 // Discard runs do on a thread of its own, which ends with it, and with it
 // whatever namespaces it has entered.
@@ -15,13 +19,15 @@ func Discard(do func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
-		if unix.Gettid() != unix.Getpid() {
-			done <- do() // never unlocked: the thread ends with the goroutine
+		if unix.Gettid() == unix.Getpid() {
+			// While the main thread is held here, another goroutine gets another.
+			defer runtime.UnlockOSThread()
+			done <- Discard(do)
 			return
 		}
-		// While the main thread is held here, another goroutine gets another.
-		defer runtime.UnlockOSThread()
-		done <- Discard(do)
+		err := errNoReturn
+		defer func() { done <- err }()
+		err = do() // never unlocked: the thread ends with the goroutine
 	}()
 	return <-done
 }
