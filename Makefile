@@ -8,6 +8,7 @@ COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 GOARCH  ?= $(shell go env GOARCH 2>/dev/null)
 HOSTARCH := $(shell go env GOHOSTARCH 2>/dev/null)
 IMAGE   ?= poplin.dev/poplin:dev
+INGRESS_IMAGE ?= poplin.dev/poplin-ingress:dev
 NAME    ?= poplin
 
 # One set of flags for everything, so that the build cache is shared.
@@ -17,7 +18,7 @@ LDFLAGS := -s -w -X $(V).Version=$(VERSION) -X $(V).Commit=$(COMMIT)
 BUILD   := go build -trimpath -buildvcs=false -ldflags "$(LDFLAGS)"
 # bin/ holds this machine's programs, bin/ARCH/ those of another.
 BIN     := bin$(if $(filter-out $(HOSTARCH),$(GOARCH)),/$(GOARCH))
-PROGRAMS := ./cmd/poplin ./cmd/poplind ./cmd/poplinctl
+PROGRAMS := ./cmd/poplin ./cmd/poplind ./cmd/poplinctl ./cmd/poplin-ingress
 
 .PHONY: help
 help: ## list the targets
@@ -35,9 +36,9 @@ build: go ## programs into bin/ (GOARCH=arm64: into bin/arm64/)
 	GOARCH=$(GOARCH) $(BUILD) -o $(BIN)/ ./test/cluster/cmd/cluster
 
 .PHONY: image
-image: build ## OCI archive dist/poplin-image.tar, from scratch, without a container engine
-	@mkdir -p dist
-	go run -trimpath -buildvcs=false ./install/image -o dist/poplin-image.tar -bin bin -version $(VERSION) -name $(IMAGE)
+image: build ## OCI archives dist/poplin-image.tar and dist/poplin-ingress-image.tar, from scratch, without a container engine
+	go run -trimpath -buildvcs=false ./install/image -bin bin -version $(VERSION) -name $(IMAGE)
+	go run -trimpath -buildvcs=false ./install/image -image poplin-ingress -bin bin -version $(VERSION) -name $(INGRESS_IMAGE)
 
 .PHONY: demo
 demo: image ## a real three-node cluster on this machine, and proof that its pods reach each other

@@ -1,23 +1,34 @@
-// Command image makes Poplin's container image from its programs, from scratch
-// and without a container engine: poplind, poplin and poplinctl, the
-// certificate authorities of this machine, and the licences of everything
-// linked in. Nothing else is in it.
+// Command image makes Poplin's container images from its programs, from scratch
+// and without a container engine. In each are the programs of its row in
+// shipped, the certificate authorities of this machine, and the licences of
+// everything linked in; nothing else.
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"poplin.dev/poplin/install/image/oci"
 )
 
-const defaultName = "poplin.dev/poplin:dev"
+// shipped are the images, by name. What stands at the edge of a cluster is in
+// an image of its own: it holds none of the programs that run on nodes as root.
+var shipped = map[string]struct {
+	programs []string // it runs the first
+	user     string
+}{
+	"poplin":         {programs: []string{"poplind", "poplin", "poplinctl"}},
+	"poplin-ingress": {programs: []string{"poplin-ingress"}, user: "65532:65532"},
+}
 
 // authorities are the usual places of the trusted certificates, first found wins.
 var authorities = []string{
@@ -34,43 +45,50 @@ func (n *names) Set(s string) error { *n = append(*n, s); return nil }
 
 func main() {
 	var tags names
-	out := flag.String("o", "dist/poplin-image.tar", "the archive to write")
+	image := flag.String("image", "poplin", "which `image`: "+strings.Join(slices.Sorted(maps.Keys(shipped)), " or "))
+	out := flag.String("o", "", "the `archive` to write (default dist/IMAGE-image.tar)")
 	bin := flag.String("bin", "bin", "directory of the programs; those of another architecture are in a directory named after it below")
 	version := flag.String("version", "dev", "version, for the image's label")
 	arch := flag.String("arch", runtime.GOARCH, "architectures, separated by commas")
-	flag.Var(&tags, "name", "name of the image with its tag; repeat it for several (default "+defaultName+")")
+	flag.Var(&tags, "name", "name of the image with its tag; repeat it for several (default poplin.dev/IMAGE:dev)")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		fmt.Fprintf(os.Stderr, "image: unexpected argument %q\n", flag.Arg(0))
 		os.Exit(2)
 	}
 	if len(tags) == 0 {
-		tags = names{defaultName}
+		tags = names{"poplin.dev/" + *image + ":dev"}
 	}
-	if err := run(*out, *bin, *version, strings.Split(*arch, ","), tags); err != nil {
+	*out = cmp.Or(*out, "dist/"+*image+"-image.tar")
+	if err := run(*image, *out, *bin, *version, strings.Split(*arch, ","), tags); err != nil {
 		fmt.Fprintln(os.Stderr, "image:", err)
 		os.Exit(1)
 	}
 }
 
-func run(out, bin, version string, architectures, names []string) error {
+func run(image, out, bin, version string, architectures, names []string) error {
+	what, found := shipped[image]
+	if !found {
+		return fmt.Errorf("read -image %q: want %s", image, strings.Join(slices.Sorted(maps.Keys(shipped)), " or "))
+	}
 	archive := oci.Archive{Names: names, Compress: true}
 	for _, arch := range architectures {
 		dir := bin
 		if arch != runtime.GOARCH {
 			dir = filepath.Join(bin, arch)
 		}
-		files, err := contents(dir, arch)
+		files, err := contents(dir, arch, what.programs)
 		if err != nil {
 			return err
 		}
 		archive.Images = append(archive.Images, oci.Image{
 			Platform:   "linux/" + arch,
-			Entrypoint: []string{"/poplind"},
+			Entrypoint: []string{"/" + what.programs[0]},
+			User:       what.user,
 			Env:        []string{"PATH=/"},
 			WorkingDir: "/",
 			Labels: map[string]string{
-				"org.opencontainers.image.title":    "Poplin",
+				"org.opencontainers.image.title":    image,
 				"org.opencontainers.image.version":  version,
 				"org.opencontainers.image.licenses": "Apache-2.0",
 			},
@@ -84,10 +102,10 @@ func run(out, bin, version string, architectures, names []string) error {
 }
 
 // contents lists the files of the image for one architecture.
-func contents(bin, arch string) ([]oci.File, error) {
+func contents(bin, arch string, names []string) ([]oci.File, error) {
 	var files []oci.File
 	var programs []string
-	for _, name := range []string{"poplind", "poplin", "poplinctl"} {
+	for _, name := range names {
 		program := filepath.Join(bin, name)
 		if err := checkProgram(program, arch); err != nil {
 			return nil, err
