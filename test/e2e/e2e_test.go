@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/capture"
 	"poplin.dev/poplin/test/cluster"
 	"poplin.dev/poplin/test/live"
@@ -195,7 +196,7 @@ func TestServiceNameAnswersFromEveryNode(t *testing.T) {
 		if !strings.HasPrefix(p.Name, "probe") {
 			continue
 		}
-		eventually(t, 20*time.Second, func() error {
+		await.Success(t, 20*time.Second, func() error {
 			answers, err := webapp.Get(t.Context(), c.Kubectl, p.Name, []string{
 				"http://web-service/hostname", "http://web-service.default.svc.cluster.local/hostname",
 			})
@@ -209,21 +210,5 @@ func TestServiceNameAnswersFromEveryNode(t *testing.T) {
 			}
 			return nil
 		})
-	}
-}
-
-// eventually polls: what another program applies takes effect a moment later.
-func eventually(t *testing.T, within time.Duration, check func() error) {
-	t.Helper()
-	deadline := time.Now().Add(within)
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %v", within, err)
-		}
-		time.Sleep(200 * time.Millisecond)
 	}
 }

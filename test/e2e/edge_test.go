@@ -15,6 +15,7 @@ import (
 
 	"github.com/vishvananda/netns"
 
+	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/cluster"
 	"poplin.dev/poplin/test/live"
 	"poplin.dev/poplin/test/thread"
@@ -201,7 +202,7 @@ func TestIPv6Only(t *testing.T) {
 			t.Error(r)
 		}
 	}
-	eventually(t, 20*time.Second, func() error {
+	await.Success(t, 20*time.Second, func() error {
 		answers, err := webapp.Get(t.Context(), six.Kubectl, pods[0].Name, []string{"http://web-service/hostname"})
 		if err == nil && !strings.HasPrefix(answers[0], "web-app-") {
 			err = fmt.Errorf("web-service answered %q", answers[0])

@@ -15,6 +15,7 @@ import (
 	"poplin.dev/poplin/pkg/program/vip"
 	"poplin.dev/poplin/pkg/services"
 	"poplin.dev/poplin/test/need"
+	"poplin.dev/poplin/test/space"
 )
 
 // crowd is n Services with so many endpoints each, one in fifty on this node.
@@ -64,7 +65,7 @@ func BenchmarkCompile(b *testing.B) {
 func benchKernel(b *testing.B) *applyvip.Table {
 	need.Root(b)
 	var k *applyvip.Table
-	if err := newSpace(b).do(func() (err error) {
+	if err := space.New(b).Do(func() (err error) {
 		k, err = applyvip.Open(applyvip.Config{Log: slog.New(slog.DiscardHandler)})
 		return err
 	}); err != nil {
@@ -173,7 +174,7 @@ func BenchmarkConnect(b *testing.B) {
 		{name: "service", to: &unix.SockaddrInet4{Port: 80, Addr: at("vip", false).As4()}},
 		{name: "sticky", to: &unix.SockaddrInet4{Port: 80, Addr: at("unassigned", false).As4()}},
 	}
-	if err := l.homes["pod2"].do(func() error {
+	if err := l.homes["pod2"].Do(func() error {
 		for b.Loop() {
 			for i := range ways {
 				began := time.Now()

@@ -24,6 +24,7 @@ import (
 	"poplin.dev/poplin/pkg/program/vip"
 	"poplin.dev/poplin/pkg/services"
 	"poplin.dev/poplin/test/need"
+	"poplin.dev/poplin/test/space"
 )
 
 // places are the addresses of everything, by name: IPv4, IPv6.
@@ -65,8 +66,8 @@ func placeOf(a netip.Addr) string {
 
 // lab is the node under test and what surrounds it.
 type lab struct {
-	node   *space
-	homes  map[string]*space // where a place's sockets are
+	node   *space.Space
+	homes  map[string]*space.Space // where a place's sockets are
 	kernel *applyvip.Table
 	table  *services.Table
 }
@@ -74,28 +75,28 @@ type lab struct {
 func newLab(t testing.TB) *lab {
 	t.Helper()
 	need.Link(t, "veth")
-	l := &lab{homes: map[string]*space{}}
+	l := &lab{homes: map[string]*space.Space{}}
 	l.node = newSpace(t, "ipv4/ip_forward", "1", "ipv6/conf/all/forwarding", "1")
 	l.homes["node"] = l.node
 	outside := l.join(t, "eth0", 0, "client", "stranger", "elsewhere")
 	l.join(t, "plw1", vip.PodGroup, "pod1")
 	l.join(t, "plw2", vip.PodGroup, "pod2")
 	l.join(t, "eth1", 0, "remote")
-	mac := outside.link(t, "eth0").Attrs().HardwareAddr
+	mac := outside.Link(t, "eth0").Attrs().HardwareAddr
 	for _, ipv6 := range []bool{false, true} {
 		all := netip.MustParsePrefix("0.0.0.0/0")
 		if ipv6 {
 			all = netip.MustParsePrefix("::/0")
 		}
-		l.node.route(t, all, "eth0", at("client", ipv6), mac) // as nodes have one
+		l.node.Route(t, all, "eth0", at("client", ipv6), mac) // as nodes have one
 		a := at("node", ipv6)
-		l.node.addAddr(t, "eth0", netip.PrefixFrom(a, a.BitLen()))
+		l.node.AddAddr(t, "eth0", netip.PrefixFrom(a, a.BitLen()))
 	}
 	for _, place := range []string{"pod1", "pod2", "remote", "node"} {
 		l.serve(t, place, l.homes[place])
 	}
 	l.serve(t, "elsewhere", outside)
-	if err := l.node.do(func() (err error) {
+	if err := l.node.Do(func() (err error) {
 		l.kernel, err = applyvip.Open(applyvip.Config{Log: slog.New(slog.DiscardHandler)})
 		return err
 	}); err != nil {
@@ -107,13 +108,19 @@ func newLab(t testing.TB) *lab {
 	return l
 }
 
+// newSpace makes a namespace that takes packets from every side.
+func newSpace(t testing.TB, sysctls ...string) *space.Space {
+	t.Helper()
+	return space.New(t, append(sysctls, "ipv4/conf/all/rp_filter", "0", "ipv4/conf/default/rp_filter", "0")...)
+}
+
 // join makes a namespace with the addresses of some places, of which the node
 // is the only neighbour.
-func (l *lab) join(t testing.TB, dev string, group uint32, names ...string) *space {
+func (l *lab) join(t testing.TB, dev string, group uint32, names ...string) *space.Space {
 	t.Helper()
 	s := newSpace(t)
-	veth(t, l.node, dev, group, s, "eth0")
-	here, there := s.link(t, "eth0").Attrs().HardwareAddr, l.node.link(t, dev).Attrs().HardwareAddr
+	space.Veth(t, l.node, dev, group, s, "eth0")
+	here, there := s.Link(t, "eth0").Attrs().HardwareAddr, l.node.Link(t, dev).Attrs().HardwareAddr
 	for _, ipv6 := range []bool{false, true} {
 		gateway, all := netip.MustParseAddr("169.254.1.1"), netip.MustParsePrefix("0.0.0.0/0")
 		if ipv6 {
@@ -122,10 +129,10 @@ func (l *lab) join(t testing.TB, dev string, group uint32, names ...string) *spa
 		for _, name := range names {
 			a := at(name, ipv6)
 			own := netip.PrefixFrom(a, a.BitLen())
-			s.addAddr(t, "eth0", own)
-			l.node.route(t, own, dev, a, here)
+			s.AddAddr(t, "eth0", own)
+			l.node.Route(t, own, dev, a, here)
 		}
-		s.route(t, all, "eth0", gateway, there)
+		s.Route(t, all, "eth0", gateway, there)
 	}
 	for _, name := range names {
 		l.homes[name] = s
@@ -160,7 +167,7 @@ func (l *lab) sync(t testing.TB) {
 var listened = []uint16{8080, 9090, 80}
 
 // serve answers connections with the name of the place and the source it saw.
-func (l *lab) serve(t testing.TB, place string, s *space) {
+func (l *lab) serve(t testing.TB, place string, s *space.Space) {
 	t.Helper()
 	for _, ipv6 := range []bool{false, true} {
 		for _, port := range listened {
@@ -169,7 +176,7 @@ func (l *lab) serve(t testing.TB, place string, s *space) {
 				tcp net.Listener
 				udp *net.UDPConn
 			)
-			if err := s.do(func() (err error) {
+			if err := s.Do(func() (err error) {
 				if tcp, err = net.Listen("tcp", addr.String()); err != nil {
 					return err
 				}
@@ -230,7 +237,7 @@ func (l *lab) ask(t testing.TB, from, to string, proto service.Protocol, port ui
 	if to == "localhost" {
 		src = at("localhost", ipv6)
 	}
-	enter := l.homes[from].do(func() error {
+	enter := l.homes[from].Do(func() error {
 		d := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: src.AsSlice()}}
 		if proto == service.UDP {
 			d.LocalAddr = &net.UDPAddr{IP: src.AsSlice()}

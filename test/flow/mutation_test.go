@@ -46,7 +46,7 @@ func TestEveryRuleCounts(t *testing.T) {
 	}
 	survived := 0
 	for _, r := range rules {
-		if err := l.node.do(func() error {
+		if err := l.node.Do(func() error {
 			return exec.Command(nft, "delete", "rule", "inet", applyvip.Name, r.chain, "handle", r.handle).Run()
 		}); err != nil {
 			t.Fatalf("delete rule %v: %v", r, err)
@@ -122,7 +122,7 @@ func plainTable(t *testing.T, l *lab) {
 		t.Fatal(err)
 	}
 	l.kernel.Close()
-	if err := l.node.do(func() (err error) {
+	if err := l.node.Do(func() (err error) {
 		l.kernel, err = applyvip.Open(applyvip.Config{Plain: true, Log: slog.New(slog.DiscardHandler)})
 		return err
 	}); err != nil {
@@ -140,7 +140,7 @@ var ruleLine = regexp.MustCompile(`^(.*) # handle (\d+)$`)
 func listRules(t *testing.T, l *lab, nft string) (rules []rule) {
 	t.Helper()
 	var out []byte
-	if err := l.node.do(func() (err error) {
+	if err := l.node.Do(func() (err error) {
 		out, err = exec.Command(nft, "-a", "list", "table", "inet", applyvip.Name).Output()
 		return err
 	}); err != nil {

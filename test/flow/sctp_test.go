@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"poplin.dev/poplin/pkg/cluster/service"
+	"poplin.dev/poplin/test/space"
 )
 
 // TestSCTP sends INIT chunks by hand (RFC 9260, section 3.3.2): the kernel
@@ -55,14 +56,14 @@ func TestSCTP(t *testing.T) {
 	}
 }
 
-func listenSCTP(t *testing.T, s *space, place string, ipv6 bool) *net.IPConn {
+func listenSCTP(t *testing.T, s *space.Space, place string, ipv6 bool) *net.IPConn {
 	t.Helper()
 	network := "ip4:132"
 	if ipv6 {
 		network = "ip6:132"
 	}
 	var c *net.IPConn
-	if err := s.do(func() (err error) {
+	if err := s.Do(func() (err error) {
 		c, err = net.ListenIP(network, &net.IPAddr{IP: at(place, ipv6).AsSlice()})
 		return err
 	}); err != nil {

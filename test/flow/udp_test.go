@@ -18,7 +18,7 @@ import (
 func TestUDPFlowsEndWithTheirEndpoint(t *testing.T) {
 	l := newLab(t)
 	var ct *flows.Conn
-	if err := l.node.do(func() (err error) { ct, err = flows.Open(); return err }); err != nil {
+	if err := l.node.Do(func() (err error) { ct, err = flows.Open(); return err }); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ct.Close() })
@@ -45,7 +45,7 @@ func TestUDPFlowsEndWithTheirEndpoint(t *testing.T) {
 			t.Run(fmt.Sprint("IPv6 ", ipv6, " ", way.to), func(t *testing.T) {
 				set("pod1")
 				var conn *net.UDPConn
-				if err := l.homes[way.from].do(func() (err error) {
+				if err := l.homes[way.from].Do(func() (err error) {
 					conn, err = net.DialUDP("udp", &net.UDPAddr{IP: at(way.from, ipv6).AsSlice()}, &net.UDPAddr{IP: at(way.to, ipv6).AsSlice(), Port: int(way.port)})
 					return err
 				}); err != nil {

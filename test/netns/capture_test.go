@@ -25,7 +25,7 @@ func newCapture(t testing.TB, l *lab) *capture {
 	t.Helper()
 	c := &capture{ended: make(chan struct{}), strange: map[string]int{}}
 	all := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.ETH_P_ALL))
-	err := l.wire.do(func() (err error) {
+	err := l.wire.Do(func() (err error) {
 		if c.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(all)); err != nil {
 			return err
 		}

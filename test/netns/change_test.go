@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/test/await"
+	"poplin.dev/poplin/test/space"
 )
 
 const device = "poplin-vx"
@@ -31,12 +33,12 @@ func contains(s string, any ...string) bool {
 func (n *node) inventory(t testing.TB) string {
 	t.Helper()
 	var b strings.Builder
-	link, err := n.nl.LinkByName(device)
+	link, err := n.NL.LinkByName(device)
 	if err == nil {
 		attrs := link.Attrs()
 		fmt.Fprintf(&b, "link mtu %d %s\n", attrs.MTU, attrs.HardwareAddr)
 		for _, family := range []int{netlink.FAMILY_ALL, unix.AF_BRIDGE} {
-			neighs, err := n.nl.NeighList(attrs.Index, family)
+			neighs, err := n.NL.NeighList(attrs.Index, family)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -46,7 +48,7 @@ func (n *node) inventory(t testing.TB) string {
 				}
 			}
 		}
-		addrs, err := n.nl.AddrList(link, netlink.FAMILY_ALL)
+		addrs, err := n.NL.AddrList(link, netlink.FAMILY_ALL)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -54,7 +56,7 @@ func (n *node) inventory(t testing.TB) string {
 			fmt.Fprintf(&b, "addr %s\n", a.IPNet)
 		}
 	}
-	routes, err := n.nl.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: 157}, netlink.RT_FILTER_PROTOCOL)
+	routes, err := n.NL.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: 157}, netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +76,7 @@ func TestNodeLeaves(t *testing.T) {
 	gone.stop()
 	l.api.change(func() { delete(l.api.nodes, gone.self.Name) })
 	for _, n := range l.nodes[:2] {
-		eventually(t, 2*time.Second, func() error {
+		await.Success(t, 2*time.Second, func() error {
 			if inv := n.inventory(t); contains(inv, "10.244.3.", "fd00:10:244:3:", "192.0.2.3", cluster.MACOf("uid-3").String()) {
 				return fmt.Errorf("%s still holds something of the node that left:\n%s", n.self.Name, inv)
 			}
@@ -97,15 +99,15 @@ func TestNodeComesBackDifferent(t *testing.T) {
 	n := l.nodes[1]
 	n.stop()
 	moved := netip.MustParsePrefix("192.0.2.77/24")
-	if err := n.nl.AddrDel(n.link(t, "eth0"), &netlink.Addr{IPNet: ipNet(underlayAddr("4", 2))}); err != nil {
+	if err := n.NL.AddrDel(n.Link(t, "eth0"), &netlink.Addr{IPNet: space.IPNet(underlayAddr("4", 2))}); err != nil {
 		t.Fatal(err)
 	}
-	n.addAddr(t, "eth0", moved)
+	n.AddAddr(t, "eth0", moved)
 	n.self.UID, n.self.Addresses = "another uid", []netip.Addr{moved.Addr()}
 	l.api.setSelf(n.self)
 	ready(t, n.start(t))
 	mac := cluster.MACOf("another uid").String()
-	eventually(t, 2*time.Second, func() error {
+	await.Success(t, 2*time.Second, func() error {
 		inv := l.nodes[0].inventory(t)
 		if !contains(inv, mac) || contains(inv, cluster.MACOf("uid-2").String()) {
 			return fmt.Errorf("want MAC %s only:\n%s", mac, inv)
@@ -123,10 +125,10 @@ func TestNodeAddressChangesAtRunTime(t *testing.T) {
 	l.startAll(t)
 	a, b := l.nodes[0].addPod(t), l.nodes[1].addPod(t)
 	n := l.nodes[1]
-	n.addAddr(t, "eth0", netip.MustParsePrefix("192.0.2.77/24"))
+	n.AddAddr(t, "eth0", netip.MustParsePrefix("192.0.2.77/24"))
 	n.self.Addresses = []netip.Addr{netip.MustParseAddr("192.0.2.77"), n.self.Addresses[1]}
 	l.api.setSelf(n.self)
-	eventually(t, 2*time.Second, func() error {
+	await.Success(t, 2*time.Second, func() error {
 		if inv := l.nodes[0].inventory(t); !contains(inv, "192.0.2.77") || contains(inv, "192.0.2.2 ") {
 			return fmt.Errorf("want the new address only:\n%s", inv)
 		}
@@ -148,13 +150,13 @@ func TestMTUFollows(t *testing.T) {
 		l.startAll(t)
 		n := l.nodes[0]
 		for _, underlay := range []int{1500, 1400, 1500} {
-			if err := n.nl.LinkSetMTU(n.link(t, "eth0"), underlay); err != nil {
+			if err := n.NL.LinkSetMTU(n.Link(t, "eth0"), underlay); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, 2*time.Second, func() error {
+			await.Success(t, 2*time.Second, func() error {
 				l.api.mu.Lock()
 				defer l.api.mu.Unlock()
-				have, told := n.link(t, device).Attrs().MTU, l.api.nodes[n.self.Name].MTU
+				have, told := n.Link(t, device).Attrs().MTU, l.api.nodes[n.self.Name].MTU
 				if want := underlay - tt.overhead; have != want || told != want {
 					return fmt.Errorf("device has MTU %d, others were told %d, want %d", have, told, want)
 				}
@@ -172,20 +174,20 @@ func TestUnderlayDeviceReplaced(t *testing.T) {
 	l.startAll(t)
 	a, b := l.nodes[0].addPod(t), l.nodes[1].addPod(t)
 	n := l.nodes[0]
-	if err := n.nl.LinkDel(n.link(t, "eth0")); err != nil {
+	if err := n.NL.LinkDel(n.Link(t, "eth0")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 2*time.Second, func() error {
+	await.Success(t, 2*time.Second, func() error {
 		if s := n.state(); s.InPlace || s.Err == nil || !contains(s.Err.Error(), "no device holds one of the Node's InternalIPs") {
 			return fmt.Errorf("state %+v", s)
 		}
 		return nil
 	})
-	l.plug(t, n.space, "port1b")
+	l.plug(t, n.Space, "port1b")
 	for _, f := range l.plan.underlay {
-		n.addAddr(t, "eth0", underlayAddr(f, 1))
+		n.AddAddr(t, "eth0", underlayAddr(f, 1))
 	}
-	eventually(t, 2*time.Second, func() error {
+	await.Success(t, 2*time.Second, func() error {
 		if s := n.state(); !s.InPlace {
 			return fmt.Errorf("state %+v", s)
 		}
@@ -221,7 +223,7 @@ func TestNothingBeforeTheFirstCompleteView(t *testing.T) {
 	} {
 		l.api.change(tt.hide)
 		m := n.start(t)
-		eventually(t, 5*time.Second, func() error {
+		await.Success(t, 5*time.Second, func() error {
 			if s := n.state(); s.InPlace || s.Err == nil || !contains(s.Err.Error(), tt.want) {
 				return fmt.Errorf("%s: state %+v", tt.name, s)
 			}
@@ -248,7 +250,7 @@ func TestSysctlsFail(t *testing.T) {
 	n := l.nodes[0]
 	n.conf.SysctlRoot = t.TempDir() // such as a mount that was forgotten
 	n.start(t)
-	eventually(t, 5*time.Second, func() error {
+	await.Success(t, 5*time.Second, func() error {
 		if s := n.state(); s.InPlace || s.Err == nil || !contains(s.Err.Error(), "sysctl net/ipv4/ip_forward") {
 			return fmt.Errorf("state %+v", s)
 		}
@@ -264,8 +266,8 @@ func TestPublishFails(t *testing.T) {
 	l.api.change(func() { l.api.fail = errors.New("the API server is away") })
 	n := l.nodes[0]
 	m := n.start(t)
-	eventually(t, 5*time.Second, func() error { return n.hasRoute(podCIDR("4", 2)) })
-	eventually(t, time.Second, func() error {
+	await.Success(t, 5*time.Second, func() error { return n.hasRoute(podCIDR("4", 2)) })
+	await.Success(t, time.Second, func() error {
 		if s := n.state(); s.InPlace || s.Err == nil || !contains(s.Err.Error(), "publish NodeNetwork worker-1: the API server is away") {
 			return fmt.Errorf("state %+v", s)
 		}
@@ -317,10 +319,10 @@ func newStream(t testing.TB, from, to *pod, i int) *stream {
 	t.Helper()
 	s := &stream{sent: make(chan int, 1<<16), stop: make(chan struct{}), total: make(chan int)}
 	at := netip.AddrPortFrom(to.addrs[i], 9)
-	err := errors.Join(to.do(func() (err error) {
+	err := errors.Join(to.Do(func() (err error) {
 		s.receiver, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
 		return err
-	}), from.do(func() (err error) {
+	}), from.Do(func() (err error) {
 		s.sender, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(at))
 		return err
 	}))
@@ -399,7 +401,7 @@ func TestInterfaceChoice(t *testing.T) {
 		if want == "" {
 			ready(t, m)
 		} else {
-			eventually(t, 3*time.Second, func() error {
+			await.Success(t, 3*time.Second, func() error {
 				if s := n.state(); s.InPlace || s.Err == nil || !contains(s.Err.Error(), want) {
 					return fmt.Errorf("%s: state %+v, want %q", choice, s, want)
 				}

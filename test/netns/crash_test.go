@@ -10,6 +10,8 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/test/await"
+	"poplin.dev/poplin/test/space"
 )
 
 // TestCrashLoop: a module that ends at any moment of its life, also in the
@@ -90,30 +92,30 @@ func TestUnderlayShrinks(t *testing.T) {
 	l.startAll(t)
 	a, b := l.nodes[0].addPod(t), l.nodes[1].addPod(t)
 	for _, p := range []*pod{a, b} {
-		if err := p.nl.LinkSetMTU(p.link(t, "eth0"), 1450); err != nil {
+		if err := p.NL.LinkSetMTU(p.Link(t, "eth0"), 1450); err != nil {
 			t.Fatal(err)
 		}
-		host := p.node.link(t, fmt.Sprintf("plw%d", len(p.node.pods)+1))
-		if err := p.node.nl.LinkSetMTU(host, 1450); err != nil {
+		host := p.node.Link(t, fmt.Sprintf("plw%d", len(p.node.pods)+1))
+		if err := p.node.NL.LinkSetMTU(host, 1450); err != nil {
 			t.Fatal(err)
 		}
 	}
 	reach(t, a, b)
 	for i := range a.addrs {
-		if err := push(a.space, a.addrs[i], b.addrs[i]); err != nil {
+		if err := push(a.Space, a.addrs[i], b.addrs[i]); err != nil {
 			t.Fatal(err)
 		}
 	}
 	s := newStream(t, a, b, 0)
 	for _, n := range l.nodes {
-		if err := n.nl.LinkSetMTU(n.link(t, "eth0"), 1400); err != nil {
+		if err := n.NL.LinkSetMTU(n.Link(t, "eth0"), 1400); err != nil {
 			t.Fatal(err)
 		}
 	}
 	start := time.Now()
 	for _, n := range l.nodes {
-		eventually(t, 5*time.Second, func() error {
-			if mtu := n.link(t, device).Attrs().MTU; mtu != 1350 {
+		await.Success(t, 5*time.Second, func() error {
+			if mtu := n.Link(t, device).Attrs().MTU; mtu != 1350 {
 				return fmt.Errorf("%s: MTU %d", n.self.Name, mtu)
 			}
 			return nil
@@ -121,7 +123,7 @@ func TestUnderlayShrinks(t *testing.T) {
 	}
 	for i := range a.addrs {
 		for _, way := range [][2]*pod{{a, b}, {b, a}} {
-			if err := push(way[0].space, way[0].addrs[i], way[1].addrs[i]); err != nil {
+			if err := push(way[0].Space, way[0].addrs[i], way[1].addrs[i]); err != nil {
 				t.Error(err)
 			}
 		}
@@ -148,16 +150,16 @@ func TestNodeMovesUnderLoad(t *testing.T) {
 	n := l.nodes[1]
 	s := newStream(t, a, b, 0)
 	s.after(100)
-	if err := n.nl.AddrDel(n.link(t, "eth0"), &netlink.Addr{IPNet: ipNet(underlayAddr("4", 2))}); err != nil {
+	if err := n.NL.AddrDel(n.Link(t, "eth0"), &netlink.Addr{IPNet: space.IPNet(underlayAddr("4", 2))}); err != nil {
 		t.Fatal(err)
 	}
-	n.addAddr(t, "eth0", netip.MustParsePrefix("192.0.2.77/24"))
+	n.AddAddr(t, "eth0", netip.MustParsePrefix("192.0.2.77/24"))
 	self := n.self
 	self.Addresses = []netip.Addr{netip.MustParseAddr("192.0.2.77"), self.Addresses[1]}
 	l.api.setSelf(self)
 	start := time.Now()
-	eventually(t, 5*time.Second, func() error {
-		_, err := ask(a.space, a.addrs[0], b.addrs[0], 0)
+	await.Success(t, 5*time.Second, func() error {
+		_, err := ask(a.Space, a.addrs[0], b.addrs[0], 0)
 		return err
 	})
 	t.Logf("reachable at its new address after %v", time.Since(start).Round(time.Millisecond))

@@ -9,16 +9,19 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"poplin.dev/poplin/test/await"
+	"poplin.dev/poplin/test/space"
 )
 
 // leads is the device by which a node sends to a peer's range.
 func (n *node) leads(t testing.TB, dst netip.Prefix) string {
 	t.Helper()
-	routes, err := n.nl.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Dst: ipNet(dst)}, netlink.RT_FILTER_DST)
+	routes, err := n.NL.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Dst: space.IPNet(dst)}, netlink.RT_FILTER_DST)
 	if err != nil || len(routes) != 1 {
 		t.Fatalf("routes to %s: %v, %v", dst, routes, err)
 	}
-	link, err := n.nl.LinkByIndex(routes[0].LinkIndex)
+	link, err := n.NL.LinkByIndex(routes[0].LinkIndex)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +30,7 @@ func (n *node) leads(t testing.TB, dst netip.Prefix) string {
 
 func (n *node) leadsBy(t testing.TB, dst netip.Prefix, device string) {
 	t.Helper()
-	eventually(t, 3*time.Second, func() error {
+	await.Success(t, 3*time.Second, func() error {
 		if got := n.leads(t, dst); got != device {
 			return fmt.Errorf("%s sends to %s by %s, want %s", n.self.Name, dst, got, device)
 		}
@@ -48,13 +51,13 @@ func TestDirectRouting(t *testing.T) {
 	alone := l.nodes[3]
 	for _, f := range l.plan.underlay {
 		a := underlayAddr(f, 4)
-		if err := alone.nl.AddrDel(alone.link(t, "eth0"), &netlink.Addr{IPNet: ipNet(a)}); err != nil {
+		if err := alone.NL.AddrDel(alone.Link(t, "eth0"), &netlink.Addr{IPNet: space.IPNet(a)}); err != nil {
 			t.Fatal(err)
 		}
-		alone.addAddr(t, "eth0", netip.PrefixFrom(a.Addr(), a.Addr().BitLen()))
+		alone.AddAddr(t, "eth0", netip.PrefixFrom(a.Addr(), a.Addr().BitLen()))
 		for i := 1; i <= 3; i++ {
 			to := underlayAddr(f, i).Addr()
-			if err := alone.nl.RouteAdd(&netlink.Route{Dst: ipNet(netip.PrefixFrom(to, to.BitLen())), LinkIndex: alone.link(t, "eth0").Attrs().Index}); err != nil {
+			if err := alone.NL.RouteAdd(&netlink.Route{Dst: space.IPNet(netip.PrefixFrom(to, to.BitLen())), LinkIndex: alone.Link(t, "eth0").Attrs().Index}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -79,17 +82,17 @@ func TestDirectRouting(t *testing.T) {
 		}
 	}
 	for i := range pods[0].addrs {
-		if err := push(pods[0].space, pods[0].addrs[i], pods[1].addrs[i]); err != nil {
+		if err := push(pods[0].Space, pods[0].addrs[i], pods[1].addrs[i]); err != nil {
 			t.Error(err)
 		}
 	}
 
 	// What others do to a direct route is repaired too.
 	n := l.nodes[0]
-	if err := n.nl.RouteDel(&netlink.Route{Dst: ipNet(podCIDR("4", 2)), LinkIndex: n.link(t, "eth0").Attrs().Index}); err != nil {
+	if err := n.NL.RouteDel(&netlink.Route{Dst: space.IPNet(podCIDR("4", 2)), LinkIndex: n.Link(t, "eth0").Attrs().Index}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, time.Second, func() error { return n.hasRoute(podCIDR("4", 2)) })
+	await.Success(t, time.Second, func() error { return n.hasRoute(podCIDR("4", 2)) })
 	n.leadsBy(t, podCIDR("4", 2), "eth0")
 }
 
@@ -99,7 +102,7 @@ func TestDirectRoutingComesAndGoes(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, dual, 2)
 	for _, n := range l.nodes {
-		if err := n.do(func() error { return os.WriteFile("/proc/sys/net/ipv4/conf/all/rp_filter", []byte("1"), 0) }); err != nil {
+		if err := n.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/conf/all/rp_filter", []byte("1"), 0) }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -147,7 +150,7 @@ func TestSmallerPeer(t *testing.T) {
 	for _, direct := range []bool{false, true} {
 		l := newLab(t, dual, 2)
 		small := l.nodes[1]
-		if err := small.nl.LinkSetMTU(small.link(t, "eth0"), 1400); err != nil {
+		if err := small.NL.LinkSetMTU(small.Link(t, "eth0"), 1400); err != nil {
 			t.Fatal(err)
 		}
 		for _, n := range l.nodes {
@@ -156,11 +159,11 @@ func TestSmallerPeer(t *testing.T) {
 		l.startAll(t)
 		a, b := l.nodes[0].addPod(t), small.addPod(t)
 		for i, c := range small.self.PodCIDRs {
-			routes, err := l.nodes[0].nl.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Dst: ipNet(c)}, netlink.RT_FILTER_DST)
+			routes, err := l.nodes[0].NL.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Dst: space.IPNet(c)}, netlink.RT_FILTER_DST)
 			if err != nil || len(routes) != 1 || routes[0].MTU != 1350 {
 				t.Errorf("routes to %s: %v, %v, want MTU 1350", c, routes, err)
 			}
-			if err := errors.Join(push(a.space, a.addrs[i], b.addrs[i]), push(b.space, b.addrs[i], a.addrs[i])); err != nil {
+			if err := errors.Join(push(a.Space, a.addrs[i], b.addrs[i]), push(b.Space, b.addrs[i], a.addrs[i])); err != nil {
 				t.Error(err)
 			}
 		}

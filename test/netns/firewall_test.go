@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"poplin.dev/poplin/pkg/apply/foreign"
+	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/need"
 )
 
@@ -17,7 +18,7 @@ func (n *node) iptables(t testing.TB, args ...string) string {
 	var all strings.Builder
 	for _, name := range []string{"iptables-nft", "ip6tables-nft"} {
 		path := need.Program(t, name, "iptables")
-		if err := n.do(func() error {
+		if err := n.Do(func() error {
 			out, err := exec.Command(path, args...).CombinedOutput()
 			all.Write(out)
 			return err
@@ -51,7 +52,7 @@ func TestForeignFirewall(t *testing.T) {
 		}
 		return nil
 	}
-	eventually(t, 3*time.Second, hasRules)
+	await.Success(t, 3*time.Second, hasRules)
 	t.Logf("open after %v", time.Since(harmed).Round(time.Millisecond))
 	reach(t, pods[0][0], pods[1][0])
 	reach(t, pods[1][0], pods[0][0])
@@ -60,17 +61,17 @@ func TestForeignFirewall(t *testing.T) {
 	// The other program starts over, and somebody's own rule counts.
 	open.iptables(t, "-F", "FORWARD")
 	open.iptables(t, "-A", "FORWARD", "-p", "udp", "--dport", fmt.Sprint(echoPort), "-j", "DROP")
-	eventually(t, 3*time.Second, hasRules)
-	if _, err := ask(pods[0][0].space, pods[0][0].addrs[0], pods[1][0].addrs[0], 0); err == nil {
+	await.Success(t, 3*time.Second, hasRules)
+	if _, err := ask(pods[0][0].Space, pods[0][0].addrs[0], pods[1][0].addrs[0], 0); err == nil {
 		t.Error("a rule to drop was overruled")
 	}
 	open.iptables(t, "-F", "FORWARD")
-	eventually(t, 3*time.Second, hasRules)
+	await.Success(t, 3*time.Second, hasRules)
 	reach(t, pods[0][0], pods[1][0])
 
 	// Where it is only to be reported, pods are cut off: the policy worked.
 	strict.iptables(t, "-P", "FORWARD", "DROP")
-	if _, err := ask(pods[0][0].space, pods[0][0].addrs[0], pods[0][1].addrs[0], 0); err == nil {
+	if _, err := ask(pods[0][0].Space, pods[0][0].addrs[0], pods[0][1].addrs[0], 0); err == nil {
 		t.Error("packets pass a chain that drops them")
 	}
 	if list := strict.iptables(t, "-S"); strings.Contains(list, foreign.Comment) {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/need"
 )
 
@@ -27,7 +28,7 @@ func (n *node) nft(t testing.TB, args ...string) string {
 	t.Helper()
 	nft := need.Program(t, "nft", "nftables")
 	var out []byte
-	if err := n.do(func() (err error) {
+	if err := n.Do(func() (err error) {
 		out, err = exec.Command(nft, args...).CombinedOutput()
 		return err
 	}); err != nil {
@@ -113,7 +114,7 @@ func TestFlushIsRepaired(t *testing.T) {
 		start := time.Now()
 		n.nft(t, harm...)
 		harmed := time.Now()
-		eventually(t, time.Second, func() error { return n.hasRuleset(t, good) })
+		await.Success(t, time.Second, func() error { return n.hasRuleset(t, good) })
 		took := time.Since(harmed)
 		t.Logf("nft %s: whole again after %v", strings.Join(harm, " "), took.Round(time.Millisecond))
 		if took > 200*time.Millisecond+2*harmed.Sub(start) {
@@ -175,7 +176,7 @@ func TestFlushWhileDead(t *testing.T) {
 		}
 		start := time.Now()
 		m := n.start(t)
-		eventually(t, time.Second, func() error {
+		await.Success(t, time.Second, func() error {
 			select {
 			case <-m.Ready():
 				return n.hasRuleset(t, good)

@@ -15,7 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/need"
+	"poplin.dev/poplin/test/space"
 )
 
 // TestSpoofedSourceIsDropped: a pod that takes another address, be it that of
@@ -29,14 +31,14 @@ func TestSpoofedSourceIsDropped(t *testing.T) {
 	heard := listen(t, remote, 9)
 	for i, genuine := range thief.addrs {
 		for _, stolen := range []netip.Addr{neighbour.addrs[i], l.nodes[1].self.PodCIDRs[i].Addr(), outsideAddrs[i]} {
-			thief.addAddr(t, "eth0", netip.PrefixFrom(stolen, stolen.BitLen()))
-			send(t, thief.space, stolen, netip.AddrPortFrom(remote.addrs[i], 9), stolen.String())
-			if err := thief.nl.AddrDel(thief.link(t, "eth0"), &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(stolen, stolen.BitLen()))}); err != nil {
+			thief.AddAddr(t, "eth0", netip.PrefixFrom(stolen, stolen.BitLen()))
+			send(t, thief.Space, stolen, netip.AddrPortFrom(remote.addrs[i], 9), stolen.String())
+			if err := thief.NL.AddrDel(thief.Link(t, "eth0"), &netlink.Addr{IPNet: space.IPNet(netip.PrefixFrom(stolen, stolen.BitLen()))}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		// Comes last, so that all before it would have been heard.
-		send(t, thief.space, genuine, netip.AddrPortFrom(remote.addrs[i], 9), "genuine")
+		send(t, thief.Space, genuine, netip.AddrPortFrom(remote.addrs[i], 9), "genuine")
 		if got := heard(t); got != "genuine" {
 			t.Errorf("the pod heard %q", got)
 		}
@@ -61,7 +63,7 @@ func TestForgedOverlayPackets(t *testing.T) {
 	local, remote := here.addPod(t), there.addPod(t)
 	reach(t, victim, remote)
 	// What a Service or host port with the node's own overlay port does.
-	if err := here.do(func() error {
+	if err := here.Do(func() error {
 		out, err := exec.Command(nft, "add table inet other; add chain inet other nat { type nat hook prerouting priority -100; };"+
 			" add rule inet other nat udp dport { 30000, 8473 } dnat ip to 192.0.2.1:8472;").CombinedOutput()
 		if err != nil {
@@ -77,19 +79,19 @@ func TestForgedOverlayPackets(t *testing.T) {
 			netip.AddrPortFrom(netip.MustParseAddr("10.244.2.77"), 9), netip.AddrPortFrom(victim.addrs[0], 9), text)
 	}
 	node, second := here.self.Addresses[0], netip.MustParseAddr("192.0.2.61")
-	here.addAddr(t, "eth0", netip.PrefixFrom(second, 24))
+	here.AddAddr(t, "eth0", netip.PrefixFrom(second, 24))
 	for _, from := range []struct {
 		who  string
-		s    *space
+		s    *space.Space
 		addr netip.Addr
 		port uint16
 	}{
-		{"a pod of another node, to an address that no peer knows", remote.space, remote.addrs[0], 0},
-		{"a pod of this node", local.space, local.addrs[0], 8472},
-		{"a pod of this node, through a translated port", local.space, local.addrs[0], 30000},
-		{"a pod of another node", remote.space, remote.addrs[0], 8472},
-		{"a pod of another node, through a translated port", remote.space, remote.addrs[0], 30000},
-		{"another node, through a translated port", there.space, there.self.Addresses[0], 8473},
+		{"a pod of another node, to an address that no peer knows", remote.Space, remote.addrs[0], 0},
+		{"a pod of this node", local.Space, local.addrs[0], 8472},
+		{"a pod of this node, through a translated port", local.Space, local.addrs[0], 30000},
+		{"a pod of another node", remote.Space, remote.addrs[0], 8472},
+		{"a pod of another node, through a translated port", remote.Space, remote.addrs[0], 30000},
+		{"another node, through a translated port", there.Space, there.self.Addresses[0], 8473},
 		{"a host that is no node", stranger, netip.MustParseAddr("192.0.2.99"), 8472},
 		{"a host that is no node, through a translated port", stranger, netip.MustParseAddr("192.0.2.99"), 30000},
 	} {
@@ -99,7 +101,7 @@ func TestForgedOverlayPackets(t *testing.T) {
 			to = netip.AddrPortFrom(second, 8472)
 		}
 		sendMany(t, from.s, from.addr, to, packet("forged"), packets)
-		eventually(t, 5*time.Second, func() error {
+		await.Success(t, 5*time.Second, func() error {
 			if got := forged(t, here) + forged(t, there) - before; got != packets {
 				return fmt.Errorf("%s: %d of %d packets were counted as dropped", from.who, got, packets)
 			}
@@ -107,8 +109,8 @@ func TestForgedOverlayPackets(t *testing.T) {
 		})
 		// The same bytes from a peer arrive, and come after all before them.
 		control := "control " + from.who
-		sendMany(t, there.space, there.self.Addresses[0], netip.AddrPortFrom(node, 8472), packet(control), 1)
-		eventually(t, 2*time.Second, func() error {
+		sendMany(t, there.Space, there.self.Addresses[0], netip.AddrPortFrom(node, 8472), packet(control), 1)
+		await.Success(t, 2*time.Second, func() error {
 			if heard()[control] == 0 {
 				return errors.New("the control did not arrive")
 			}
@@ -143,7 +145,7 @@ func TestGenuinePacketsAreUntracked(t *testing.T) {
 	a, b := l.nodes[0].addPod(t), l.nodes[1].addPod(t)
 	reach(t, a, b)
 	for _, n := range l.nodes {
-		h, err := netlink.NewHandleAt(n.fd, unix.NETLINK_NETFILTER)
+		h, err := netlink.NewHandleAt(n.FD, unix.NETLINK_NETFILTER)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -187,7 +189,7 @@ func TestNoPodIsARouter(t *testing.T) {
 		{"ip6:ipv6-icmp", 134, thief.addrs[1], l.nodes[0].self.Addresses[1]},
 		{"ip4:icmp", 5, thief.addrs[0], neighbour.addrs[0]},
 	} {
-		err := thief.do(func() error {
+		err := thief.Do(func() error {
 			c, err := net.DialIP(m.network, &net.IPAddr{IP: m.from.AsSlice()}, &net.IPAddr{IP: m.to.AsSlice()})
 			if err != nil {
 				return err
@@ -204,7 +206,7 @@ func TestNoPodIsARouter(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, 2*time.Second, func() error {
+	await.Success(t, 2*time.Second, func() error {
 		if got := l.nodes[0].drops(t)["guard-router"] - before; got != 4*each {
 			return fmt.Errorf("%d of %d were dropped", got, 4*each)
 		}
@@ -217,7 +219,7 @@ func TestNoPodIsARouter(t *testing.T) {
 func listen(t testing.TB, p *pod, port uint16) func(testing.TB) string {
 	t.Helper()
 	var c *net.UDPConn
-	err := p.do(func() (err error) {
+	err := p.Do(func() (err error) {
 		c, err = net.ListenUDP("udp", &net.UDPAddr{Port: int(port)})
 		return err
 	})
@@ -241,7 +243,7 @@ func listen(t testing.TB, p *pod, port uint16) func(testing.TB) string {
 func tally(t testing.TB, p *pod) func() map[string]int {
 	t.Helper()
 	var c *net.UDPConn
-	if err := p.do(func() (err error) {
+	if err := p.Do(func() (err error) {
 		c, err = net.ListenUDP("udp", &net.UDPAddr{Port: 9})
 		return err
 	}); err != nil {
@@ -269,14 +271,14 @@ func tally(t testing.TB, p *pod) func() map[string]int {
 	}
 }
 
-func send(t testing.TB, s *space, from netip.Addr, to netip.AddrPort, text string) {
+func send(t testing.TB, s *space.Space, from netip.Addr, to netip.AddrPort, text string) {
 	t.Helper()
 	sendMany(t, s, from, to, text, 1)
 }
 
-func sendMany(t testing.TB, s *space, from netip.Addr, to netip.AddrPort, text string, times int) {
+func sendMany(t testing.TB, s *space.Space, from netip.Addr, to netip.AddrPort, text string, times int) {
 	t.Helper()
-	err := s.do(func() error {
+	err := s.Do(func() error {
 		c, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), net.UDPAddrFromAddrPort(to))
 		if err != nil {
 			return err

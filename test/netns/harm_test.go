@@ -16,6 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/test/await"
+	"poplin.dev/poplin/test/space"
 )
 
 // watchedSettings are sysctls that the node keeps, with a wrong value each.
@@ -39,7 +41,7 @@ func watchedSettings(podLink string) map[string]string {
 func (n *node) readSettings(t testing.TB, podLink string) string {
 	t.Helper()
 	var b strings.Builder
-	if err := n.do(func() error {
+	if err := n.Do(func() error {
 		for key := range watchedSettings(podLink) {
 			text, err := os.ReadFile("/proc/sys/net/" + key)
 			if errors.Is(err, os.ErrNotExist) {
@@ -80,7 +82,7 @@ func TestRandomHarm(t *testing.T) {
 	harms := n.harms(t, podLink)
 	// The link that the lab makes by hand gets its settings from the module.
 	var good string
-	eventually(t, 3*time.Second, func() error {
+	await.Success(t, 3*time.Second, func() error {
 		good = n.whole(t, podLink)
 		if !strings.Contains(good, podLink+"/accept_ra = 0") || !strings.Contains(good, podLink+"/accept_redirects = 0") {
 			return errors.New("the pod's link has not its settings")
@@ -97,7 +99,7 @@ func TestRandomHarm(t *testing.T) {
 		if err := h.do(); err != nil {
 			t.Fatalf("%s: %v", h.what, err)
 		}
-		eventually(t, time.Second, func() error {
+		await.Success(t, time.Second, func() error {
 			if now := n.whole(t, podLink); now != good {
 				return fmt.Errorf("%s:\n%s\nwant\n%s", h.what, now, good)
 			}
@@ -118,59 +120,59 @@ type harm struct {
 // harms is everything that can be done to what the node keeps for the peer
 // with number 2, to its device and to its settings.
 func (n *node) harms(t testing.TB, podLink string) []harm {
-	vx := func() netlink.Link { return n.link(t, device) }
+	vx := func() netlink.Link { return n.Link(t, device) }
 	index := func() int { return vx().Attrs().Index }
 	wrongMAC, peerMAC := net.HardwareAddr{2, 0, 0, 0, 0, 9}, cluster.MACOf("uid-2")
 	list := []harm{
-		{"MTU", func() error { return n.nl.LinkSetMTU(vx(), 1300) }},
-		{"MAC", func() error { return n.nl.LinkSetHardwareAddr(vx(), wrongMAC) }},
-		{"device down", func() error { return n.nl.LinkSetDown(vx()) }},
-		{"device deleted", func() error { return n.nl.LinkDel(vx()) }},
+		{"MTU", func() error { return n.NL.LinkSetMTU(vx(), 1300) }},
+		{"MAC", func() error { return n.NL.LinkSetHardwareAddr(vx(), wrongMAC) }},
+		{"device down", func() error { return n.NL.LinkSetDown(vx()) }},
+		{"device deleted", func() error { return n.NL.LinkDel(vx()) }},
 		{"forwarding entry deleted", func() error {
-			return n.nl.NeighDel(&netlink.Neigh{LinkIndex: index(), Family: unix.AF_BRIDGE, Flags: netlink.NTF_SELF,
+			return n.NL.NeighDel(&netlink.Neigh{LinkIndex: index(), Family: unix.AF_BRIDGE, Flags: netlink.NTF_SELF,
 				IP: net.IPv4(192, 0, 2, 2), HardwareAddr: peerMAC[:]})
 		}},
 		{"forwarding entry changed", func() error {
-			return n.nl.NeighSet(&netlink.Neigh{LinkIndex: index(), Family: unix.AF_BRIDGE, Flags: netlink.NTF_SELF,
+			return n.NL.NeighSet(&netlink.Neigh{LinkIndex: index(), Family: unix.AF_BRIDGE, Flags: netlink.NTF_SELF,
 				State: netlink.NUD_PERMANENT, IP: net.IPv4(192, 0, 2, 77), HardwareAddr: peerMAC[:]})
 		}},
 		{"forwarding entry added", func() error {
-			return n.nl.NeighSet(&netlink.Neigh{LinkIndex: index(), Family: unix.AF_BRIDGE, Flags: netlink.NTF_SELF,
+			return n.NL.NeighSet(&netlink.Neigh{LinkIndex: index(), Family: unix.AF_BRIDGE, Flags: netlink.NTF_SELF,
 				State: netlink.NUD_PERMANENT, IP: net.IPv4(192, 0, 2, 77), HardwareAddr: wrongMAC})
 		}},
 		{"all addresses deleted", func() error {
-			return errors.Join(n.nl.AddrDel(vx(), &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("10.244.1.0/32"))}),
-				n.nl.AddrDel(vx(), &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("fd00:10:244:1::/128"))}))
+			return errors.Join(n.NL.AddrDel(vx(), &netlink.Addr{IPNet: space.IPNet(netip.MustParsePrefix("10.244.1.0/32"))}),
+				n.NL.AddrDel(vx(), &netlink.Addr{IPNet: space.IPNet(netip.MustParsePrefix("fd00:10:244:1::/128"))}))
 		}},
 		{"address added", func() error {
-			return n.nl.AddrAdd(vx(), &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("203.0.113.1/32"))})
+			return n.NL.AddrAdd(vx(), &netlink.Addr{IPNet: space.IPNet(netip.MustParsePrefix("203.0.113.1/32"))})
 		}},
 	}
 	for _, family := range []string{"4", "6"} {
 		own, peer := podCIDR(family, 1), podCIDR(family, 2)
 		list = append(list,
-			harm{"route deleted", func() error { return n.nl.RouteDel(&netlink.Route{Dst: ipNet(peer), LinkIndex: index()}) }},
+			harm{"route deleted", func() error { return n.NL.RouteDel(&netlink.Route{Dst: space.IPNet(peer), LinkIndex: index()}) }},
 			harm{"route changed", func() error {
-				return n.nl.RouteReplace(&netlink.Route{Dst: ipNet(peer), LinkIndex: index(), Protocol: 157,
+				return n.NL.RouteReplace(&netlink.Route{Dst: space.IPNet(peer), LinkIndex: index(), Protocol: 157,
 					Gw: podCIDR(family, 3).Addr().AsSlice(), Flags: int(netlink.FLAG_ONLINK), Priority: map[string]int{"6": 1024}[family]})
 			}},
 			harm{"own range's route deleted", func() error {
-				return n.nl.RouteDel(&netlink.Route{Dst: ipNet(own), Type: unix.RTN_UNREACHABLE, Priority: 4096})
+				return n.NL.RouteDel(&netlink.Route{Dst: space.IPNet(own), Type: unix.RTN_UNREACHABLE, Priority: 4096})
 			}},
 			harm{"neighbour deleted", func() error {
-				return n.nl.NeighDel(&netlink.Neigh{LinkIndex: index(), IP: peer.Addr().AsSlice(), HardwareAddr: peerMAC[:]})
+				return n.NL.NeighDel(&netlink.Neigh{LinkIndex: index(), IP: peer.Addr().AsSlice(), HardwareAddr: peerMAC[:]})
 			}},
 			harm{"neighbour changed", func() error {
-				return n.nl.NeighSet(&netlink.Neigh{LinkIndex: index(), State: netlink.NUD_PERMANENT, IP: peer.Addr().AsSlice(), HardwareAddr: wrongMAC})
+				return n.NL.NeighSet(&netlink.Neigh{LinkIndex: index(), State: netlink.NUD_PERMANENT, IP: peer.Addr().AsSlice(), HardwareAddr: wrongMAC})
 			}},
 			harm{"neighbour no longer permanent", func() error {
-				return n.nl.NeighSet(&netlink.Neigh{LinkIndex: index(), State: netlink.NUD_STALE, IP: peer.Addr().AsSlice(), HardwareAddr: peerMAC[:]})
+				return n.NL.NeighSet(&netlink.Neigh{LinkIndex: index(), State: netlink.NUD_STALE, IP: peer.Addr().AsSlice(), HardwareAddr: peerMAC[:]})
 			}},
 		)
 	}
 	for key, wrong := range watchedSettings(podLink) {
 		list = append(list, harm{"sysctl " + key, func() error {
-			return n.do(func() error { return os.WriteFile("/proc/sys/net/"+key, []byte(wrong), 0) })
+			return n.Do(func() error { return os.WriteFile("/proc/sys/net/"+key, []byte(wrong), 0) })
 		}})
 	}
 	return list

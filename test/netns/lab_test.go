@@ -1,3 +1,7 @@
+// Package netns tests the data plane with packets: nodes are network
+// namespaces joined by a bridge in one more, each runs the daemon's own
+// overlay module, and pods are namespaces behind a veth. Inputs are the
+// modules, outputs the tests' verdicts.
 package netns
 
 import (
@@ -18,12 +22,14 @@ import (
 	"poplin.dev/poplin/daemon/overlay"
 	"poplin.dev/poplin/pkg/apply/nft"
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/need"
+	"poplin.dev/poplin/test/space"
 )
 
 // lab is a cluster: a bridge, nodes on it, and what an API server would know.
 type lab struct {
-	wire  *space
+	wire  *space.Space
 	api   *api
 	nodes []*node
 	plan  plan
@@ -43,7 +49,7 @@ var (
 
 // node is a namespace in which the module can run.
 type node struct {
-	*space
+	*space.Space
 	lab    *lab
 	self   cluster.Self
 	pods   []*pod
@@ -59,13 +65,13 @@ func newLab(t testing.TB, p plan, nodes int) *lab {
 	t.Helper()
 	need.Link(t, "vxlan")
 	need.Link(t, "bridge")
-	l := &lab{wire: newSpace(t), api: &api{nodes: map[string]cluster.Node{}}, plan: p}
+	l := &lab{wire: space.New(t), api: &api{nodes: map[string]cluster.Node{}}, plan: p}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "br0"
-	if err := l.wire.nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+	if err := l.wire.NL.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
 		t.Fatalf("add bridge: %v", err)
 	}
-	l.wire.up(t, "br0")
+	l.wire.Up(t, "br0")
 	for range nodes {
 		l.addNode(t)
 	}
@@ -77,12 +83,12 @@ func newLab(t testing.TB, p plan, nodes int) *lab {
 func (l *lab) addNode(t testing.TB) *node {
 	t.Helper()
 	i := len(l.nodes) + 1
-	n := &node{space: newSpace(t), lab: l, stop: func() {}}
+	n := &node{Space: space.New(t), lab: l, stop: func() {}}
 	n.self = cluster.Self{Name: fmt.Sprintf("worker-%d", i), UID: fmt.Sprintf("uid-%d", i)}
-	l.plug(t, n.space, fmt.Sprintf("port%d", i))
+	l.plug(t, n.Space, fmt.Sprintf("port%d", i))
 	for _, f := range l.plan.underlay {
 		a := underlayAddr(f, i)
-		n.addAddr(t, "eth0", a)
+		n.AddAddr(t, "eth0", a)
 		n.self.Addresses = append(n.self.Addresses, a.Addr())
 	}
 	for _, f := range l.plan.pods {
@@ -95,10 +101,10 @@ func (l *lab) addNode(t testing.TB) *node {
 }
 
 // plug joins a namespace to the bridge by a device eth0.
-func (l *lab) plug(t testing.TB, s *space, port string) {
+func (l *lab) plug(t testing.TB, s *space.Space, port string) {
 	t.Helper()
-	veth(t, l.wire, port, s, "eth0")
-	if err := l.wire.nl.LinkSetMaster(l.wire.link(t, port), l.wire.link(t, "br0")); err != nil {
+	space.Veth(t, l.wire, port, 0, s, "eth0")
+	if err := l.wire.NL.LinkSetMaster(l.wire.Link(t, port), l.wire.Link(t, "br0")); err != nil {
 		t.Fatalf("plug %s into the bridge: %v", port, err)
 	}
 }
@@ -133,7 +139,7 @@ func (n *node) start(t testing.TB) *overlay.Module {
 	go func() {
 		defer close(ended)
 		defer table.Close()
-		if err := n.do(func() error { return m.Run(ctx) }); err != nil {
+		if err := n.Do(func() error { return m.Run(ctx) }); err != nil {
 			t.Errorf("module of %s: %v", n.self.Name, err)
 		}
 	}()
@@ -146,7 +152,7 @@ func (n *node) start(t testing.TB) *overlay.Module {
 // openTable opens the node's nftables table, as poplind does for its modules.
 func (n *node) openTable(t testing.TB, log *slog.Logger) (table *nft.Table) {
 	t.Helper()
-	if err := n.do(func() (err error) {
+	if err := n.Do(func() (err error) {
 		table, err = nft.Open(nft.Config{Plain: n.plain, Log: log})
 		return err
 	}); err != nil {
@@ -190,14 +196,14 @@ func (l *lab) converged(t testing.TB) {
 				continue
 			}
 			for _, c := range other.self.PodCIDRs {
-				eventually(t, 5*time.Second, func() error { return n.hasRoute(c) })
+				await.Success(t, 5*time.Second, func() error { return n.hasRoute(c) })
 			}
 		}
 	}
 }
 
 func (n *node) hasRoute(dst netip.Prefix) error {
-	routes, err := n.nl.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Dst: ipNet(dst)}, netlink.RT_FILTER_DST)
+	routes, err := n.NL.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Dst: space.IPNet(dst)}, netlink.RT_FILTER_DST)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return err
 	}

@@ -6,24 +6,26 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+
+	"poplin.dev/poplin/test/space"
 )
 
 // outside adds a host that belongs to no cluster, with an echo server. It
 // could answer pods' own addresses: it knows where they are.
-func outside(t testing.TB, l *lab) (*space, []netip.Addr) {
+func outside(t testing.TB, l *lab) (*space.Space, []netip.Addr) {
 	t.Helper()
-	s := newSpace(t)
+	s := space.New(t)
 	l.plug(t, s, "outside")
 	var addrs []netip.Addr
 	for _, f := range l.plan.underlay {
 		a := underlayAddr(f, 99)
-		s.addAddr(t, "eth0", a)
+		s.AddAddr(t, "eth0", a)
 		addrs = append(addrs, a.Addr())
 		echo(t, s, a.Addr())
 	}
 	for _, n := range l.nodes {
 		for i, c := range n.self.PodCIDRs {
-			if err := s.nl.RouteAdd(&netlink.Route{Dst: ipNet(c), Gw: n.self.Addresses[i].AsSlice()}); err != nil {
+			if err := s.NL.RouteAdd(&netlink.Route{Dst: space.IPNet(c), Gw: n.self.Addresses[i].AsSlice()}); err != nil {
 				t.Fatalf("add route: %v", err)
 			}
 		}
@@ -65,7 +67,7 @@ func TestMasquerade(t *testing.T) {
 					want = p.node.self.Addresses[i]
 				}
 				for _, port := range []uint16{1234, 8472, 40000} {
-					seen, err := ask(p.space, p.addrs[i], server, port)
+					seen, err := ask(p.Space, p.addrs[i], server, port)
 					if err != nil {
 						t.Error(err)
 						continue
@@ -77,7 +79,7 @@ func TestMasquerade(t *testing.T) {
 						t.Errorf("%s saw source port %d for port %d, want one above 8472", server, seen.Port(), port)
 					}
 				}
-				if err := push(p.space, p.addrs[i], server); err != nil {
+				if err := push(p.Space, p.addrs[i], server); err != nil {
 					t.Error(err)
 				}
 			}
@@ -98,19 +100,19 @@ func TestPodToNode(t *testing.T) {
 	p := l.nodes[0].addPod(t)
 	for i := range p.addrs {
 		for j, n := range l.nodes {
-			echo(t, n.space, n.self.Addresses[i])
+			echo(t, n.Space, n.self.Addresses[i])
 			want := p.addrs[i]
 			if j != 0 {
 				want = l.nodes[0].self.Addresses[i]
 			}
-			if seen, err := ask(p.space, p.addrs[i], n.self.Addresses[i], 0); err != nil || seen.Addr() != want {
+			if seen, err := ask(p.Space, p.addrs[i], n.self.Addresses[i], 0); err != nil || seen.Addr() != want {
 				t.Errorf("node %d saw %s (%v), want %s", j, seen, err, want)
 			}
 			from := n.self.Addresses[i]
 			if j != 0 {
 				from = vtepOf(n.self.PodCIDRs[i])
 			}
-			if _, err := ask(n.space, from, p.addrs[i], 0); err != nil {
+			if _, err := ask(n.Space, from, p.addrs[i], 0); err != nil {
 				t.Errorf("node %d: %v", j, err)
 			}
 		}
@@ -130,7 +132,7 @@ func TestUnassignedAddress(t *testing.T) {
 		b := c.Addr().AsSlice()
 		b[len(b)-1] = 200
 		nobody, _ := netip.AddrFromSlice(b)
-		err := push(p.space, p.addrs[i], nobody)
+		err := push(p.Space, p.addrs[i], nobody)
 		if err == nil {
 			t.Errorf("%s answered", nobody)
 		} else if got := fmt.Sprint(err); !contains(got, "no route to host", "network is unreachable", "permission denied") {

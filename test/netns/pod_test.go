@@ -10,11 +10,13 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"poplin.dev/poplin/test/space"
 )
 
 // pod is a namespace behind a veth, wired as the CNI plugin does it.
 type pod struct {
-	*space
+	*space.Space
 	node  *node
 	addrs []netip.Addr
 }
@@ -34,37 +36,34 @@ var gateways = map[bool]netip.Addr{
 func (n *node) addPod(t testing.TB) *pod {
 	t.Helper()
 	i := len(n.pods) + 2
-	p := &pod{space: newSpace(t), node: n}
+	p := &pod{Space: space.New(t), node: n}
 	host := fmt.Sprintf("plw%d", i)
-	veth(t, n.space, host, p.space, "eth0")
-	hostLink, podLink := n.link(t, host), p.link(t, "eth0")
-	if err := n.nl.LinkSetGroup(hostLink, podLinkGroup); err != nil {
-		t.Fatalf("set group of %s: %v", host, err)
-	}
+	space.Veth(t, n.Space, host, podLinkGroup, p.Space, "eth0")
+	hostLink, podLink := n.Link(t, host), p.Link(t, "eth0")
 	for _, c := range n.self.PodCIDRs {
 		b := c.Addr().AsSlice()
 		b[len(b)-1] = byte(i)
 		addr, _ := netip.AddrFromSlice(b)
 		p.addrs = append(p.addrs, addr)
 		one := netip.PrefixFrom(addr, addr.BitLen())
-		p.addAddr(t, "eth0", one)
+		p.AddAddr(t, "eth0", one)
 		gw := gateways[addr.Is4()]
 		for _, step := range []struct {
 			what string
 			err  error
 		}{
-			{"pod's neighbour", p.nl.NeighSet(neighbour(podLink, gw, hostLink))},
-			{"pod's default route", p.nl.RouteAdd(&netlink.Route{
+			{"pod's neighbour", p.NL.NeighSet(neighbour(podLink, gw, hostLink))},
+			{"pod's default route", p.NL.RouteAdd(&netlink.Route{
 				LinkIndex: podLink.Attrs().Index, Gw: gw.AsSlice(), Flags: int(netlink.FLAG_ONLINK), Dst: anywhere(addr)})},
-			{"node's neighbour", n.nl.NeighSet(neighbour(hostLink, addr, podLink))},
-			{"node's route", n.nl.RouteAdd(&netlink.Route{
-				LinkIndex: hostLink.Attrs().Index, Dst: ipNet(one), Protocol: 157, Scope: unix.RT_SCOPE_LINK})},
+			{"node's neighbour", n.NL.NeighSet(neighbour(hostLink, addr, podLink))},
+			{"node's route", n.NL.RouteAdd(&netlink.Route{
+				LinkIndex: hostLink.Attrs().Index, Dst: space.IPNet(one), Protocol: 157, Scope: unix.RT_SCOPE_LINK})},
 		} {
 			if step.err != nil {
 				t.Fatalf("add %s: %v", step.what, step.err)
 			}
 		}
-		echo(t, p.space, addr)
+		echo(t, p.Space, addr)
 	}
 	n.pods = append(n.pods, p)
 	return p
@@ -83,14 +82,14 @@ func anywhere(a netip.Addr) *net.IPNet {
 
 // echo answers each UDP packet with the address and port it came from, and
 // each TCP connection with the number of bytes it got.
-func echo(t testing.TB, s *space, addr netip.Addr) {
+func echo(t testing.TB, s *space.Space, addr netip.Addr) {
 	t.Helper()
 	at := netip.AddrPortFrom(addr, echoPort)
 	var (
 		udp *net.UDPConn
 		tcp *net.TCPListener
 	)
-	err := s.do(func() (err error) {
+	err := s.Do(func() (err error) {
 		if udp, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at)); err != nil {
 			return err
 		}
@@ -134,9 +133,9 @@ type writerTo struct {
 func (w writerTo) Write(b []byte) (int, error) { return w.WriteToUDPAddrPort(b, w.to) }
 
 // ask sends a packet to an echo server and returns who the server thinks sent it.
-func ask(s *space, from, to netip.Addr, port uint16) (netip.AddrPort, error) {
+func ask(s *space.Space, from, to netip.Addr, port uint16) (netip.AddrPort, error) {
 	var c *net.UDPConn
-	err := s.do(func() (err error) {
+	err := s.Do(func() (err error) {
 		local := net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, port))
 		c, err = net.DialUDP("udp", local, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, echoPort)))
 		return err
@@ -161,10 +160,10 @@ func ask(s *space, from, to netip.Addr, port uint16) (netip.AddrPort, error) {
 }
 
 // push sends many bytes by TCP: full segments and their acknowledgements.
-func push(s *space, from, to netip.Addr) error {
+func push(s *space.Space, from, to netip.Addr) error {
 	const size = 1 << 20
 	var c *net.TCPConn
-	err := s.do(func() (err error) {
+	err := s.Do(func() (err error) {
 		local := net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
 		c, err = net.DialTCP("tcp", local, net.TCPAddrFromAddrPort(netip.AddrPortFrom(to, echoPort)))
 		return err
@@ -193,7 +192,7 @@ func reach(t testing.TB, a, b *pod) {
 			if from.Is4() != to.Is4() {
 				continue
 			}
-			seen, err := ask(a.space, from, to, 0)
+			seen, err := ask(a.Space, from, to, 0)
 			if err != nil {
 				t.Errorf("%s to %s: %v", a.node.self.Name, b.node.self.Name, err)
 			} else if seen.Addr() != from {

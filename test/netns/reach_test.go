@@ -33,7 +33,7 @@ func TestReach(t *testing.T) {
 				}
 			}
 			for i, from := range pods[0].addrs {
-				if err := push(pods[0].space, from, pods[5].addrs[i]); err != nil {
+				if err := push(pods[0].Space, from, pods[5].addrs[i]); err != nil {
 					t.Error(err)
 				}
 			}

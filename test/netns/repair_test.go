@@ -12,6 +12,8 @@ import (
 
 	"poplin.dev/poplin/daemon/overlay"
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/test/await"
+	"poplin.dev/poplin/test/space"
 )
 
 // TestRepair: what somebody breaks is whole again within a second.
@@ -22,7 +24,7 @@ func TestRepair(t *testing.T) {
 	a, b := l.nodes[0].addPod(t), l.nodes[1].addPod(t)
 	n := l.nodes[0]
 	good := n.inventory(t)
-	vx := func() netlink.Link { return n.link(t, device) }
+	vx := func() netlink.Link { return n.Link(t, device) }
 	mac := cluster.MACOf("uid-2")
 	peer4, peer6 := podCIDR("4", 2), podCIDR("6", 2)
 	neigh := func(ip netip.Addr) *netlink.Neigh {
@@ -32,32 +34,36 @@ func TestRepair(t *testing.T) {
 		what string
 		harm func() error
 	}{
-		{"route deleted", func() error { return n.nl.RouteDel(&netlink.Route{Dst: ipNet(peer4), LinkIndex: vx().Attrs().Index}) }},
-		{"IPv6 route deleted", func() error { return n.nl.RouteDel(&netlink.Route{Dst: ipNet(peer6), LinkIndex: vx().Attrs().Index}) }},
-		{"neighbour deleted", func() error { return n.nl.NeighDel(neigh(peer4.Addr())) }},
+		{"route deleted", func() error {
+			return n.NL.RouteDel(&netlink.Route{Dst: space.IPNet(peer4), LinkIndex: vx().Attrs().Index})
+		}},
+		{"IPv6 route deleted", func() error {
+			return n.NL.RouteDel(&netlink.Route{Dst: space.IPNet(peer6), LinkIndex: vx().Attrs().Index})
+		}},
+		{"neighbour deleted", func() error { return n.NL.NeighDel(neigh(peer4.Addr())) }},
 		{"neighbour replaced", func() error {
 			x := neigh(peer6.Addr())
 			x.State, x.HardwareAddr = netlink.NUD_PERMANENT, net.HardwareAddr{2, 0, 0, 0, 0, 9}
-			return n.nl.NeighSet(x)
+			return n.NL.NeighSet(x)
 		}},
 		{"forwarding entry deleted", func() error {
 			x := neigh(netip.MustParseAddr("192.0.2.2"))
 			x.Family, x.Flags = unix.AF_BRIDGE, netlink.NTF_SELF
-			return n.nl.NeighDel(x)
+			return n.NL.NeighDel(x)
 		}},
 		{"address deleted", func() error {
-			return n.nl.AddrDel(vx(), &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(podCIDR("4", 1).Addr(), 32))})
+			return n.NL.AddrDel(vx(), &netlink.Addr{IPNet: space.IPNet(netip.PrefixFrom(podCIDR("4", 1).Addr(), 32))})
 		}},
-		{"MTU changed", func() error { return n.nl.LinkSetMTU(vx(), 1300) }},
-		{"MAC changed", func() error { return n.nl.LinkSetHardwareAddr(vx(), net.HardwareAddr{2, 0, 0, 0, 0, 9}) }},
-		{"device down", func() error { return n.nl.LinkSetDown(vx()) }},
-		{"device deleted", func() error { return n.nl.LinkDel(vx()) }},
+		{"MTU changed", func() error { return n.NL.LinkSetMTU(vx(), 1300) }},
+		{"MAC changed", func() error { return n.NL.LinkSetHardwareAddr(vx(), net.HardwareAddr{2, 0, 0, 0, 0, 9}) }},
+		{"device down", func() error { return n.NL.LinkSetDown(vx()) }},
+		{"device deleted", func() error { return n.NL.LinkDel(vx()) }},
 	} {
 		if err := tt.harm(); err != nil {
 			t.Fatalf("%s: %v", tt.what, err)
 		}
 		start := time.Now()
-		eventually(t, time.Second, func() error {
+		await.Success(t, time.Second, func() error {
 			// The index of a new device shows nowhere in the inventory.
 			if now := n.inventory(t); now != good {
 				return fmt.Errorf("%s:\n%swant\n%s", tt.what, now, good)
@@ -79,7 +85,7 @@ func TestPodsAreNoNews(t *testing.T) {
 	before := n.quiet()
 	for range 10 {
 		p := n.addPod(t)
-		if err := p.nl.LinkDel(p.link(t, "eth0")); err != nil {
+		if err := p.NL.LinkDel(p.Link(t, "eth0")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -97,34 +103,34 @@ func TestForeignThingsStay(t *testing.T) {
 	l.startAll(t)
 	n := l.nodes[0]
 	p := n.addPod(t) // its route has our protocol
-	vx, eth := n.link(t, device).Attrs().Index, n.link(t, "eth0").Attrs().Index
+	vx, eth := n.Link(t, device).Attrs().Index, n.Link(t, "eth0").Attrs().Index
 	other := func(cidr string, index int) *netlink.Route {
-		return &netlink.Route{Dst: ipNet(netip.MustParsePrefix(cidr)), LinkIndex: index, Scope: unix.RT_SCOPE_LINK}
+		return &netlink.Route{Dst: space.IPNet(netip.MustParsePrefix(cidr)), LinkIndex: index, Scope: unix.RT_SCOPE_LINK}
 	}
 	foreign := []*netlink.Route{other("198.51.100.0/24", eth), other("203.0.113.0/24", vx)}
 	for _, r := range foreign {
-		if err := n.nl.RouteAdd(r); err != nil {
+		if err := n.NL.RouteAdd(r); err != nil {
 			t.Fatal(err)
 		}
 	}
 	n.stop()
 	ready(t, n.start(t))
 	for _, r := range append(foreign, other(p.addrs[0].String()+"/32", 0)) {
-		list, err := n.nl.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Dst: r.Dst}, netlink.RT_FILTER_DST)
+		list, err := n.NL.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Dst: r.Dst}, netlink.RT_FILTER_DST)
 		if err != nil || len(list) != 1 {
 			t.Errorf("route %s is gone: %v %v", r.Dst, list, err)
 		}
 	}
 
 	// A route that is in our way is named, not replaced, and costs no other peer.
-	if err := n.nl.RouteAdd(other("10.244.3.0/24", eth)); err != nil {
+	if err := n.NL.RouteAdd(other("10.244.3.0/24", eth)); err != nil {
 		t.Fatal(err)
 	}
 	l.addNode(t)
 	l.addNode(t)
 	ready(t, l.nodes[2].start(t))
 	ready(t, l.nodes[3].start(t))
-	eventually(t, 3*time.Second, func() error {
+	await.Success(t, 3*time.Second, func() error {
 		if err := n.hasRoute(podCIDR("4", 4)); err != nil {
 			return err
 		}
@@ -134,7 +140,7 @@ func TestForeignThingsStay(t *testing.T) {
 		}
 		return nil
 	})
-	list, _ := n.nl.RouteListFiltered(netlink.FAMILY_V4, other("10.244.3.0/24", 0), netlink.RT_FILTER_DST)
+	list, _ := n.NL.RouteListFiltered(netlink.FAMILY_V4, other("10.244.3.0/24", 0), netlink.RT_FILTER_DST)
 	if len(list) != 1 || list[0].LinkIndex != eth {
 		t.Errorf("the foreign route became %v", list)
 	}
@@ -154,17 +160,17 @@ func TestForeignDevice(t *testing.T) {
 	} {
 		l := newLab(t, ipv4, 1)
 		n := l.nodes[0]
-		if err := n.nl.LinkAdd(tt.link); err != nil {
+		if err := n.NL.LinkAdd(tt.link); err != nil {
 			t.Fatalf("add device: %v", err)
 		}
 		m := n.start(t)
-		eventually(t, 3*time.Second, func() error {
+		await.Success(t, 3*time.Second, func() error {
 			if s := n.state(); s.Err == nil || !contains(s.Err.Error(), tt.want) {
 				return fmt.Errorf("%s: state %+v", tt.name, s)
 			}
 			return nil
 		})
-		if err := n.nl.LinkDel(n.link(t, tt.link.Attrs().Name)); err != nil {
+		if err := n.NL.LinkDel(n.Link(t, tt.link.Attrs().Name)); err != nil {
 			t.Fatal(err)
 		}
 		ready(t, m)
@@ -204,7 +210,7 @@ func TestRefusedNode(t *testing.T) {
 		thief.VTEP = cluster.VTEP{Addr: netip.MustParseAddr("192.0.2.66"), MAC: cluster.MACOf("thief")}
 		l.api.nodes["thief"] = thief
 	})
-	eventually(t, 2*time.Second, func() error {
+	await.Success(t, 2*time.Second, func() error {
 		s := n.state()
 		if len(s.Refused) != 1 || s.Refused[0].Node != "thief" || !contains(s.Refused[0].Reason, "overlaps 10.244.2.0/24 of node worker-2") {
 			return fmt.Errorf("refused %v", s.Refused)
@@ -226,7 +232,7 @@ func TestRemove(t *testing.T) {
 	table := n.openTable(t, logger(t, n))
 	remove := func() error { return overlay.Remove(t.Context(), table, logger(t, n)) }
 	for range 2 {
-		if err := n.do(remove); err != nil {
+		if err := n.Do(remove); err != nil {
 			t.Fatal(err)
 		}
 		if inv := n.inventory(t); inv != "" {
