@@ -23,6 +23,7 @@ func TestChangesLoseNothing(t *testing.T) {
 		changes = 20000
 	}
 	l := newLab(t)
+	l.patience = 10 * time.Second // nobody here is to be silent, however slow the machine
 	two := func(endpoints ...string) {
 		first := serviceOf(nil, endpoints...)
 		l.table.Set(first.Service, first.slices)

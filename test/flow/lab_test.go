@@ -70,12 +70,17 @@ type lab struct {
 	homes  map[string]*space.Space // where a place's sockets are
 	kernel *applyvip.Table
 	table  *services.Table
+	// patience is how long no answer must come for silence.
+	patience time.Duration
 }
+
+// patience is a lab's where silence may be the right answer.
+const patience = 250 * time.Millisecond
 
 func newLab(t testing.TB) *lab {
 	t.Helper()
 	need.Link(t, "veth")
-	l := &lab{homes: map[string]*space.Space{}}
+	l := &lab{homes: map[string]*space.Space{}, patience: patience}
 	l.node = newSpace(t, "ipv4/ip_forward", "1", "ipv6/conf/all/forwarding", "1")
 	l.homes["node"] = l.node
 	outside := l.join(t, "eth0", 0, "client", "stranger", "elsewhere")
@@ -223,9 +228,6 @@ func answerUDP(c *net.UDPConn, place string) {
 	}
 }
 
-// patience is how long no answer must come for silence.
-const patience = 250 * time.Millisecond
-
 // ask opens one connection and returns the answer, or "refused" or "silence".
 func (l *lab) ask(t testing.TB, from, to string, proto service.Protocol, port uint16, ipv6 bool) string {
 	t.Helper()
@@ -238,7 +240,7 @@ func (l *lab) ask(t testing.TB, from, to string, proto service.Protocol, port ui
 		src = at("localhost", ipv6)
 	}
 	enter := l.homes[from].Do(func() error {
-		d := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: src.AsSlice()}}
+		d := net.Dialer{Timeout: l.patience, LocalAddr: &net.TCPAddr{IP: src.AsSlice()}}
 		if proto == service.UDP {
 			d.LocalAddr = &net.UDPAddr{IP: src.AsSlice()}
 		}
@@ -256,7 +258,7 @@ func (l *lab) ask(t testing.TB, from, to string, proto service.Protocol, port ui
 			// connections in a row would otherwise run into.
 			tcp.SetLinger(0)
 		}
-		conn.SetDeadline(time.Now().Add(patience))
+		conn.SetDeadline(time.Now().Add(l.patience))
 		if proto == service.UDP {
 			// A packet that this host itself stops is an error of the write;
 			// whether it was refused shows afterwards.
