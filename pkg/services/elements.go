@@ -34,8 +34,10 @@ func (e elements[K, V]) remember(k K) {
 	}
 }
 
-// take moves the difference since its last call into del and put.
-func (e elements[K, V]) take(del, put map[K]V) {
+// take moves the difference since its last call into del and put. It lets go
+// of the map it read: once a whole cluster was in it, walking it costs as much
+// when it is empty.
+func (e *elements[K, V]) take(del, put map[K]V) {
 	for k, was := range e.was {
 		now, ok := e.now[k]
 		if ok && was != nil && *was == now {
@@ -48,7 +50,7 @@ func (e elements[K, V]) take(del, put map[K]V) {
 			put[k] = now
 		}
 	}
-	clear(e.was)
+	e.was = map[K]*V{}
 }
 
 // counted is a set whose members several Services may want.

@@ -25,21 +25,9 @@ func (t *Table) expel(c vip.Change) error {
 	if len(c.Delete.Endpoints) == 0 {
 		return nil
 	}
-	sticky := map[uint32]bool{}
-	for f := range t.mirror.program.Timeouts {
-		sticky[t.mirror.program.Frontends[f].Group()] = true
-		sticky[t.mirror.program.Outside[f].Group()] = true
-	}
-	for _, m := range []map[vip.Front]vip.Value{c.Delete.Frontends, c.Delete.Outside} {
-		for _, v := range m {
-			if v.IsSticky() {
-				sticky[v.Group()] = true
-			}
-		}
-	}
 	gone := map[member]bool{}
 	for s, a := range c.Delete.Endpoints {
-		if sticky[s.Group] {
+		if t.mirror.sticky[s.Group] {
 			gone[member{s.Group, a}] = true
 		}
 	}
@@ -50,6 +38,19 @@ func (t *Table) expel(c vip.Change) error {
 		return nil
 	}
 	return t.forgetClients(func(m member) bool { return gone[m] })
+}
+
+// note finds the groups whose clients stay. Such a group is never one of
+// another kind before its number is used again, and a listing in vain would be
+// all that costs.
+func (m *mirror) note(p vip.Program) {
+	for _, values := range []map[vip.Front]vip.Value{p.Frontends, p.Outside} {
+		for _, v := range values {
+			if v.IsSticky() {
+				m.sticky[v.Group()] = true
+			}
+		}
+	}
 }
 
 // sweep does for all endpoints what expel does for those of a change: an

@@ -31,7 +31,7 @@ func (t *Table) dump(kind int, ask func(w *wire.Attrs)) (list [][]byte, err erro
 
 // read learns what the kernel holds.
 func (t *Table) read() error {
-	m := &mirror{program: vip.New(), maps: map[string]bool{}, chains: map[string][]wire.Mark{}, picks: map[uint32]bool{}, clocks: map[uint32]bool{}}
+	m := &mirror{program: vip.New(), maps: map[string]bool{}, chains: map[string][]wire.Mark{}, picks: map[uint32]bool{}, clocks: map[uint32]bool{}, sticky: map[uint32]bool{}}
 	maps, err := t.dump(unix.NFT_MSG_GETSET, func(w *wire.Attrs) { w.Text(unix.NFTA_SET_TABLE, Name) })
 	if err != nil {
 		return fmt.Errorf("list maps of table inet %s: %w", Name, err)
@@ -54,6 +54,7 @@ func (t *Table) read() error {
 	if err := t.readChains(m); err != nil {
 		return err
 	}
+	m.note(m.program)
 	t.mirror = m
 	return nil
 }

@@ -66,6 +66,7 @@ type mirror struct {
 	maps          map[string]bool
 	chains        map[string][]wire.Mark
 	picks, clocks map[uint32]bool
+	sticky        map[uint32]bool // groups
 	// foreign is set when something in the table is not as we make it.
 	foreign bool
 	// swept: no client is remembered for an endpoint that is gone.
@@ -133,6 +134,7 @@ func (t *Table) Apply(c vip.Change) error {
 		return errors.Join(fmt.Errorf("write table inet %s: %w", Name, err), t.reconnect())
 	}
 	c.Apply(t.mirror.program)
+	t.mirror.note(c.Put)
 	if err := t.expel(c); err != nil {
 		return errors.Join(err, t.reconnect())
 	}
