@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"os"
 	"sync"
 	"time"
 
@@ -43,7 +42,7 @@ type Capture struct {
 // Start begins to watch the network namespace that path names.
 func Start(path string) (*Capture, error) {
 	c := &Capture{done: make(chan error, 1), seen: map[Packet]int{}}
-	if err := thread.Discard(func() error { return c.open(path) }); err != nil {
+	if err := thread.In(path, c.open); err != nil {
 		return nil, fmt.Errorf("capture in %s: %w", path, err)
 	}
 	go func() { c.done <- c.read() }()
@@ -51,15 +50,7 @@ func Start(path string) (*Capture, error) {
 }
 
 // open makes the packet socket; a socket stays in the namespace it was made in.
-func (c *Capture) open(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
-		return err
-	}
+func (c *Capture) open() (err error) {
 	const all = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8
 	if c.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, all); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"poplin.dev/poplin/test/cluster/manifest"
 	"poplin.dev/poplin/test/cluster/node"
 	"poplin.dev/poplin/test/cluster/pki"
+	"poplin.dev/poplin/test/cluster/place"
 	"poplin.dev/poplin/test/cluster/plan"
 )
 
@@ -22,7 +23,7 @@ func (c *Cluster) startProxy(i int) error {
 	if err != nil {
 		return err
 	}
-	file, err := c.nodeFile(i, "kube-proxy.yaml", config)
+	file, err := place.Configuration(c.Options.Name, name, "kube-proxy.yaml", config)
 	if err != nil {
 		return err
 	}

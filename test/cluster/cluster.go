@@ -128,6 +128,12 @@ func (c *Cluster) Namespace(node string) string {
 	return underlay.Path(plan.Namespace(c.Options.Name, node))
 }
 
+// Path is where a file of a node that runs is found from outside of it.
+func (c *Cluster) Path(node, path string) (string, error) {
+	pid, err := c.anchor(node)
+	return fmt.Sprintf("/proc/%d/root%s", pid, path), err
+}
+
 // Kubeconfig is the file of the administrator's kubeconfig. Its server is
 // reached from within the cluster, or through DialContext.
 func (c *Cluster) Kubeconfig() string { return c.pki(pki.AdminKubeconfig) }

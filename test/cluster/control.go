@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"poplin.dev/poplin/test/cluster/api"
 	"poplin.dev/poplin/test/cluster/build"
@@ -26,18 +27,47 @@ func (c *Cluster) daemon(owner, node, name string, args ...string) error {
 	if err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
+	return c.start(owner, name, append(enter(pid), args...))
+}
+
+func (c *Cluster) start(owner, name string, args []string) error {
 	leaf, err := c.leafOf(owner)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
 	record, err := process.Start(process.Spec{
-		Name: name, Args: append(enter(pid), args...), Env: append([]string{"HOME=/root"}, environment...),
+		Name: name, Args: args, Env: append([]string{"HOME=/root"}, environment...),
 		Log: c.log(name), Cgroup: leaf,
 	})
 	if err != nil {
 		return err
 	}
 	return record.Save(c.processes())
+}
+
+// KillDaemon ends one of the processes that Status lists, such as
+// kube-apiserver or kubelet-worker-2, with SIGKILL.
+func (c *Cluster) KillDaemon(ctx context.Context, name string) error {
+	record, err := process.Load(c.processes(), name)
+	if err != nil {
+		return err
+	}
+	return record.Kill(ctx)
+}
+
+// StartDaemon starts a process again that KillDaemon has ended.
+func (c *Cluster) StartDaemon(name string) error {
+	record, err := process.Load(c.processes(), name)
+	if err != nil {
+		return err
+	}
+	owner := controlPlane
+	for _, node := range c.Nodes() {
+		if strings.HasSuffix(name, "-"+node) {
+			owner = node
+		}
+	}
+	return c.start(owner, name, record.Args)
 }
 
 // startControlPlane closes ready when the API server answers, and returns when

@@ -2,8 +2,6 @@ package cluster
 
 import (
 	"context"
-	"fmt"
-	"strings"
 	"time"
 
 	"poplin.dev/poplin/test/cluster/api"
@@ -58,39 +56,14 @@ func (c *Cluster) kubelets() (daemons []string) {
 // waitRegistered waits until each node is known and has its podCIDRs.
 func (c *Cluster) waitRegistered(ctx context.Context) error {
 	return c.waitFor(ctx, "the nodes to register", c.kubelets(), func(ctx context.Context, client *api.Client) error {
-		list, err := client.Nodes(ctx)
-		if err != nil {
-			return err
-		}
-		if len(list) < c.Options.Nodes {
-			return fmt.Errorf("%d of %d nodes are registered", len(list), c.Options.Nodes)
-		}
-		for _, node := range list {
-			if len(node.Spec.PodCIDRs) < c.plan.Families {
-				return fmt.Errorf("node %s has no podCIDRs", node.Metadata.Name)
-			}
-		}
-		return nil
+		return client.Registered(ctx, c.Options.Nodes, c.plan.Families)
 	})
 }
 
 // WaitReady waits until each node is Ready.
 func (c *Cluster) WaitReady(ctx context.Context) error {
 	return c.waitFor(ctx, "the nodes to be Ready", c.kubelets(), func(ctx context.Context, client *api.Client) error {
-		list, err := client.Nodes(ctx)
-		if err != nil {
-			return err
-		}
-		var waiting []string
-		for _, node := range list {
-			if ready, why := node.Ready(); !ready {
-				waiting = append(waiting, node.Metadata.Name+": "+why)
-			}
-		}
-		if len(list) < c.Options.Nodes || len(waiting) > 0 {
-			return fmt.Errorf("%d nodes, not Ready: %s", len(list), strings.Join(waiting, "; "))
-		}
-		return nil
+		return client.Ready(ctx, c.Options.Nodes)
 	})
 }
 

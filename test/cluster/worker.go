@@ -14,6 +14,7 @@ import (
 	"poplin.dev/poplin/test/cluster/images"
 	"poplin.dev/poplin/test/cluster/node"
 	"poplin.dev/poplin/test/cluster/pki"
+	"poplin.dev/poplin/test/cluster/place"
 	"poplin.dev/poplin/test/cluster/plan"
 	"poplin.dev/poplin/test/cluster/process"
 	"poplin.dev/poplin/test/cluster/progress"
@@ -99,7 +100,7 @@ func (c *Cluster) startRuntime(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	file, err := c.nodeFile(i, node.RuntimeConfig, config)
+	file, err := place.Configuration(c.Options.Name, name, node.RuntimeConfig, config)
 	if err != nil {
 		return err
 	}
@@ -107,12 +108,11 @@ func (c *Cluster) startRuntime(ctx context.Context, i int) error {
 	if err := c.daemon(name, name, daemon, runtime.Program, "--config="+file, "--log-level=warn"); err != nil {
 		return err
 	}
-	pid, err := c.anchor(name)
+	socket, err := c.Path(name, node.RuntimeSocket)
 	if err != nil {
 		return err
 	}
 	// A kubelet that finds no runtime exits.
-	socket := fmt.Sprintf("/proc/%d/root%s", pid, node.RuntimeSocket)
 	return api.Poll(ctx, time.Minute, daemon, func(ctx context.Context) error {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
 		if err != nil {
@@ -120,20 +120,6 @@ func (c *Cluster) startRuntime(ctx context.Context, i int) error {
 		}
 		return conn.Close()
 	})
-}
-
-// nodeFile writes a file that node programs find at path. /etc is an overlay on
-// the node, whose upper directory must not be written behind its back while it
-// is mounted, hence it is beside the disk.
-func (c *Cluster) nodeFile(i int, path string, content []byte) (string, error) {
-	file := filepath.Join(c.disk(), "configuration", plan.NodeName(i+1), filepath.Base(path))
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return "", fmt.Errorf("write configuration: %w", err)
-	}
-	if err := os.WriteFile(file, content, 0o644); err != nil {
-		return "", fmt.Errorf("write configuration: %w", err)
-	}
-	return file, nil
 }
 
 // importImage passes the archive by standard input: its path may mean something
@@ -166,7 +152,7 @@ func (c *Cluster) startKubelet(i int) error {
 	if err != nil {
 		return err
 	}
-	file, err := c.nodeFile(i, "kubelet.yaml", config)
+	file, err := place.Configuration(c.Options.Name, name, "kubelet.yaml", config)
 	if err != nil {
 		return err
 	}

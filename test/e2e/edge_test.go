@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netns"
-
 	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/cluster"
 	"poplin.dev/poplin/test/live"
@@ -71,15 +69,7 @@ func listenOutside(t *testing.T, c *cluster.Cluster) []netip.AddrPort {
 }
 
 func listenIn(namespace, address string) (l net.Listener, err error) {
-	err = thread.Discard(func() error {
-		h, err := netns.GetFromPath(namespace)
-		if err != nil {
-			return err
-		}
-		defer h.Close()
-		if err := netns.Set(h); err != nil {
-			return err
-		}
+	err = thread.In(namespace, func() error {
 		l, err = net.Listen("tcp", address)
 		return err
 	})

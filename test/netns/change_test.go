@@ -1,10 +1,8 @@
 package netns
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -15,6 +13,7 @@ import (
 
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/test/await"
+	"poplin.dev/poplin/test/load"
 	"poplin.dev/poplin/test/space"
 )
 
@@ -291,11 +290,11 @@ func TestRestartLosesNothing(t *testing.T) {
 			n.stop()
 		}
 		l.api.change(func() { delete(l.api.nodes, "worker-3") })
-		s.after(300)
+		s.After(300)
 		ready(t, l.nodes[0].start(t))
 		ready(t, l.nodes[1].start(t))
-		s.after(300)
-		if lost := s.end(t); lost != 0 {
+		s.After(300)
+		if lost := lostBy(t, s); lost != 0 {
 			t.Errorf("%s to %s: %d packets lost", a.addrs[i], b.addrs[i], lost)
 		}
 		if inv := l.nodes[0].inventory(t); contains(inv, "10.244.3.", "fd00:10:244:3:", "192.0.2.3") {
@@ -306,76 +305,22 @@ func TestRestartLosesNothing(t *testing.T) {
 	}
 }
 
-// stream sends a numbered packet every millisecond.
-type stream struct {
-	sender   net.Conn
-	receiver *net.UDPConn
-	sent     chan int // one value for each packet
-	stop     chan struct{}
-	total    chan int
-}
-
-func newStream(t testing.TB, from, to *pod, i int) *stream {
+// newStream is load from one pod to another's i-th address, and back.
+func newStream(t testing.TB, from, to *pod, i int) *load.Load {
 	t.Helper()
-	s := &stream{sent: make(chan int, 1<<16), stop: make(chan struct{}), total: make(chan int)}
-	at := netip.AddrPortFrom(to.addrs[i], 9)
-	err := errors.Join(to.Do(func() (err error) {
-		s.receiver, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
-		return err
-	}), from.Do(func() (err error) {
-		s.sender, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(at))
-		return err
-	}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.receiver.SetReadBuffer(4 << 20)
-	go func() {
-		tick := time.NewTicker(time.Millisecond)
-		defer tick.Stop()
-		for n := 0; ; n++ {
-			select {
-			case <-s.stop:
-				s.total <- n
-				return
-			case <-tick.C:
-				fmt.Fprint(s.sender, n)
-				s.sent <- n
-			}
-		}
-	}()
-	return s
+	server := load.Listen(t, to.Do, netip.AddrPortFrom(to.addrs[i], 0))
+	return load.Start(t, from.Do, server.Addr, server)
 }
 
-// after waits until so many more packets were sent.
-func (s *stream) after(packets int) {
-	for range packets {
-		<-s.sent
-	}
-}
-
-func (s *stream) end(t testing.TB) (lost int) {
+// lostBy ends a load and counts its packets that were lost; no connection may be.
+func lostBy(t testing.TB, l *load.Load) int {
 	t.Helper()
-	close(s.stop)
-	total := <-s.total
-	defer s.sender.Close()
-	defer s.receiver.Close()
-	seen := map[string]bool{}
-	buf := make([]byte, 64)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-	defer cancel()
-	for ctx.Err() == nil && len(seen) < total {
-		s.receiver.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
-		n, err := s.receiver.Read(buf)
-		if err != nil {
-			break
-		}
-		seen[string(buf[:n])] = true
+	r := l.Stop()
+	t.Log(r)
+	if len(r.Failed) > 0 {
+		t.Errorf("%d connections failed", len(r.Failed))
 	}
-	if total == 0 {
-		t.Error("no packet was sent")
-	}
-	return total - len(seen)
+	return r.Lost()
 }
 
 // TestInterfaceChoice: the device with the node's address is taken where the

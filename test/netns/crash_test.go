@@ -11,6 +11,7 @@ import (
 
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/test/await"
+	"poplin.dev/poplin/test/load"
 	"poplin.dev/poplin/test/space"
 )
 
@@ -38,16 +39,16 @@ func TestCrashLoop(t *testing.T) {
 		})
 		m := n.start(t)
 		if i%2 == 0 {
-			there.after(rand.N(20) + 1)
+			there.After(rand.N(20) + 1)
 			continue // ends before it is ready, perhaps
 		}
 		ready(t, m)
-		there.after(20)
+		there.After(20)
 	}
 	n.stop()
 	ready(t, n.start(t))
-	for _, s := range []*stream{there, back} {
-		if lost := s.end(t); lost != 0 {
+	for _, s := range []*load.Load{there, back} {
+		if lost := lostBy(t, s); lost != 0 {
 			t.Errorf("%d packets lost", lost)
 		}
 	}
@@ -133,8 +134,8 @@ func TestUnderlayShrinks(t *testing.T) {
 	} else {
 		t.Logf("large packets passed after %v", took.Round(time.Millisecond))
 	}
-	s.after(100)
-	if lost := s.end(t); lost != 0 {
+	s.After(100)
+	if lost := lostBy(t, s); lost != 0 {
 		t.Errorf("%d small packets lost", lost)
 	}
 }
@@ -149,7 +150,7 @@ func TestNodeMovesUnderLoad(t *testing.T) {
 	reach(t, a, b)
 	n := l.nodes[1]
 	s := newStream(t, a, b, 0)
-	s.after(100)
+	s.After(100)
 	if err := n.NL.AddrDel(n.Link(t, "eth0"), &netlink.Addr{IPNet: space.IPNet(underlayAddr("4", 2))}); err != nil {
 		t.Fatal(err)
 	}
@@ -163,8 +164,8 @@ func TestNodeMovesUnderLoad(t *testing.T) {
 		return err
 	})
 	t.Logf("reachable at its new address after %v", time.Since(start).Round(time.Millisecond))
-	s.after(200)
-	lost := s.end(t)
+	s.After(200)
+	lost := lostBy(t, s)
 	t.Logf("%d packets lost meanwhile", lost)
 	if lost > 5000 {
 		t.Error("that is more than five seconds of them")

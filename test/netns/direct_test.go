@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"poplin.dev/poplin/test/await"
+	"poplin.dev/poplin/test/load"
 	"poplin.dev/poplin/test/space"
 )
 
@@ -109,7 +110,7 @@ func TestDirectRoutingComesAndGoes(t *testing.T) {
 	l.startAll(t)
 	a, b := l.nodes[0].addPod(t), l.nodes[1].addPod(t)
 	reach(t, a, b)
-	var streams []*stream
+	var streams []*load.Load
 	for i := range a.addrs {
 		streams = append(streams, newStream(t, a, b, i), newStream(t, b, a, i))
 	}
@@ -119,7 +120,7 @@ func TestDirectRoutingComesAndGoes(t *testing.T) {
 				n.stop()
 				n.conf.DirectRouting = direct
 				ready(t, n.start(t))
-				streams[0].after(50)
+				streams[0].After(50)
 			}
 			want := device
 			if direct {
@@ -129,12 +130,12 @@ func TestDirectRoutingComesAndGoes(t *testing.T) {
 				l.nodes[0].leadsBy(t, podCIDR(family, 2), want)
 				l.nodes[1].leadsBy(t, podCIDR(family, 1), want)
 			}
-			streams[0].after(50)
+			streams[0].After(50)
 		}
 	}
 	var errs []error
 	for i, s := range streams {
-		if lost := s.end(t); lost != 0 {
+		if lost := lostBy(t, s); lost != 0 {
 			errs = append(errs, fmt.Errorf("stream %d: %d packets lost", i, lost))
 		}
 	}

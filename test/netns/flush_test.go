@@ -69,12 +69,12 @@ func TestFlushIsRefused(t *testing.T) {
 	s := newStream(t, a, b, 0)
 	for range times(20) {
 		n.nft(t, "flush", "ruleset")
-		s.after(50)
+		s.After(50)
 		if err := n.hasRuleset(t, good); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if lost := s.end(t); lost != 0 {
+	if lost := lostBy(t, s); lost != 0 {
 		t.Errorf("%d packets lost", lost)
 	}
 	if s := n.state(); !s.Result.Zero() && s.Result.Added > 0 {
@@ -120,9 +120,9 @@ func TestFlushIsRepaired(t *testing.T) {
 		if took > 200*time.Millisecond+2*harmed.Sub(start) {
 			t.Errorf("nft %s: repaired after %v, want 200 ms", strings.Join(harm, " "), took)
 		}
-		s.after(20)
+		s.After(20)
 	}
-	few(t, s.end(t), max(times(20), 4))
+	few(t, lostBy(t, s), max(times(20), 4))
 }
 
 // TestOurOwnRulesAreNoNews: a table that others may change is watched, and
@@ -186,7 +186,7 @@ func TestFlushWhileDead(t *testing.T) {
 		})
 		t.Logf("complete %v after the start", time.Since(start).Round(time.Millisecond))
 	}
-	few(t, s.end(t), times(20))
+	few(t, lostBy(t, s), times(20))
 }
 
 // few allows a packet for each flush: one that meets it may see a part of the

@@ -5,6 +5,8 @@ package thread
 
 import (
 	"errors"
+	"fmt"
+	"os"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -30,4 +32,20 @@ func Discard(do func() error) error {
 		err = do() // never unlocked: the thread ends with the goroutine
 	}()
 	return <-done
+}
+
+// In runs do on a thread inside the network namespace that a file names, and
+// discards the thread. Sockets that do opens stay in the namespace.
+func In(path string, do func() error) error {
+	return Discard(func() error {
+		f, err := os.Open(path)
+		if err != nil {
+			return fmt.Errorf("enter network namespace: %w", err)
+		}
+		defer func() { _ = f.Close() }()
+		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter network namespace %s: %w", path, err)
+		}
+		return do()
+	})
 }

@@ -79,47 +79,6 @@ func (c *Client) Get(ctx context.Context, path string, into any) error {
 	return json.Unmarshal(body, into)
 }
 
-// Node is what we want to know of a node.
-type Node struct {
-	Metadata struct{ Name string }
-	Spec     struct{ PodCIDRs []string }
-	Status   struct {
-		Conditions []struct{ Type, Status, Message string }
-	}
-}
-
-// Ready says whether a node is Ready and, if not, why.
-func (n Node) Ready() (bool, string) {
-	for _, condition := range n.Status.Conditions {
-		if condition.Type == "Ready" {
-			return condition.Status == "True", condition.Message
-		}
-	}
-	return false, "the kubelet has not said yet"
-}
-
-// Nodes lists the nodes.
-func (c *Client) Nodes(ctx context.Context) ([]Node, error) {
-	var list struct{ Items []Node }
-	err := c.Get(ctx, "/api/v1/nodes", &list)
-	return list.Items, err
-}
-
-// Deployed refuses a deployment of which not all replicas are ready.
-func (c *Client) Deployed(ctx context.Context, namespace, name string) error {
-	var deployment struct {
-		Spec   struct{ Replicas int }
-		Status struct{ ReadyReplicas int }
-	}
-	if err := c.Get(ctx, "/apis/apps/v1/namespaces/"+namespace+"/deployments/"+name, &deployment); err != nil {
-		return err
-	}
-	if got, want := deployment.Status.ReadyReplicas, deployment.Spec.Replicas; got < want || want == 0 {
-		return fmt.Errorf("%d of %d replicas are ready", got, want)
-	}
-	return nil
-}
-
 // Poll asks until the answer is yes. An error is not the end, it is the reason
 // when time is up.
 func Poll(ctx context.Context, limit time.Duration, what string, ask func(context.Context) error) error {

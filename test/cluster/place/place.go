@@ -30,6 +30,20 @@ func Run(name string) string { return filepath.Join(runRoot, name) }
 // Disk is the directory of what stays.
 func Disk(name string) string { return filepath.Join(diskRoot, name) }
 
+// Configuration writes a file for a program of a node and returns its path.
+// /etc is an overlay on the node, whose upper directory must not be written
+// behind its back while it is mounted, hence the file is beside the disk.
+func Configuration(name, node, base string, content []byte) (path string, err error) {
+	path = filepath.Join(Disk(name), "configuration", node, filepath.Base(base))
+	if err = os.MkdirAll(filepath.Dir(path), 0o755); err == nil {
+		err = os.WriteFile(path, content, 0o644)
+	}
+	if err != nil {
+		return "", fmt.Errorf("write configuration: %w", err)
+	}
+	return path, nil
+}
+
 // Claim takes a name: the directory is made by one process only, and its lock
 // says that the process still works on it.
 func Claim(name string) (*os.File, error) {

@@ -7,6 +7,7 @@ package process
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Spec is a daemon to start.
@@ -135,6 +137,21 @@ func Forget(dir, suffix string) error {
 func (r Record) Alive() bool {
 	start, state, err := stat(r.PID)
 	return err == nil && start == r.Start && state != 'Z' && state != 'X'
+}
+
+// Kill ends the process with SIGKILL, and returns when it is gone.
+func (r Record) Kill(ctx context.Context) error {
+	for r.Alive() {
+		if err := syscall.Kill(r.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("kill %s: %w", r.Name, err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("kill %s: %w", r.Name, ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return nil
 }
 
 // stat reads a process' start time and state: fields 22 and 3 of
