@@ -83,9 +83,16 @@ fault: image test-tools ## every fault, a tenth of its count
 SOAK_TESTS := ./test/fault/... ./test/netns ./test/flow ./test/oracle ./test/ingress ./pkg/apply/proxy
 
 .PHONY: soak
-soak: image test-tools ## every fault, its full count
+soak: image test-tools ## every fault, its full count, and ten minutes of each fuzz target
 	bin/cluster tools
 	POPLIN_SOAK=1 go test -p 1 -trimpath -buildvcs=false -tags e2e -count=1 -timeout 4h $(TESTFLAGS) $(SOAK_TESTS)
+	test/fuzz 10m
+
+FUZZTIME ?= 10s
+
+.PHONY: fuzz
+fuzz: go ## every fuzz target, FUZZTIME=10s each, as many at once as there are CPUs
+	test/fuzz $(FUZZTIME)
 
 .PHONY: bench
 bench: go ## CNI ADD and DEL against upstream ptp + host-local, as ratios of one run

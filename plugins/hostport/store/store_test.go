@@ -94,3 +94,31 @@ func TestDamagedFiles(t *testing.T) {
 		}
 	}
 }
+
+// FuzzList reads a file that may hold anything: it is named, or its host ports
+// are ones that can be served.
+func FuzzList(f *testing.F) {
+	f.Add([]byte(`{"containerID":"c1","ifName":"eth0","elements":[{"protocol":"tcp","host":"::","hostPort":80,"pod":"fd00::5","podPort":8080}]}`))
+	f.Add([]byte(`{"elements":[{"protocol":"sctp","host":"0.0.0.0","hostPort":65536,"pod":"10.0.0.1","podPort":1}]}`))
+	f.Add([]byte(`{"elements":null}{}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		dir := t.TempDir()
+		if err := os.WriteFile(path(dir, web.Link), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d, err := Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		list, damaged, err := d.List()
+		if err != nil || len(list) != 1 || list[0].Link != web.Link {
+			t.Fatalf("%+v, %v", list, err)
+		}
+		for _, e := range list[0].Elements {
+			if damaged != nil || !e.Valid() {
+				t.Fatalf("%+v, although %v", e, damaged)
+			}
+		}
+	})
+}
