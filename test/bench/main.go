@@ -1,9 +1,8 @@
-// Command bench measures what a pod pays for its network: CNI ADD and DEL,
-// one at a time and many at once, for this plugin, for upstream's ptp with
-// host-local, and for the least a Go program can do. Inputs are flags; output
-// is a table, the ratios and whether they meet the targets. It refuses to
-// compare runs: every figure that is put in relation comes from interleaved
-// batches of one run, as the machine's speed changes by the minute.
+// Command bench measures Poplin against what it replaces, area by area: each
+// has a package below, with its figures and its targets. Inputs are flags;
+// outputs are tables, whether targets are met, and JSON. It refuses to compare
+// runs: every figure that is put in relation comes from one run, by turns, as
+// the machine's speed changes by the minute.
 package main
 
 import (
@@ -11,48 +10,77 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"poplin.dev/poplin/test/bench/pods"
+	"poplin.dev/poplin/test/bench/report"
 )
 
 func main() {
-	var o options
-	flag.IntVar(&o.n, "n", 400, "`pods` per plugin, serially and again at once")
-	flag.IntVar(&o.parallel, "parallel", 32, "`pods` at once")
-	flag.StringVar(&o.family, "family", "ipv4", "`family` of the pods' addresses: ipv4, ipv6 or dual")
-	flag.StringVar(&o.upstream, "upstream", "/usr/lib/cni", "`directory` of upstream's plugins")
-	output := flag.String("json", "", "`file` for the figures as JSON")
-	flag.Parse()
-	if err := run(o, *output); err != nil {
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(o options, output string) error {
+// area is one part of the bench.
+type area struct {
+	name    string
+	measure func() (report.Area, error)
+}
+
+func run() error {
+	var cni pods.Options
+	flag.IntVar(&cni.Pods, "n", 400, "`pods` per plugin, serially and again at once")
+	flag.IntVar(&cni.Parallel, "parallel", 32, "`pods` at once")
+	flag.StringVar(&cni.Family, "family", "ipv4", "`family` of the pods' addresses: ipv4, ipv6 or dual")
+	flag.StringVar(&cni.Upstream, "upstream", "/usr/lib/cni", "`directory` of upstream's plugins")
+	areas := []area{
+		{"cni", func() (report.Area, error) { return pods.Measure(cni) }},
+	}
+	var names []string
+	for _, a := range areas {
+		names = append(names, a.name)
+	}
+	only := flag.String("only", strings.Join(names, ","), "`areas` to measure")
+	output := flag.String("json", "", "`file` for the figures as JSON")
+	flag.Parse()
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("needs root, to make network namespaces of its own")
 	}
-	report := report{Machine: machine(), Options: fmt.Sprintf("%d pods, %d at once, %s", o.n, o.parallel, o.family)}
-	fmt.Println(report.Machine)
-	fmt.Println(report.Options)
-	var err error
-	if report.Rows, err = measure(o); err != nil {
-		return err
+	chosen := strings.Split(*only, ",")
+	for _, name := range chosen {
+		if !slices.Contains(names, name) {
+			return fmt.Errorf("unknown area %q: want some of %s", name, strings.Join(names, ","))
+		}
 	}
-	report.Verdicts = judge(report.Rows)
-	report.print(os.Stdout)
-	if output == "" {
+	r := report.Report{Machine: machine()}
+	fmt.Println(r.Machine)
+	for _, a := range areas {
+		if !slices.Contains(chosen, a.name) {
+			continue
+		}
+		result, err := a.measure()
+		if err != nil {
+			return fmt.Errorf("%s: %w", a.name, err)
+		}
+		if err := result.Print(os.Stdout); err != nil {
+			return err
+		}
+		r.Areas = append(r.Areas, result)
+	}
+	if *output == "" {
 		return nil
 	}
-	b, err := json.MarshalIndent(report, "", "  ")
+	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(output, append(b, '\n'), 0o644)
+	return os.WriteFile(*output, append(b, '\n'), 0o644)
 }
 
 // machine says where the figures come from.
@@ -69,10 +97,6 @@ func machine() string {
 		}
 	}
 	load, _ := os.ReadFile("/proc/loadavg")
-	version, err := exec.Command("dpkg-query", "-W", "-f", "${Version}", "containernetworking-plugins").Output()
-	if err != nil {
-		version = []byte("of unknown version")
-	}
-	return fmt.Sprintf("%s, %d CPUs, kernel %s, %s, containernetworking-plugins %s, load %s",
-		cpu, runtime.NumCPU(), unix.ByteSliceToString(u.Release[:]), runtime.Version(), version, strings.Join(strings.Fields(string(load))[:3], " "))
+	return fmt.Sprintf("%s, %d CPUs, kernel %s, %s, load %s",
+		cpu, runtime.NumCPU(), unix.ByteSliceToString(u.Release[:]), runtime.Version(), strings.Join(strings.Fields(string(load))[:3], " "))
 }

@@ -1,10 +1,16 @@
-package main
+// Package pods measures what a pod pays for its network: CNI ADD and DEL, one
+// at a time and many at once, for this plugin, for upstream's ptp with
+// host-local, and for the least a Go program can do. Inputs are options and
+// upstream's plugins; outputs are figures and verdicts. It refuses to compare
+// runs: what is put in relation comes from interleaved batches of one run.
+package pods
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"time"
@@ -13,12 +19,33 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"poplin.dev/poplin/test/bench/report"
 	"poplin.dev/poplin/test/cni"
 )
 
-type options struct {
-	n, parallel      int
-	family, upstream string
+// Options say how much is measured.
+type Options struct {
+	// Pods is how many per plugin, serially and again Parallel at once.
+	Pods, Parallel int
+	// Family is ipv4, ipv6 or dual.
+	Family string
+	// Upstream is the directory of upstream's plugins.
+	Upstream string
+}
+
+// Measure is the whole of it.
+func Measure(o Options) (report.Area, error) {
+	version, err := exec.Command("dpkg-query", "-W", "-f", "${Version}", "containernetworking-plugins").Output()
+	if err != nil {
+		version = []byte("of unknown version")
+	}
+	a := report.Area{Name: "CNI", Options: fmt.Sprintf("%d pods, %d at once, %s, containernetworking-plugins %s", o.Pods, o.Parallel, o.Family, version)}
+	rows, err := measure(o)
+	if err != nil {
+		return a, err
+	}
+	a.Tables, a.Verdicts = []report.Table{table(rows)}, judge(rows)
+	return a, nil
 }
 
 // variant is a plugin under test on a node of its own.
@@ -36,7 +63,7 @@ type variant struct {
 const batch = 20
 
 // measure runs all variants in turns, each turn in another order.
-func measure(o options) ([]row, error) {
+func measure(o Options) ([]row, error) {
 	dir, err := os.MkdirTemp("", "poplin-bench-")
 	if err != nil {
 		return nil, err
@@ -48,7 +75,7 @@ func measure(o options) ([]row, error) {
 	}
 	// The same sandboxes serve all variants: making and removing namespaces
 	// is not what is measured, and the kernel removes them in its own time.
-	pods := make([]*cni.Pod, max(batch, 2*o.parallel))
+	pods := make([]*cni.Pod, max(batch, 2*o.Parallel))
 	for i := range pods {
 		if pods[i], err = cni.NewPod("bench"); err != nil {
 			return nil, err
@@ -62,10 +89,10 @@ func measure(o options) ([]row, error) {
 		batch int
 	}{
 		{"serial", 1, batch},
-		{fmt.Sprintf("%d at once", o.parallel), o.parallel, 2 * o.parallel},
+		{fmt.Sprintf("%d at once", o.Parallel), o.Parallel, 2 * o.Parallel},
 	} {
 		samples := map[string]*sample{}
-		for turn := 0; turn*mode.batch < o.n+mode.batch; turn++ {
+		for turn := 0; turn*mode.batch < o.Pods+mode.batch; turn++ {
 			for k := range variants {
 				v := variants[(k+turn)%len(variants)]
 				for _, command := range []string{"ADD", "DEL"} {
@@ -92,20 +119,20 @@ func measure(o options) ([]row, error) {
 	return rows, nil
 }
 
-func newVariants(o options, dir string) ([]*variant, error) {
-	if err := cni.Build(dir, "cmd/poplin", "test/bench/floor"); err != nil {
+func newVariants(o Options, dir string) ([]*variant, error) {
+	if err := cni.Build(dir, "cmd/poplin", "test/bench/pods/floor"); err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(o.upstream + "/ptp"); err != nil {
+	if _, err := os.Stat(o.Upstream + "/ptp"); err != nil {
 		return nil, fmt.Errorf("%w; apt-get install containernetworking-plugins, or give -upstream", err)
 	}
 	ranges, ok := map[string]string{
 		"ipv4": `[{"subnet":"10.246.0.0/16"}]`,
 		"ipv6": `[{"subnet":"fd00:10:246::/64"}]`,
 		"dual": `[{"subnet":"10.246.0.0/16"}],[{"subnet":"fd00:10:246::/64"}]`,
-	}[o.family]
+	}[o.Family]
 	if !ok {
-		return nil, fmt.Errorf("family %q: give ipv4, ipv6 or dual", o.family)
+		return nil, fmt.Errorf("family %q: give ipv4, ipv6 or dual", o.Family)
 	}
 	ipam := func(name, routes string) string {
 		return fmt.Sprintf(`{"type":"host-local","dataDir":%q,"ranges":[%s]%s}`, dir+"/node-"+name+"/ipam", ranges, routes)
@@ -129,7 +156,7 @@ func newVariants(o options, dir string) ([]*variant, error) {
 		if v.list, err = cni.List(strings.ReplaceAll(confs[i], "\n", "")); err != nil {
 			return nil, err
 		}
-		path := map[string]string{"ptp": o.upstream}[v.name]
+		path := map[string]string{"ptp": o.Upstream}[v.name]
 		if path == "" {
 			path = dir
 		}
