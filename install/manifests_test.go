@@ -68,6 +68,7 @@ func manifest(t *testing.T) map[string]any {
 func TestManifestGrantsNoMoreThanThis(t *testing.T) {
 	want := map[string][]string{
 		"ClusterRole poplind": {
+			"/events: create patch",
 			"/nodes/status: patch",
 			"/nodes: list watch",
 			"poplin.dev/nodenetworks: create get list update watch",

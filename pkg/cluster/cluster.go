@@ -123,6 +123,27 @@ func ValidatePodCIDRs(cidrs []netip.Prefix) error {
 	return nil
 }
 
+// Reference points to an object of the API server, to say something about it.
+type Reference struct {
+	// APIVersion and Kind are such as "v1" and "Node".
+	APIVersion, Kind string
+	// Namespace is empty where the kind has none.
+	Namespace, Name, UID string
+}
+
+// NodeReference points to a Node. Where its UID is not known, that is its
+// name, as in what kubelets say of their Nodes.
+func NodeReference(name, uid string) Reference {
+	return Reference{APIVersion: "v1", Kind: "Node", Name: name, UID: cmp.Or(uid, name)}
+}
+
+func (r Reference) String() string {
+	if r.Namespace == "" {
+		return r.Kind + " " + r.Name
+	}
+	return r.Kind + " " + r.Namespace + "/" + r.Name
+}
+
 // SortNodes orders nodes by age, then name: the order in which claims on a
 // range are honoured.
 func SortNodes(nodes []Node) {

@@ -1,8 +1,7 @@
 // Package kube is the one place that talks to the API server. Inputs are the
 // addresses and credentials of the API server and this node's name; outputs
-// are cluster values, kept current by watches, and the two declarative writes
-// a node makes: its own NodeNetwork, and the NetworkUnavailable condition of
-// its own Node. It refuses to pass on an object it does not understand: that
+// are cluster values, kept current by watches, and what a node writes: its own
+// NodeNetwork, the NetworkUnavailable condition of its own Node, and Events. It refuses to pass on an object it does not understand: that
 // one is skipped and reported by name. It never gives up on the API server.
 package kube
 
@@ -10,14 +9,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/kube/event"
+	"poplin.dev/poplin/pkg/kube/group"
 	"poplin.dev/poplin/pkg/kube/reach"
 )
 
@@ -51,8 +50,8 @@ type Observer interface {
 	Requested(resource string, err error)
 }
 
-// Client holds this node's view of the cluster. It implements loop.Task and
-// the overlay's Source and Publisher.
+// Client holds this node's view of the cluster. It implements loop.Task, the
+// overlay's Source and Publisher, and what the daemon's modules tell users by.
 type Client struct {
 	cfg       Config
 	log       *slog.Logger
@@ -64,6 +63,7 @@ type Client struct {
 	self      *view[self]
 	networks  *view[network]
 	apiserver *view[[]string]
+	events    *event.Recorder
 
 	ready chan struct{}
 
@@ -83,39 +83,23 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	hc, err := rest.HTTPClientFor(rc)
+	err = group.Clients(rc, scheme(), map[schema.GroupVersion]*rest.Interface{
+		coreV1: &c.core, poplinV1: &c.poplin, discoveryV1: &c.discovery,
+	})
 	if err != nil {
-		return nil, fmt.Errorf("make client of the API server: %w", err)
-	}
-	for _, g := range []struct {
-		to   *rest.Interface
-		path string
-		gv   schema.GroupVersion
-	}{
-		{&c.core, "/api", coreV1},
-		{&c.poplin, "/apis", poplinV1},
-		{&c.discovery, "/apis", discoveryV1},
-	} {
-		if *g.to, err = clientFor(rc, hc, g.path, g.gv); err != nil {
-			return nil, fmt.Errorf("make client of %s: %w", g.gv, err)
-		}
+		return nil, err
 	}
 	c.self = newView(c, "nodes", toSelf)
 	c.networks = newView(c, "nodenetworks", toNetwork)
 	c.apiserver = newView(c, "endpointslices", toEndpoints)
+	c.events = event.NewRecorder(event.Writer{Core: c.core, Component: "poplind", Instance: cfg.NodeName}, c.spread, cfg.Log)
 	return c, nil
 }
 
-func clientFor(rc *rest.Config, hc *http.Client, path string, gv schema.GroupVersion) (rest.Interface, error) {
-	rc = rest.CopyConfig(rc)
-	rc.APIPath, rc.GroupVersion = path, &gv
-	rc.NegotiatedSerializer = serializer.NewCodecFactory(scheme()).WithoutConversion()
-	return rest.RESTClientForConfigAndClient(rc, hc)
-}
-
-// Run watches until ctx ends.
+// Run watches, and writes Events, until ctx ends.
 func (c *Client) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
+	wg.Go(func() { c.events.Run(ctx) })
 	wg.Go(func() { c.self.watch(ctx, c.core, &node{}, &nodeList{}, named(c.cfg.NodeName)) })
 	wg.Go(func() { c.networks.watch(ctx, c.poplin, &NodeNetwork{}, &NodeNetworkList{}, everything) })
 	wg.Go(func() {
@@ -164,6 +148,11 @@ func (c *Client) Nodes() ([]cluster.Node, bool) {
 	}
 	cluster.SortNodes(nodes)
 	return nodes, true
+}
+
+// Event warns the owner of an object: say it as long as it is true.
+func (c *Client) Event(about cluster.Reference, reason, message string) {
+	c.events.Event(about, reason, message)
 }
 
 // Skipped are the NodeNetworks that are not understood, with the reason.

@@ -18,11 +18,11 @@ import (
 const (
 	// listTimeout bounds one list; a watch is bounded by its own timeout.
 	listTimeout = time.Minute
-	// relistRate is how many lists a second the whole cluster together may
-	// send when every node has to start over at once.
-	relistRate = 100
-	// relistMax bounds how long a stale view is kept for that.
-	relistMax = time.Minute
+	// spreadRate is how many requests of a kind the whole cluster together
+	// may send in a second: lists, when every node has to start over at once.
+	spreadRate = 100
+	// spreadMax bounds how long a node waits for that.
+	spreadMax = time.Minute
 )
 
 // selection narrows what is listed and watched.
@@ -90,7 +90,7 @@ func (v *view[V]) watch(ctx context.Context, api rest.Interface, one, many runti
 // the API server every node of the cluster may need one (410 Gone); its view
 // is the last good one, and can wait in proportion to the cluster's size.
 func (v *view[V]) spread(ctx context.Context) error {
-	most := min(relistMax, time.Duration(v.client.networks.size())*time.Second/relistRate)
+	most := v.client.spread()
 	if !v.synced() || most <= 0 {
 		return nil
 	}
@@ -100,6 +100,12 @@ func (v *view[V]) spread(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// spread is within what time all nodes together should send a request that
+// each of them wants to send now.
+func (c *Client) spread() time.Duration {
+	return min(spreadMax, time.Duration(c.networks.size())*time.Second/spreadRate)
 }
 
 // Add and the methods below implement cache.ReflectorStore.

@@ -141,7 +141,7 @@ var direction = map[string][]string{
 	"pkg/trace":           {"pkg/cluster", "pkg/program"},
 	"pkg/ingress":         {"pkg/cluster", "pkg/program"},
 	"pkg/ingress/migrate": {"pkg/cluster", "pkg/ingress"},
-	"pkg/kube":            {"pkg/cluster", "pkg/version"},
+	"pkg/kube":            {"pkg/cluster", "pkg/version", "pkg/kube/event", "pkg/kube/group", "pkg/kube/reach"},
 	"pkg/apply":           {"pkg/cluster", "pkg/program", "pkg/apply/diff"},
 	"pkg/apply/vip":       {"pkg/cluster", "pkg/program", "pkg/apply/vip"},
 	"plugins":             {"plugins", "pkg/version"},

@@ -10,15 +10,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/kube/group"
 	"poplin.dev/poplin/pkg/version"
 )
 
@@ -92,27 +91,13 @@ func newClient(cfg Config, rc *rest.Config, reader Reader) (*Client, error) {
 	rc.UserAgent = "poplin-ingress/" + version.Version
 	// Enough for a Secret of each of a few thousand hosts at the start.
 	rc.QPS, rc.Burst = 200, 400
-	hc, err := rest.HTTPClientFor(rc)
+	err := group.Clients(rc, scheme(), map[schema.GroupVersion]*rest.Interface{
+		coreV1: &c.core, networkingV1: &c.networking, discoveryV1: &c.discovery,
+	})
 	if err != nil {
-		return nil, fmt.Errorf("make client of the API server: %w", err)
-	}
-	for _, g := range []struct {
-		to   *rest.Interface
-		path string
-		gv   schema.GroupVersion
-	}{{&c.core, "/api", coreV1}, {&c.networking, "/apis", networkingV1}, {&c.discovery, "/apis", discoveryV1}} {
-		if *g.to, err = clientFor(rc, hc, g.path, g.gv); err != nil {
-			return nil, fmt.Errorf("make client of %s: %w", g.gv, err)
-		}
+		return nil, err
 	}
 	return c, nil
-}
-
-func clientFor(rc *rest.Config, hc *http.Client, path string, gv schema.GroupVersion) (rest.Interface, error) {
-	rc = rest.CopyConfig(rc)
-	rc.APIPath, rc.GroupVersion = path, &gv
-	rc.NegotiatedSerializer = serializer.NewCodecFactory(scheme()).WithoutConversion()
-	return rest.RESTClientForConfigAndClient(rc, hc)
 }
 
 // Run watches until ctx ends.

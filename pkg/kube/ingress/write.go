@@ -2,18 +2,16 @@ package ingress
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/kube/event"
 )
 
 const writeTimeout = 10 * time.Second
@@ -41,59 +39,14 @@ func (c *Client) PublishStatus(ctx context.Context, i *cluster.Ingress, addresse
 	return nil
 }
 
-// event is a core/v1 Event.
-type event struct {
-	APIVersion string            `json:"apiVersion"`
-	Kind       string            `json:"kind"`
-	Metadata   metav1.ObjectMeta `json:"metadata"`
-	Involved   struct {
-		APIVersion string `json:"apiVersion"`
-		Kind       string `json:"kind"`
-		Namespace  string `json:"namespace"`
-		Name       string `json:"name"`
-		UID        string `json:"uid"`
-	} `json:"involvedObject"`
-	Reason  string `json:"reason"`
-	Message string `json:"message"`
-	Type    string `json:"type"`
-	Source  struct {
-		Component string `json:"component"`
-		Host      string `json:"host,omitempty"`
-	} `json:"source"`
-	First metav1.Time `json:"firstTimestamp"`
-	Last  metav1.Time `json:"lastTimestamp"`
-	Count int         `json:"count"`
-}
-
-// maxMessage is the API server's limit.
-const maxMessage = 1024
-
-// Event tells the Ingress' owner something. The name derives from what is
-// said, so a replica that starts says nothing twice within the hour that
-// Events live.
+// Event tells the Ingress' owner something. A replica that starts says
+// nothing twice within the hour that Events live.
 func (c *Client) Event(ctx context.Context, i *cluster.Ingress, warning bool, reason, message string) error {
-	if len(message) > maxMessage {
-		message = message[:maxMessage-3] + "..."
+	w := event.Writer{Core: c.core, Component: c.cfg.Component, Instance: c.cfg.Instance}
+	about := cluster.Reference{APIVersion: networkingV1.String(), Kind: "Ingress", Namespace: i.Namespace, Name: i.Name, UID: i.UID}
+	_, err := w.Create(ctx, event.Event{About: about, Warning: warning, Reason: reason, Message: message})
+	if apierrors.IsNotFound(err) {
+		return nil // its namespace is gone
 	}
-	sum := sha256.Sum256([]byte(i.UID + reason + message))
-	now := metav1.Now()
-	e := event{APIVersion: "v1", Kind: "Event", Reason: reason, Message: message, Type: "Normal", First: now, Last: now, Count: 1}
-	if warning {
-		e.Type = "Warning"
-	}
-	e.Metadata = metav1.ObjectMeta{Namespace: i.Namespace, Name: i.Name[:min(len(i.Name), 230)] + "." + hex.EncodeToString(sum[:8])}
-	e.Involved.APIVersion, e.Involved.Kind = networkingV1.String(), "Ingress"
-	e.Involved.Namespace, e.Involved.Name, e.Involved.UID = i.Namespace, i.Name, i.UID
-	e.Source.Component, e.Source.Host = c.cfg.Component, c.cfg.Instance
-	body, err := json.Marshal(e)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
-	defer cancel()
-	err = c.core.Post().Namespace(i.Namespace).Resource("events").SetHeader("Content-Type", "application/json").Body(body).Do(ctx).Error()
-	if err != nil && !apierrors.IsAlreadyExists(err) && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("write Event about Ingress %s: %w", i.ObjectName, err)
-	}
-	return nil
+	return err
 }

@@ -16,7 +16,7 @@ import (
 // split tells a collection from an item: a collection's path has an object
 // below it, or ends with the plural that every path here has.
 func (s *Server) split(at string) (collection, item string) {
-	for _, plural := range []string{"nodes", "nodenetworks", "endpointslices"} {
+	for _, plural := range []string{"nodes", "nodenetworks", "endpointslices", "events"} {
 		if before, after, ok := strings.Cut(at, "/"+plural); ok {
 			return before + "/" + plural, strings.TrimPrefix(after, "/")
 		}
@@ -29,6 +29,7 @@ var kinds = map[string][2]string{
 	"nodes":          {"v1", "Node"},
 	"nodenetworks":   {"poplin.dev/v1alpha1", "NodeNetwork"},
 	"endpointslices": {"discovery.k8s.io/v1", "EndpointSlice"},
+	"events":         {"v1", "Event"},
 }
 
 func selected(r *http.Request, o Object) bool {
@@ -142,6 +143,10 @@ func (s *Server) one(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusOK, s.put(at, body))
 	case r.Method == http.MethodPatch && status:
 		answer(w, http.StatusOK, s.put(at, withConditions(old, body)))
+	case r.Method == http.MethodPatch && r.Header.Get("Content-Type") == "application/merge-patch+json":
+		merged := maps.Clone(old)
+		maps.Copy(merged, body) // fields within fields are replaced
+		answer(w, http.StatusOK, s.put(at, merged))
 	default:
 		fail(w, http.StatusMethodNotAllowed, "MethodNotAllowed", fmt.Sprint(r.Method, " is not served"))
 	}
