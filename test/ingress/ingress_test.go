@@ -1,8 +1,6 @@
 package ingress
 
 import (
-	"context"
-	"crypto/x509"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,13 +8,12 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	daemon "poplin.dev/poplin/daemon/ingress"
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/test/certificate"
 	"poplin.dev/poplin/test/ingress/api"
 )
 
@@ -79,13 +76,11 @@ func TestReadyOnlyWithAConfiguration(t *testing.T) {
 	s.Put(service("default", "web", "}}"))
 	s.Put(slice("default", "web", 11))
 	s.Put(ingressOf("web", "a.com", "web", `,"tls":[{"hosts":["a.com"],"secretName":"crt"}]`))
-	secret, cert := certificate(t, "crt", "a.com")
-	s.Put(secret)
+	cert := certificateFor(t, "a.com")
+	s.Put(cert.Secret("default", "crt"))
 	pod(t, 11, name("web"))
 	r := run(t, s, 101, nil)
-	roots := x509.NewCertPool()
-	roots.AddCert(cert)
-	c := client(roots, false, r.address)
+	c := client(certificate.Roots(cert), false, r.address)
 	var first string
 	s.Until("it answers", func() bool {
 		first = get(c, "https://a.com/")
@@ -127,90 +122,6 @@ func TestAPIServerAway(t *testing.T) {
 	s.Away(false)
 	s.Put(ingressOf("late", "b.com", "web", ""))
 	s.Until("changes are seen again", func() bool { return get(client(nil, false, r.address), "http://b.com/") == "200 web" })
-}
-
-// TestNothingFails changes everything under a steady load.
-func TestNothingFails(t *testing.T) {
-	s := api.New(t)
-	secret, cert := certificate(t, "crt", "a.com")
-	roots := x509.NewCertPool()
-	roots.AddCert(cert)
-	for _, o := range []string{class, secret, service("default", "web", "}}"), slice("default", "web", 11, 12), ingressOf("web", "a.com", "web", `,"tls":[{"hosts":["a.com"],"secretName":"crt"}]`)} {
-		s.Put(o)
-	}
-	pod(t, 11, name("web"))
-	stopOld := pod(t, 12, name("web"))
-	one, two := run(t, s, 101, nil), run(t, s, 102, nil)
-	s.Until("both are ready", func() bool { return one.ready() && two.ready() })
-
-	ctx, stop := context.WithCancel(t.Context())
-	var sent, failed atomic.Int64
-	var first atomic.Value
-	var wg sync.WaitGroup
-	// Replica one leaves in the end. Once it says that it is not ready, new
-	// connections go to the other, as the Service would send them.
-	withdrawn := make(chan struct{})
-	viaOne := func() []string {
-		select {
-		case <-withdrawn:
-			return []string{two.address}
-		default:
-			return []string{one.address}
-		}
-	}
-	viaTwo := func() []string { return []string{two.address} }
-	for _, c := range []struct {
-		url   string
-		http2 bool
-		to    func() []string
-	}{
-		{"http://a.com/", false, viaOne}, {"http://a.com/", false, viaTwo}, {"https://a.com/", false, viaOne}, {"https://a.com/", true, viaOne},
-	} {
-		httpClient := clientOf(roots, c.http2, c.to)
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				sent.Add(1)
-				if got := get(httpClient, c.url); got != "200 web" {
-					failed.Add(1)
-					first.CompareAndSwap(nil, fmt.Sprint(c.url, " ", c.http2, ": ", got))
-				}
-			}
-		})
-	}
-	var slowest []time.Duration
-	probe := client(nil, false, one.address)
-	for n := range count(30, 1000) {
-		host := fmt.Sprintf("h%d.com", n)
-		begin := time.Now()
-		s.Put(ingressOf("changing", host, "web", ""))
-		s.Until("the change is live", func() bool { return get(probe, "http://"+host+"/") == "200 web" })
-		slowest = append(slowest, time.Since(begin))
-		if n%10 == 0 {
-			s.Put(secret) // the same certificate, written again
-		}
-	}
-	slices.Sort(slowest)
-	t.Logf("a change is live after %v, p99 %v", slowest[len(slowest)/2], slowest[len(slowest)*99/100])
-	// A rolling update: a new pod comes, the old one is taken out, then ends.
-	pod(t, 13, name("web"))
-	s.Put(slice("default", "web", 11, 12, 13))
-	s.Put(slice("default", "web", 11, 13))
-	s.Put(ingressOf("changing", "marker.com", "web", ""))
-	s.Until("the update was seen", func() bool {
-		return get(probe, "http://marker.com/") == "200 web" && get(client(nil, false, two.address), "http://marker.com/") == "200 web"
-	})
-	stopOld()
-	one.stop()
-	s.Until("replica one is not ready", func() bool { return !one.ready() })
-	close(withdrawn)
-	s.Until("replica one has left", func() bool { return len(one.ended) == 1 })
-	before := sent.Load()
-	s.Until("the other serves", func() bool { return sent.Load() > before+100 })
-	stop()
-	wg.Wait()
-	if failed.Load() > 0 {
-		t.Errorf("%d of %d requests failed, the first: %v", failed.Load(), sent.Load(), first.Load())
-	}
 }
 
 // TestManyIngresses measures what thousands of hosts cost.

@@ -4,17 +4,10 @@ package ingress
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"net/netip"
@@ -31,7 +24,9 @@ import (
 	"poplin.dev/poplin/pkg/apply/proxy"
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/ingress"
+	"poplin.dev/poplin/test/certificate"
 	"poplin.dev/poplin/test/ingress/api"
+	"poplin.dev/poplin/test/ingress/traffic"
 	"poplin.dev/poplin/test/need"
 )
 
@@ -130,16 +125,13 @@ func (r *replica) ready() bool {
 
 // client connects to the first replica that takes it, whatever the URL's host.
 func client(roots *x509.CertPool, http2 bool, addresses ...string) *http.Client {
-	return clientOf(roots, http2, func() []string { return addresses })
+	return traffic.Client(to(func() []string { return addresses }), roots, http2)
 }
 
-func clientOf(roots *x509.CertPool, http2 bool, addresses func() []string) *http.Client {
-	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, Protocols: new(http.Protocols)}
-	tr.Protocols.SetHTTP1(!http2)
-	tr.Protocols.SetHTTP2(http2)
-	tr.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		_, port, _ := net.SplitHostPort(address)
-		var err error
+// to dials the first of some addresses that takes the connection.
+func to(addresses func() []string) traffic.Dial {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		_, port, err := net.SplitHostPort(address)
 		for _, a := range addresses() {
 			var c net.Conn
 			if c, err = (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort(a, port)); err == nil {
@@ -148,22 +140,10 @@ func clientOf(roots *x509.CertPool, http2 bool, addresses func() []string) *http
 		}
 		return nil, err
 	}
-	return &http.Client{Transport: tr, Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
 // get is status and body.
-func get(c *http.Client, url string) string {
-	resp, err := c.Get(url)
-	if err != nil {
-		return err.Error()
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return err.Error()
-	}
-	return fmt.Sprint(resp.StatusCode, " ", string(b))
-}
+func get(c *http.Client, url string) string { return traffic.Get(c, url) }
 
 // pod serves HTTP with and without version 2 at 10.244.0.LAST:8080.
 func pod(t *testing.T, last int, h http.HandlerFunc) (stop func()) {
@@ -213,31 +193,12 @@ func ingressOf(name, host, service, more string) string {
 "spec":{"ingressClassName":"poplin"%s,"rules":[{"host":%q,"http":{"paths":[{"path":"/","pathType":"Prefix","backend":{"service":{"name":%q,"port":{"number":80}}}}]}}]}}`, name, more, host, service)
 }
 
-// certificate is a Secret for a host, and its certificate.
-func certificate(t *testing.T, name, host string) (text string, cert *x509.Certificate) {
+// certificateFor makes one.
+func certificateFor(t *testing.T, hosts ...string) *certificate.Certificate {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	c, err := certificate.New(hosts...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), DNSNames: []string{host}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	encode := func(kind string, b []byte) string {
-		return base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b}))
-	}
-	if cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprintf(`{"apiVersion":"v1","kind":"Secret","metadata":{"namespace":"default","name":%q},"type":"kubernetes.io/tls","data":{"tls.crt":%q,"tls.key":%q}}`,
-		name, encode("CERTIFICATE", der), encode("PRIVATE KEY", pkcs8)), cert
+	return c
 }

@@ -2,20 +2,15 @@ package main
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	_ "embed"
 	"encoding/base64"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,6 +18,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"poplin.dev/poplin/test/certificate"
 	"poplin.dev/poplin/test/ingress/api"
 )
 
@@ -107,21 +103,10 @@ func (l *lab) network() error {
 
 // files writes bodies, configurations and one certificate for all.
 func (l *lab) files() error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	cert, err := certificate.New("bench.example.com")
 	if err != nil {
 		return err
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"bench.example.com"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return err
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	crt := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	private := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
 	fill := func(s string) []byte {
 		return []byte(strings.NewReplacer("DIR", l.dir, "SMALL", strings.Repeat("x", 128)).Replace(s))
 	}
@@ -130,7 +115,7 @@ func (l *lab) files() error {
 		return err
 	}
 	for name, content := range map[string][]byte{
-		"www/large": bytes.Repeat([]byte("x"), 100_000), "tls.crt": crt, "tls.key": private, "tls.pem": append(crt[:len(crt):len(crt)], private...),
+		"www/large": bytes.Repeat([]byte("x"), 100_000), "tls.crt": cert.PEM, "tls.key": cert.Key, "tls.pem": slices.Concat(cert.PEM, cert.Key),
 		"backend.conf": fill(backendConf), "nginx.conf": fill(nginxConf), "haproxy.cfg": fill(haproxyConf),
 	} {
 		if err := os.WriteFile(filepath.Join(l.dir, name), content, 0o644); err != nil {
