@@ -150,7 +150,7 @@ func conflistConfig(c config.Config) conflist.Config {
 func overlayConfig(c config.Config, sysctlRoot string) overlay.Config {
 	return overlay.Config{
 		VNI: uint32(c.Overlay.VNI), Port: uint16(c.Overlay.Port), MTU: c.Overlay.MTU, Interface: c.Overlay.Interface,
-		DirectRouting: c.Overlay.DirectRouting, OpenFirewalls: c.ForeignFirewall == config.FirewallOpen,
+		NoTunnel: c.Overlay.Mode == config.ModeDirect, DirectRouting: c.Overlay.DirectRouting, OpenFirewalls: c.ForeignFirewall == config.FirewallOpen,
 		Masquerade: c.Masquerade.Enabled, ExcludeCIDRs: c.Masquerade.ExcludeCIDRs, ClusterCIDRs: c.ClusterCIDRs,
 		SysctlRoot: sysctlRoot, Resync: resync,
 	}

@@ -22,7 +22,10 @@ func (p *pass) openFirewalls(me overlay.Self) error {
 	o, conf := &p.others, p.deps.Config
 	o.want = foreign.Want{}
 	if conf.OpenFirewalls {
-		o.want = foreign.Want{Link: overlay.Link, Ranges: conf.ClusterCIDRs}
+		o.want = foreign.Want{Ranges: conf.ClusterCIDRs}
+		if !conf.NoTunnel {
+			o.want.Link = overlay.Link
+		}
 		if len(o.want.Ranges) == 0 {
 			// What is forwarded to or from another node's pods goes by the device.
 			o.want.Ranges = me.PodCIDRs

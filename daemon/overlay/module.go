@@ -57,6 +57,9 @@ type Config struct {
 	// Interface names the underlay device; "" is the one that holds the
 	// Node's InternalIP.
 	Interface string
+	// NoTunnel reaches other nodes directly or not at all; it implies
+	// DirectRouting.
+	NoTunnel bool
 	// DirectRouting sends packets to nodes of the same network as they are,
 	// without encapsulation, where those want it too.
 	DirectRouting bool

@@ -194,7 +194,7 @@ func (p *pass) facts(self cluster.Self) (overlay.Self, error) {
 	conf := p.deps.Config
 	me := overlay.Self{
 		Name: self.Name, PodCIDRs: self.PodCIDRs, MAC: cluster.MACOf(self.UID),
-		MTU: conf.MTU, VNI: conf.VNI, Port: conf.Port,
+		MTU: conf.MTU, VNI: conf.VNI, Port: conf.Port, NoTunnel: conf.NoTunnel,
 	}
 	// The family of the first InternalIP is the underlay's, so that all
 	// nodes of a dual-stack cluster choose the same.
@@ -208,7 +208,7 @@ func (p *pass) facts(self cluster.Self) (overlay.Self, error) {
 	if me.Underlay, err = p.routes.Underlay(conf.Interface, candidates); err != nil {
 		return me, err
 	}
-	if conf.DirectRouting {
+	if conf.DirectRouting || conf.NoTunnel {
 		if me.Direct, err = p.routes.Networks(me.Underlay.Index, self.Addresses); err != nil {
 			return me, err
 		}

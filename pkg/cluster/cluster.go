@@ -33,7 +33,8 @@ type Node struct {
 	Name string
 	// PodCIDRs is masked, at most one prefix per family.
 	PodCIDRs []netip.Prefix
-	// VTEP is where other nodes send encapsulated packets.
+	// VTEP is where other nodes send encapsulated packets. Without a MAC
+	// address there is no tunnel: the node is reached directly or not at all.
 	VTEP VTEP
 	// MTU in bytes of the pods' links on that node.
 	MTU int
@@ -54,6 +55,9 @@ type VTEP struct {
 	// MAC is the inner destination address of packets for this VTEP.
 	MAC MAC
 }
+
+// Tunnel reports whether encapsulated packets are taken.
+func (v VTEP) Tunnel() bool { return v.MAC != MAC{} }
 
 // Underlay is what the kernel of this node says of the device that carries
 // encapsulated packets.
@@ -85,8 +89,11 @@ func (n Node) Validate() error {
 	case !a.IsValid(), a.IsUnspecified(), a.IsLoopback(), a.IsMulticast(), a.Zone() != "":
 		return fmt.Errorf("vtep.address: %q is no unicast address that other nodes can reach", a)
 	}
-	if m := n.VTEP.MAC; m == (MAC{}) || m[0]&1 != 0 {
+	if m := n.VTEP.MAC; m[0]&1 != 0 {
 		return fmt.Errorf("vtep.mac: %q is no unicast MAC address", m)
+	}
+	if !n.VTEP.Tunnel() && len(n.Direct) == 0 {
+		return errors.New("vtep.mac: missing, and direct names no other way to the node")
 	}
 	for _, p := range n.Direct {
 		if a := p.Addr(); !p.IsValid() || a.Is4In6() || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a == p.Masked().Addr() && p.Bits() < a.BitLen()-1 {

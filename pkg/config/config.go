@@ -17,6 +17,12 @@ const (
 	Kind       = "Configuration"
 )
 
+// How packets get to another node's pods.
+const (
+	ModeVXLAN  = "vxlan"
+	ModeDirect = "direct"
+)
+
 // What to do where another program's firewall drops what is forwarded.
 const (
 	FirewallOpen   = "open"
@@ -49,8 +55,9 @@ type APIServer struct {
 	Endpoints []string `json:"endpoints"`
 }
 
-// Overlay is the VXLAN network between the nodes.
+// Overlay is the network between the nodes.
 type Overlay struct {
+	Mode      string `json:"mode"`
 	Interface string `json:"interface"`
 	MTU       int    `json:"mtu"`
 	VNI       int    `json:"vni"`
@@ -85,7 +92,7 @@ func Default() Config {
 		Kind:       Kind,
 		LogLevel:   slog.LevelInfo,
 		LogFormat:  "text",
-		Overlay:    Overlay{VNI: 1, Port: 8472},
+		Overlay:    Overlay{Mode: ModeVXLAN, VNI: 1, Port: 8472},
 		Masquerade: Masquerade{Enabled: true},
 
 		ForeignFirewall: FirewallOpen,

@@ -59,6 +59,9 @@ func (c Config) validate() error {
 type failFunc = func(path, format string, args ...any)
 
 func (o Overlay) validate(fail failFunc) {
+	if o.Mode != ModeVXLAN && o.Mode != ModeDirect {
+		fail("overlay.mode", "%q is not understood: write vxlan or direct", o.Mode)
+	}
 	if err := checkInterface(o.Interface); err != nil {
 		fail("overlay.interface", "%q %v", o.Interface, err)
 	}

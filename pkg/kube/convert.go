@@ -82,8 +82,10 @@ func toNetwork(o *NodeNetwork) (network, error) {
 	if n.VTEP.Addr, err = netip.ParseAddr(spec.VTEP.Address); err != nil {
 		return n, fmt.Errorf("spec.vtep.address: %q is no IP address", spec.VTEP.Address)
 	}
-	if n.VTEP.MAC, err = cluster.ParseMAC(spec.VTEP.MAC); err != nil {
-		return n, fmt.Errorf("spec.vtep.mac: %w", err)
+	if spec.VTEP.MAC != "" {
+		if n.VTEP.MAC, err = cluster.ParseMAC(spec.VTEP.MAC); err != nil {
+			return n, fmt.Errorf("spec.vtep.mac: %w", err)
+		}
 	}
 	n.MTU = spec.MTU
 	if err := n.Validate(); err != nil {
@@ -100,8 +102,16 @@ func fromNode(n cluster.Node) (json.RawMessage, error) {
 	for _, p := range n.Direct {
 		spec.Direct = append(spec.Direct, p.String())
 	}
-	spec.VTEP.Address, spec.VTEP.MAC = n.VTEP.Addr.String(), n.VTEP.MAC.String()
+	spec.VTEP.Address, spec.VTEP.MAC = n.VTEP.Addr.String(), macText(n.VTEP)
 	return json.Marshal(spec)
+}
+
+// macText is empty for a node without a tunnel.
+func macText(v cluster.VTEP) string {
+	if !v.Tunnel() {
+		return ""
+	}
+	return v.MAC.String()
 }
 
 // toEndpoints returns the slice's https endpoints as host:port.

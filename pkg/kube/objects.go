@@ -45,7 +45,7 @@ type NodeNetworkSpec struct {
 	PodCIDRs []string `json:"podCIDRs"`
 	VTEP     struct {
 		Address string `json:"address"`
-		MAC     string `json:"mac"`
+		MAC     string `json:"mac,omitempty"`
 	} `json:"vtep"`
 	MTU    int      `json:"mtu"`
 	Direct []string `json:"direct,omitempty"`

@@ -87,7 +87,7 @@ func addNetwork(nodes map[string]*NodeStatus, o *NodeNetwork) {
 		s.Problem = "its NodeNetwork is not understood: " + err.Error()
 		return
 	}
-	s.PodCIDRs, s.VTEP, s.MAC, s.MTU = n.PodCIDRs, n.VTEP.Addr, n.VTEP.MAC.String(), n.MTU
+	s.PodCIDRs, s.VTEP, s.MAC, s.MTU = n.PodCIDRs, n.VTEP.Addr, macText(n.VTEP), n.MTU
 }
 
 func pages(list func(metav1.ListOptions) (next string, err error)) error {

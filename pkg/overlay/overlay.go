@@ -3,7 +3,8 @@
 // cluster; outputs are a fragment of program.Net for this node's own device
 // and one for each peer, and the list of nodes that are refused, with the
 // reason. It refuses nodes that are invalid, that claim this node's address,
-// MAC address or pods, or what an older node claims.
+// MAC address or pods, or what an older node claims, and those that the node
+// has no way to.
 //
 // The wire format is flannel's: VXLAN with one permanent neighbour, one
 // forwarding entry and one onlink route for each peer and family.
@@ -12,6 +13,7 @@ package overlay
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/program"
@@ -44,6 +46,8 @@ type Self struct {
 	MTU  int
 	VNI  uint32
 	Port uint16
+	// NoTunnel has the node reach others directly or not at all.
+	NoTunnel bool
 	// Direct are this node's addresses on the underlay device, with the
 	// length of their networks' prefixes, if it routes directly to nodes that
 	// are in the same network and do so too.
@@ -58,13 +62,20 @@ func MTUOf(u cluster.Underlay) int {
 	return u.MTU - overhead6
 }
 
+func (s Self) largestMTU() int {
+	if s.NoTunnel {
+		return s.Underlay.MTU
+	}
+	return MTUOf(s.Underlay)
+}
+
 // Resolve fills in the MTU and says which fact makes this node unable to
 // take part.
 func (s Self) Resolve() (Self, error) {
 	if err := cluster.ValidatePodCIDRs(s.PodCIDRs); err != nil {
 		return s, fmt.Errorf("this node's %w", err)
 	}
-	largest := MTUOf(s.Underlay)
+	largest := s.largestMTU()
 	switch {
 	case s.MTU == 0:
 		s.MTU = largest
@@ -78,6 +89,12 @@ func (s Self) Resolve() (Self, error) {
 				s.MTU, p, minMTU6, s.Underlay.Link, s.Underlay.MTU+minMTU6-s.MTU)
 		}
 	}
+	for _, p := range s.PodCIDRs {
+		if s.NoTunnel && !slices.ContainsFunc(s.Direct, func(d netip.Prefix) bool { return sameFamily(d, p) }) {
+			return s, fmt.Errorf("mode direct: %s holds no InternalIP of this node, of the family of its pod range %s, that is in a network with others: use mode vxlan",
+				s.Underlay.Link, p)
+		}
+	}
 	if err := s.Node().Validate(); err != nil {
 		return s, fmt.Errorf("this node's %w", err)
 	}
@@ -86,27 +103,33 @@ func (s Self) Resolve() (Self, error) {
 
 // Node is what s publishes of itself.
 func (s Self) Node() cluster.Node {
-	return cluster.Node{
+	n := cluster.Node{
 		Name:     s.Name,
 		PodCIDRs: s.PodCIDRs,
-		VTEP:     cluster.VTEP{Addr: s.Underlay.Addr, MAC: s.MAC},
+		VTEP:     cluster.VTEP{Addr: s.Underlay.Addr},
 		MTU:      s.MTU,
 		Direct:   s.Direct,
 	}
+	if !s.NoTunnel {
+		n.VTEP.MAC = s.MAC
+	}
+	return n
 }
 
 // Local compiles this node's own fragment.
 func Local(s Self) program.Net {
-	n := program.Net{
-		Link: program.VXLAN{
+	n := program.Net{Sysctls: sysctls(s)}
+	if !s.NoTunnel {
+		n.Link = program.VXLAN{
 			Name: Link, VNI: s.VNI, Port: s.Port,
 			Local: s.Underlay.Addr, Parent: s.Underlay.Link, ParentIndex: s.Underlay.Index,
 			MTU: s.MTU, MAC: s.MAC,
-		},
-		Sysctls: sysctls(s),
+		}
 	}
 	for _, p := range s.PodCIDRs {
-		n.Addrs = append(n.Addrs, vtep(p))
+		if !s.NoTunnel {
+			n.Addrs = append(n.Addrs, vtep(p))
+		}
 		// Without it a packet for an address that no pod has would follow
 		// the default route out of the node, and perhaps come back.
 		n.Routes = append(n.Routes, program.Route{Dst: p, Metric: ownMetric})
@@ -119,16 +142,21 @@ func Local(s Self) program.Net {
 // into the tunnel stands also where the route does not use it, so that a
 // change between the two ways is the change of one route.
 func Peer(s Self, n cluster.Node) program.Net {
-	out := program.Net{FDB: []program.FDB{{MAC: n.VTEP.MAC, Dst: n.VTEP.Addr}}}
+	var out program.Net
+	tunnel := !s.NoTunnel && n.VTEP.Tunnel()
+	if tunnel {
+		out.FDB = []program.FDB{{MAC: n.VTEP.MAC, Dst: n.VTEP.Addr}}
+	}
 	for _, p := range n.PodCIDRs {
 		if !s.hasFamily(p) {
 			continue
 		}
-		via := vtep(p).Addr()
-		out.Neighs = append(out.Neighs, program.Neigh{Addr: via, MAC: n.VTEP.MAC})
-		r := program.Route{Dst: p, Via: via, Dev: Link}
+		r := program.Route{Dst: p, Via: vtep(p).Addr(), Dev: Link}
+		if tunnel {
+			out.Neighs = append(out.Neighs, program.Neigh{Addr: r.Via, MAC: n.VTEP.MAC})
+		}
 		if hop, ok := s.neighbour(n, p); ok {
-			r.Via, r.Dev = hop, s.Underlay.Link
+			r.Via, r.Dev, r.DevIndex = hop, s.Underlay.Link, s.Underlay.Index
 		}
 		if n.MTU < s.MTU {
 			r.MTU = n.MTU // senders here are told, not those behind a smaller underlay
@@ -162,7 +190,7 @@ func vtep(p netip.Prefix) netip.Prefix {
 func (s Self) neighbour(n cluster.Node, p netip.Prefix) (netip.Addr, bool) {
 	for _, own := range s.Direct {
 		for _, other := range n.Direct {
-			if own.Addr().Is4() == p.Addr().Is4() && own.Masked() == other.Masked() && own.Addr() != other.Addr() {
+			if sameFamily(own, p) && own.Masked() == other.Masked() && own.Addr() != other.Addr() {
 				return other.Addr(), true
 			}
 		}
@@ -172,9 +200,11 @@ func (s Self) neighbour(n cluster.Node, p netip.Prefix) (netip.Addr, bool) {
 
 func (s Self) hasFamily(p netip.Prefix) bool {
 	for _, own := range s.PodCIDRs {
-		if own.Addr().Is4() == p.Addr().Is4() {
+		if sameFamily(own, p) {
 			return true
 		}
 	}
 	return false
 }
+
+func sameFamily(a, b netip.Prefix) bool { return a.Addr().Is4() == b.Addr().Is4() }

@@ -50,6 +50,17 @@ func offers(n cluster.Node, direct ...string) cluster.Node {
 	return n
 }
 
+// noTunnel is a node of mode direct.
+func noTunnel(s Self) Self {
+	s.NoTunnel = true
+	return s
+}
+
+func closed(n cluster.Node) cluster.Node {
+	n.VTEP.MAC = cluster.MAC{}
+	return n
+}
+
 func smaller(n cluster.Node, mtu int) cluster.Node {
 	n.MTU = mtu
 	return n
@@ -79,6 +90,13 @@ func TestCompile(t *testing.T) {
 				offers(node("worker-3", 3, "192.0.2.3", "10.244.3.0/24"), "192.0.2.3/25"),
 				node("worker-4", 4, "192.0.2.4", "10.244.4.0/24"),
 				smaller(node("worker-5", 5, "192.0.2.5", "10.244.5.0/24"), 1350),
+			},
+		},
+		"no-tunnel": {
+			noTunnel(with(self("192.0.2.1", "10.244.1.0/24", "fd00:10:244:1::/64"), "192.0.2.1/24", "2001:db8::1/64")),
+			[]cluster.Node{
+				offers(smaller(node("worker-2", 2, "192.0.2.2", "10.244.2.0/24", "fd00:10:244:2::/64"), 1500), "192.0.2.2/24", "2001:db8::2/64"),
+				offers(node("worker-3", 3, "192.0.2.3", "10.244.3.0/24"), "192.0.2.3/24"),
 			},
 		},
 		"alone": {self("192.0.2.1", "10.244.1.0/24"), nil},
@@ -125,6 +143,9 @@ func TestResolve(t *testing.T) {
 		{"configured", 1400, 1500, self("192.0.2.1", "10.244.1.0/24"), 1400, ""},
 		{"too large", 1500, 1500, self("192.0.2.1", "10.244.1.0/24"), 0, "mtu: 1500 does not fit into packets of eth0 (MTU 1500): at most 1450"},
 		{"too small for IPv6", 0, 1300, self("192.0.2.1", "fd00:1::/64"), 0, "IPv6 needs 1280, so eth0 needs an MTU of 1330"},
+		{"without a tunnel", 0, 1500, noTunnel(with(self("192.0.2.1", "10.244.1.0/24"), "192.0.2.1/24")), 1500, ""},
+		{"without a tunnel, alone", 0, 1500, noTunnel(self("192.0.2.1", "10.244.1.0/24")), 0, "mode direct: eth0 holds no InternalIP"},
+		{"without a tunnel, one family alone", 0, 1500, noTunnel(with(self("192.0.2.1", "10.244.1.0/24", "fd00:1::/64"), "192.0.2.1/24")), 0, "family of its pod range fd00:1::/64"},
 		{"too small", 0, 1200, self("192.0.2.1", "10.244.1.0/24"), 0, "mtu: 1150 is outside"},
 		{"range twice", 0, 1500, self("192.0.2.1", "10.244.1.0/24", "10.244.2.0/24"), 0, "more than one range of a family"},
 	} {
@@ -169,6 +190,7 @@ func TestPeers(t *testing.T) {
 		{"one of two ranges bad", with(func(n *cluster.Node) { n.PodCIDRs = prefixes("10.244.9.0/24", "fd00:10:244:1::/64") }), "overlaps"},
 		{"other underlay family", with(func(n *cluster.Node) { n.VTEP.Addr = netip.MustParseAddr("2001:db8::9") }), "not of the family"},
 		{"nodes inside pods' range", with(func(n *cluster.Node) { n.VTEP.Addr = netip.MustParseAddr("10.244.9.7") }), "holds a node's own address"},
+		{"no tunnel", with(func(n *cluster.Node) { *n = offers(closed(*n), "192.0.2.9/24") }), "vtep.mac: missing, the node has mode direct"},
 		{"no MAC", with(func(n *cluster.Node) { n.VTEP.MAC = cluster.MAC{} }), "vtep.mac"},
 		{"multicast MAC", with(func(n *cluster.Node) { n.VTEP.MAC[0] |= 1 }), "vtep.mac"},
 		{"no range yet", with(func(n *cluster.Node) { n.PodCIDRs = nil }), "absent"},
@@ -193,6 +215,33 @@ func TestPeers(t *testing.T) {
 				if len(refused) != 1 || refused[0].Node != "bad" || !strings.Contains(refused[0].Reason, tt.reason) {
 					t.Errorf("refused %v, want %q", refused, tt.reason)
 				}
+			}
+		})
+	}
+}
+
+// TestPeersWithoutTunnel: a node of mode direct takes whom it has in its own
+// network, for every family, and refuses others by name.
+func TestPeersWithoutTunnel(t *testing.T) {
+	me := noTunnel(with(self("192.0.2.1", "10.244.1.0/24", "fd00:10:244:1::/64"), "192.0.2.1/24", "2001:db8::1/64"))
+	for _, tt := range []struct {
+		name   string
+		node   cluster.Node
+		reason string
+	}{
+		{"mode direct too", offers(closed(node("b", 2, "192.0.2.2", "10.244.2.0/24", "fd00:10:244:2::/64")), "192.0.2.2/24", "2001:db8::2/64"), ""},
+		{"a tunnel that is not needed", offers(node("b", 2, "192.0.2.2", "10.244.2.0/24"), "192.0.2.2/24"), ""},
+		{"no direct routing", node("b", 2, "192.0.2.2", "10.244.2.0/24"), "direct: [] offers no way to 10.244.2.0/24"},
+		{"another network", offers(node("b", 2, "198.51.100.2", "10.244.2.0/24"), "198.51.100.2/24"), "direct: [198.51.100.2/24] offers no way"},
+		{"one family only", offers(node("b", 2, "192.0.2.2", "10.244.2.0/24", "fd00:10:244:2::/64"), "192.0.2.2/24"), "offers no way to fd00:10:244:2::/64"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			peers, refused := Peers(me, []cluster.Node{tt.node, offers(closed(node("c", 3, "192.0.2.3", "10.244.3.0/24")), "192.0.2.3/24")}, nil)
+			if tt.reason == "" && (len(peers) != 2 || len(refused) != 0) {
+				t.Errorf("peers %v, refused %v", peers, refused)
+			}
+			if tt.reason != "" && (len(peers) != 1 || len(refused) != 1 || refused[0].Node != "b" || !strings.Contains(refused[0].Reason, tt.reason)) {
+				t.Errorf("peers %v, refused %v, want %q", peers, refused, tt.reason)
 			}
 		})
 	}

@@ -45,6 +45,9 @@ func acceptable(s Self, n cluster.Node, within []netip.Prefix) error {
 		return fmt.Errorf("vtep.address: %s is not of the family of this node's %s: the first InternalIP of all nodes must have one family",
 			n.VTEP.Addr, s.Underlay.Addr)
 	}
+	if err := s.reaches(n); err != nil {
+		return err
+	}
 	for _, p := range n.PodCIDRs {
 		if len(within) > 0 && !slices.ContainsFunc(within, func(w netip.Prefix) bool { return contains(w, p) }) {
 			return fmt.Errorf("podCIDRs: %s is outside the cluster's ranges %v", p, within)
@@ -52,6 +55,26 @@ func acceptable(s Self, n cluster.Node, within []netip.Prefix) error {
 		if p.Contains(s.Underlay.Addr) || p.Contains(n.VTEP.Addr) {
 			return fmt.Errorf("podCIDRs: %s holds a node's own address; pods and nodes need ranges of their own", p)
 		}
+	}
+	return nil
+}
+
+// reaches says why there is no way to a node: one without a tunnel, at either
+// end, must be a neighbour.
+func (s Self) reaches(n cluster.Node) error {
+	if !s.NoTunnel && n.VTEP.Tunnel() {
+		return nil
+	}
+	for _, p := range n.PodCIDRs {
+		if _, ok := s.neighbour(n, p); ok || !s.hasFamily(p) {
+			continue
+		}
+		if s.NoTunnel {
+			return fmt.Errorf("direct: %v offers no way to %s from this node's %v, which mode direct needs: both need an address of one network and mode direct or directRouting, or use mode vxlan",
+				n.Direct, p, s.Direct)
+		}
+		return fmt.Errorf("vtep.mac: missing, the node has mode direct, and its %v offer no way to %s from this node's %v: switch directRouting on where both are in one network, or use mode vxlan there",
+			n.Direct, p, s.Direct)
 	}
 	return nil
 }
@@ -80,7 +103,7 @@ type claim struct {
 func newClaims(s Self, nodes []cluster.Node) *claims {
 	c := &claims{
 		addrs:  map[netip.Addr]string{s.Underlay.Addr: s.Name},
-		macs:   map[cluster.MAC]string{s.MAC: s.Name},
+		macs:   map[cluster.MAC]string{s.MAC: s.Name}, // also where it has no tunnel: it may get one
 		ranges: map[netip.Prefix]claim{}, within: map[netip.Prefix]claim{},
 	}
 	for _, n := range append(nodes, s.Node()) {
@@ -101,7 +124,7 @@ func (c *claims) add(n cluster.Node) error {
 	if who, ok := c.addrs[n.VTEP.Addr]; ok {
 		return fmt.Errorf("vtep.address: %s belongs to node %s", n.VTEP.Addr, who)
 	}
-	if who, ok := c.macs[n.VTEP.MAC]; ok {
+	if who, ok := c.macs[n.VTEP.MAC]; ok && n.VTEP.Tunnel() {
 		return fmt.Errorf("vtep.mac: %s belongs to node %s", n.VTEP.MAC, who)
 	}
 	for _, p := range n.PodCIDRs {

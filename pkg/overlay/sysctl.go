@@ -25,7 +25,10 @@ func PodSettings() []PodSetting {
 // sysctls makes the node forward packets of the families its pods have, and
 // the overlay device take its configuration from nobody.
 func sysctls(s Self) []program.Sysctl {
-	list := linkSysctls()
+	var list []program.Sysctl
+	if !s.NoTunnel {
+		list = linkSysctls()
+	}
 	for _, p := range s.PodCIDRs {
 		if p.Addr().Is4() && len(s.Direct) > 0 {
 			// Pods' packets may come back by the underlay while the route

@@ -22,7 +22,8 @@ const Protocol = 157
 // Net is what the kernel's network should hold of the overlay. Addresses,
 // neighbours and forwarding entries are those of Link.
 type Net struct {
-	// Link is the overlay device; the zero value means none.
+	// Link is the overlay device; the zero value means none, and then there
+	// are no Addrs, Neighs and FDB either.
 	Link    VXLAN
 	Sysctls []Sysctl
 	// Addrs are single addresses: prefixes of full length.
@@ -64,6 +65,9 @@ type Route struct {
 	// (onlink). A route without Dev answers "unreachable".
 	Via netip.Addr
 	Dev string
+	// DevIndex is Dev's, unless that is the overlay device, whose index is
+	// another one whenever it was made anew.
+	DevIndex int
 	// Metric orders routes to one Dst; 0 is preferred (1024 in IPv6).
 	Metric int
 	// MTU, if not zero, is what passes on the way, where that is less than

@@ -97,8 +97,93 @@ func TestDirectRouting(t *testing.T) {
 	n.leadsBy(t, podCIDR("4", 2), "eth0")
 }
 
+// TestModeDirect: without a tunnel, nodes of one network reach each other's
+// pods, one that has a tunnel too if it routes directly where it can; the
+// others are refused by name, at both ends.
+func TestModeDirect(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, dual, 4)
+	l.nodes[0].conf.NoTunnel, l.nodes[1].conf.NoTunnel = true, true
+	l.nodes[2].conf.DirectRouting = true // the last one knows nothing but its tunnel
+	for _, n := range l.nodes {
+		n.start(t)
+	}
+	refuses := func(n, whom *node, reason string) {
+		t.Helper()
+		await.Success(t, 5*time.Second, func() error {
+			s := n.state()
+			if !s.InPlace || len(s.Refused) != 1 || s.Refused[0].Node != whom.self.Name || !contains(s.Refused[0].Reason, reason) {
+				return fmt.Errorf("%s: in place %v, %v, refused %v, want %s: %s", n.self.Name, s.InPlace, s.Err, s.Refused, whom.self.Name, reason)
+			}
+			return nil
+		})
+	}
+	tunnel := l.nodes[3]
+	refuses(l.nodes[0], tunnel, "direct: [] offers no way to 10.244.4.0/24")
+	refuses(l.nodes[1], tunnel, "which mode direct needs")
+	await.Success(t, 5*time.Second, func() error {
+		if s := tunnel.state(); len(s.Refused) != 2 || !contains(s.Refused[0].Reason, "vtep.mac: missing, the node has mode direct") || s.Peers != 1 {
+			return fmt.Errorf("the node with a tunnel only refuses %v", s.Refused)
+		}
+		return nil
+	})
+	var pods []*pod
+	for _, n := range l.nodes[:3] {
+		pods = append(pods, n.addPod(t))
+		if mtu := n.state().MTU; n.conf.NoTunnel && mtu != 1500 {
+			t.Errorf("%s: MTU %d, want the underlay's", n.self.Name, mtu)
+		}
+	}
+	for i, n := range l.nodes[:3] {
+		_, err := n.NL.LinkByName(device)
+		if gone := errors.As(err, &netlink.LinkNotFoundError{}); gone != n.conf.NoTunnel {
+			t.Errorf("%s: find overlay device: %v", n.self.Name, err)
+		}
+		for j, other := range l.nodes[:3] {
+			if i == j {
+				continue
+			}
+			for k, c := range other.self.PodCIDRs {
+				n.leadsBy(t, c, "eth0")
+				if err := push(pods[i].Space, pods[i].addrs[k], pods[j].addrs[k]); err != nil {
+					t.Error(err)
+				}
+			}
+			reach(t, pods[i], pods[j])
+		}
+	}
+
+	// What others do to it is repaired here too.
+	n := l.nodes[0]
+	if err := n.NL.RouteDel(&netlink.Route{Dst: space.IPNet(podCIDR("6", 2)), LinkIndex: n.Link(t, "eth0").Attrs().Index}); err != nil {
+		t.Fatal(err)
+	}
+	await.Success(t, time.Second, func() error { return n.hasRoute(podCIDR("6", 2)) })
+}
+
+// TestModeDirectAlone: a node that is alone in its network says so.
+func TestModeDirectAlone(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, ipv4, 1)
+	n := l.nodes[0]
+	n.conf.NoTunnel = true
+	a := underlayAddr("4", 1)
+	if err := n.NL.AddrDel(n.Link(t, "eth0"), &netlink.Addr{IPNet: space.IPNet(a)}); err != nil {
+		t.Fatal(err)
+	}
+	n.AddAddr(t, "eth0", netip.PrefixFrom(a.Addr(), 32))
+	n.start(t)
+	await.Success(t, 5*time.Second, func() error {
+		if s := n.state(); s.Err == nil || !contains(s.Err.Error(), "mode direct: eth0 holds no InternalIP") {
+			return fmt.Errorf("state %+v", s)
+		}
+		return nil
+	})
+}
+
 // TestDirectRoutingComesAndGoes: nodes change their way one after the other,
-// under load, and lose nothing; strict reverse path filters notwithstanding.
+// from a tunnel over direct routing to no tunnel at all and back, under load,
+// and lose nothing; strict reverse path filters notwithstanding.
 func TestDirectRoutingComesAndGoes(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, dual, 2)
@@ -115,20 +200,19 @@ func TestDirectRoutingComesAndGoes(t *testing.T) {
 		streams = append(streams, newStream(t, a, b, i), newStream(t, b, a, i))
 	}
 	for range max(times(10), 2) {
-		for _, direct := range []bool{true, false} {
+		for _, way := range []struct {
+			direct, noTunnel bool
+			leadsBy          string
+		}{{true, false, "eth0"}, {true, true, "eth0"}, {true, false, "eth0"}, {false, false, device}} {
 			for _, n := range l.nodes {
 				n.stop()
-				n.conf.DirectRouting = direct
+				n.conf.DirectRouting, n.conf.NoTunnel = way.direct, way.noTunnel
 				ready(t, n.start(t))
 				streams[0].After(50)
 			}
-			want := device
-			if direct {
-				want = "eth0"
-			}
 			for _, family := range []string{"4", "6"} {
-				l.nodes[0].leadsBy(t, podCIDR(family, 2), want)
-				l.nodes[1].leadsBy(t, podCIDR(family, 1), want)
+				l.nodes[0].leadsBy(t, podCIDR(family, 2), way.leadsBy)
+				l.nodes[1].leadsBy(t, podCIDR(family, 1), way.leadsBy)
 			}
 			streams[0].After(50)
 		}

@@ -35,19 +35,49 @@ func (a *Applier) findLink() (*netlink.Vxlan, error) {
 }
 
 // setLink makes the device, its sysctls and its state agree with want. The
-// error is joined from all that failed; without a device there is no link,
-// and nothing else can be done.
+// error is joined from all that failed; where the device that want has cannot
+// be had, there is no link, and nothing else can be done. Where want has none,
+// link is what is left of an earlier program.
 func (a *Applier) setLink(want program.Net) (link *netlink.Vxlan, res diff.Result, err error) {
-	if link, res, err = a.ensureLink(want.Link); err != nil {
+	wanted := want.Link != program.VXLAN{}
+	if wanted {
+		link, res, err = a.ensureLink(want.Link)
+	} else {
+		link, err = a.findLink()
+	}
+	if err != nil {
 		return nil, res, err
 	}
-	settings, errSettings := a.conf.Sysctls(want.Sysctls)
-	fixed, errFix := a.fixLink(link, want.Link)
-	return link, res.Plus(settings).Plus(fixed), errors.Join(errSettings, errFix)
+	a.follow(link)
+	if len(want.Sysctls) > 0 {
+		settings, errSettings := a.conf.Sysctls(want.Sysctls)
+		res, err = res.Plus(settings), errSettings
+	}
+	if wanted {
+		fixed, errFix := a.fixLink(link, want.Link)
+		res, err = res.Plus(fixed), errors.Join(err, errFix)
+	}
+	return link, res, err
 }
 
-// ensureLink finds or makes the device, and has the mirror start over where
-// it is a new one: neighbours, forwarding entries and routes go with a device.
+// follow has the mirror start over where the device is another one, or gone:
+// neighbours, forwarding entries and routes go with a device.
+func (a *Applier) follow(link *netlink.Vxlan) {
+	index := 0
+	if link != nil {
+		index = link.Index
+	}
+	a.events.setOverlay(index)
+	if a.state != nil && a.state.index() != index {
+		a.state = nil
+	}
+}
+
+func (a *Applier) removeLink(link *netlink.Vxlan) error {
+	return named("remove device", a.conf.Link, a.handle.LinkDel(link), unix.ENODEV)
+}
+
+// ensureLink finds or makes the device.
 func (a *Applier) ensureLink(want program.VXLAN) (*netlink.Vxlan, diff.Result, error) {
 	var res diff.Result
 	link, err := a.findLink()
@@ -56,7 +86,7 @@ func (a *Applier) ensureLink(want program.VXLAN) (*netlink.Vxlan, diff.Result, e
 	}
 	if link != nil && !sameTunnel(link, want) {
 		a.conf.Log.Info("overlay device is made anew", "device", a.conf.Link, "was", describe(link), "wanted", want.String())
-		if err := named("remove device", a.conf.Link, a.handle.LinkDel(link), unix.ENODEV); err != nil {
+		if err := a.removeLink(link); err != nil {
 			return nil, diff.Result{Failed: 1}, err
 		}
 		res.Removed, link = 1, nil
@@ -66,10 +96,6 @@ func (a *Applier) ensureLink(want program.VXLAN) (*netlink.Vxlan, diff.Result, e
 			return nil, res.Plus(diff.Result{Failed: 1}), err
 		}
 		res.Added++
-	}
-	a.events.setOverlay(link.Index)
-	if a.state != nil && a.state.link.Index != link.Index {
-		a.state = nil
 	}
 	return link, res, nil
 }

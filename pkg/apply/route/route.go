@@ -69,12 +69,9 @@ func (a *Applier) Forget() { a.state = nil }
 // Set makes the kernel agree with want. Everything new is there before
 // anything old goes, and a failed item does not stop the others. The order is
 // the kernel's: a route needs its device and, to carry packets from its first
-// moment, the neighbour and forwarding entry behind it. A Net without Link
-// removes the device and our routes.
+// moment, the neighbour and forwarding entry behind it. Where want has no
+// Link, a device that is there goes last.
 func (a *Applier) Set(ctx context.Context, want program.Net) (diff.Result, error) {
-	if want.Link == (program.VXLAN{}) {
-		return a.clear()
-	}
 	target, err := targetOf(want)
 	if err != nil {
 		return diff.Result{Failed: 1}, err
@@ -83,7 +80,7 @@ func (a *Applier) Set(ctx context.Context, want program.Net) (diff.Result, error
 		return diff.Result{}, err
 	}
 	link, res, errLink := a.setLink(want)
-	if link == nil {
+	if link == nil && errLink != nil {
 		return res, errLink
 	}
 	if a.state == nil {
@@ -95,7 +92,15 @@ func (a *Applier) Set(ctx context.Context, want program.Net) (diff.Result, error
 	if err != nil {
 		a.Forget() // something is not as the mirror has it
 	}
-	return res.Plus(more), errors.Join(errLink, err)
+	res, err = res.Plus(more), errors.Join(errLink, err)
+	if link != nil && want.Link == (program.VXLAN{}) {
+		a.Forget()
+		if errDel := a.removeLink(link); errDel != nil {
+			return res.Plus(diff.Result{Failed: 1}), errors.Join(err, errDel)
+		}
+		res.Removed++
+	}
+	return res, err
 }
 
 // apply walks the difference between mirror and target.
@@ -174,31 +179,6 @@ func (a *Applier) changeRoute(k routeKey, r routeVia) error {
 		err = errors.Join(a.handle.RouteReplace(route), a.handle.RouteDel(hop))
 	}
 	return named("change", k, err)
-}
-
-// clear removes the device, with all that is on it, and the routes that have none.
-func (a *Applier) clear() (diff.Result, error) {
-	a.state = nil
-	link, err := a.findLink()
-	if err != nil {
-		return diff.Result{Failed: 1}, err
-	}
-	st, err := a.readFrom(link)
-	if err != nil {
-		return diff.Result{Failed: 1}, err
-	}
-	a.state = st
-	defer a.Forget()
-	res, err := a.apply(newState(link))
-	if link == nil {
-		return res, err
-	}
-	if delErr := named("remove device", a.conf.Link, a.handle.LinkDel(link), unix.ENODEV); delErr != nil {
-		res.Failed++
-		return res, errors.Join(err, delErr)
-	}
-	res.Removed++
-	return res, err
 }
 
 // named adds to a kernel error what it is about; errors that say "it is so already" are none.

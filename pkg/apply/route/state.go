@@ -46,6 +46,14 @@ type routeVia struct {
 // whenever it was made anew.
 const byOverlay = -1
 
+// index is the device's, 0 without one.
+func (st *state) index() int {
+	if st.link == nil {
+		return 0
+	}
+	return st.link.Index
+}
+
 func newState(link *netlink.Vxlan) *state {
 	return &state{
 		link:   link,
@@ -81,10 +89,10 @@ func targetOf(n program.Net) (*state, error) {
 		case "":
 		case n.Link.Name:
 			v.dev = byOverlay
-		case n.Link.Parent:
-			v.dev = n.Link.ParentIndex
 		default:
-			return nil, fmt.Errorf("read program: %s: only routes by %s and its underlay are known here", r, n.Link.Name)
+			if v.dev = r.DevIndex; v.dev == 0 {
+				return nil, fmt.Errorf("read program: %s: its device has no index", r)
+			}
 		}
 		if old, ok := t.routes[k]; ok && old != v {
 			return nil, fmt.Errorf("read program: %s has two next hops", k)
