@@ -53,11 +53,11 @@ func (t *Table) dropGroup(k groupKey) {
 func (t *Table) reslot(g *group, slots []netip.AddrPort) {
 	for i, a := range slots {
 		if i >= len(g.slots) || g.slots[i] != a {
-			t.endpoints.put(vip.Slot{Group: g.id, Index: uint32(i)}, a)
+			t.endpoints.Put(vip.Slot{Group: g.id, Index: uint32(i)}, a)
 		}
 	}
 	for i := len(slots); i < len(g.slots); i++ {
-		t.endpoints.remove(vip.Slot{Group: g.id, Index: uint32(i)})
+		t.endpoints.Remove(vip.Slot{Group: g.id, Index: uint32(i)})
 	}
 	g.slots = slots
 }

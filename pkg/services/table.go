@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"poplin.dev/poplin/pkg/cluster/service"
+	"poplin.dev/poplin/pkg/program/elements"
 	"poplin.dev/poplin/pkg/program/vip"
 )
 
@@ -27,14 +28,14 @@ type Table struct {
 	udp, ends bool
 	gone      map[vip.Front]bool
 
-	frontends, outside elements[vip.Front, vip.Value]
-	endpoints          elements[vip.Slot, netip.AddrPort]
-	timeouts           elements[vip.Front, uint32]
-	fenced             elements[vip.Front, struct{}]
-	sources            elements[vip.Source, struct{}]
-	ranges             elements[netip.Prefix, struct{}]
-	addresses          counted[netip.Addr]
-	hairpins           counted[netip.Addr]
+	frontends, outside elements.Map[vip.Front, vip.Value]
+	endpoints          elements.Map[vip.Slot, netip.AddrPort]
+	timeouts           elements.Map[vip.Front, uint32]
+	fenced             elements.Map[vip.Front, struct{}]
+	sources            elements.Map[vip.Source, struct{}]
+	ranges             elements.Map[netip.Prefix, struct{}]
+	addresses          elements.Counted[netip.Addr]
+	hairpins           elements.Counted[netip.Addr]
 }
 
 // NewTable returns an empty table. What the kernel holds of an earlier
@@ -48,15 +49,15 @@ func NewTable(node Node, before vip.Program) *Table {
 		groups:    map[groupKey]*group{},
 		fences:    map[vip.Front][]netip.Prefix{},
 		ids:       recall(before),
-		frontends: newElements[vip.Front, vip.Value](),
-		outside:   newElements[vip.Front, vip.Value](),
-		endpoints: newElements[vip.Slot, netip.AddrPort](),
-		timeouts:  newElements[vip.Front, uint32](),
-		fenced:    newElements[vip.Front, struct{}](),
-		sources:   newElements[vip.Source, struct{}](),
-		ranges:    newElements[netip.Prefix, struct{}](),
-		addresses: newCounted[netip.Addr](),
-		hairpins:  newCounted[netip.Addr](),
+		frontends: elements.NewMap[vip.Front, vip.Value](),
+		outside:   elements.NewMap[vip.Front, vip.Value](),
+		endpoints: elements.NewMap[vip.Slot, netip.AddrPort](),
+		timeouts:  elements.NewMap[vip.Front, uint32](),
+		fenced:    elements.NewMap[vip.Front, struct{}](),
+		sources:   elements.NewMap[vip.Source, struct{}](),
+		ranges:    elements.NewMap[netip.Prefix, struct{}](),
+		addresses: elements.NewCounted[netip.Addr](),
+		hairpins:  elements.NewCounted[netip.Addr](),
 	}
 	t.setNode(node)
 	return t
@@ -72,13 +73,13 @@ func (t *Table) setNode(node Node) {
 	for _, r := range merged(slices.Clone(node.ServiceRanges)) {
 		want[r.Masked()] = struct{}{}
 	}
-	for r := range maps.Clone(t.ranges.now) {
+	for r := range maps.Clone(t.ranges.Now()) {
 		if _, ok := want[r]; !ok {
-			t.ranges.remove(r)
+			t.ranges.Remove(r)
 		}
 	}
 	for r := range want {
-		t.ranges.put(r, struct{}{})
+		t.ranges.Put(r, struct{}{})
 	}
 }
 
@@ -140,10 +141,10 @@ func (t *Table) replace(key service.Key, next *plan) {
 // join adds what a plan has; fronts collects the fronts it is about.
 func (t *Table) join(p *plan, fronts map[vip.Front]struct{}) {
 	for _, a := range p.addresses {
-		t.addresses.add(a)
+		t.addresses.Add(a)
 	}
 	for a := range p.hairpins {
-		t.hairpins.add(a)
+		t.hairpins.Add(a)
 	}
 	for f := range p.entries {
 		t.claims[f] = append(t.claims[f], p)
@@ -159,10 +160,10 @@ func (t *Table) join(p *plan, fronts map[vip.Front]struct{}) {
 // leave removes what a plan had and next has not.
 func (t *Table) leave(p, next *plan, fronts map[vip.Front]struct{}) {
 	for _, a := range p.addresses {
-		t.addresses.drop(a)
+		t.addresses.Drop(a)
 	}
 	for a := range p.hairpins {
-		t.hairpins.drop(a)
+		t.hairpins.Drop(a)
 	}
 	for f := range p.entries {
 		t.claims[f] = slices.DeleteFunc(t.claims[f], func(o *plan) bool { return o == p })
@@ -191,22 +192,22 @@ func (t *Table) settle(f vip.Front) {
 	claims := t.claims[f]
 	if len(claims) == 0 {
 		t.fence(f, false, nil)
-		t.frontends.remove(f)
-		t.outside.remove(f)
-		t.timeouts.remove(f)
+		t.frontends.Remove(f)
+		t.outside.Remove(f)
+		t.timeouts.Remove(f)
 		return
 	}
 	e := claims[0].entries[f]
-	t.frontends.put(f, t.value(e.inside))
+	t.frontends.Put(f, t.value(e.inside))
 	if e.override {
-		t.outside.put(f, t.value(e.outside))
+		t.outside.Put(f, t.value(e.outside))
 	} else {
-		t.outside.remove(f)
+		t.outside.Remove(f)
 	}
 	if e.timeout > 0 {
-		t.timeouts.put(f, e.timeout)
+		t.timeouts.Put(f, e.timeout)
 	} else {
-		t.timeouts.remove(f)
+		t.timeouts.Remove(f)
 	}
 	t.fence(f, e.fenced, e.sources)
 }
@@ -214,17 +215,17 @@ func (t *Table) settle(f vip.Front) {
 // fence says who may use a front.
 func (t *Table) fence(f vip.Front, fenced bool, sources []netip.Prefix) {
 	for _, r := range t.fences[f] {
-		t.sources.remove(vip.Source{Front: f, Clients: r})
+		t.sources.Remove(vip.Source{Front: f, Clients: r})
 	}
 	delete(t.fences, f)
 	if !fenced {
-		t.fenced.remove(f)
+		t.fenced.Remove(f)
 		return
 	}
 	t.fences[f] = sources
-	t.fenced.put(f, struct{}{})
+	t.fenced.Put(f, struct{}{})
 	for _, r := range sources {
-		t.sources.put(vip.Source{Front: f, Clients: r}, struct{}{})
+		t.sources.Put(vip.Source{Front: f, Clients: r}, struct{}{})
 	}
 }
 
@@ -250,9 +251,9 @@ func (t *Table) value(to target) vip.Value {
 // change it, and reads it before the next call.
 func (t *Table) Program() vip.Program {
 	return vip.Program{
-		Frontends: t.frontends.now, Outside: t.outside.now, Endpoints: t.endpoints.now,
-		Timeouts: t.timeouts.now, Fenced: t.fenced.now, Sources: t.sources.now,
-		Addresses: t.addresses.now, Ranges: t.ranges.now, Hairpins: t.hairpins.now,
+		Frontends: t.frontends.Now(), Outside: t.outside.Now(), Endpoints: t.endpoints.Now(),
+		Timeouts: t.timeouts.Now(), Fenced: t.fenced.Now(), Sources: t.sources.Now(),
+		Addresses: t.addresses.Now(), Ranges: t.ranges.Now(), Hairpins: t.hairpins.Now(),
 	}
 }
 
@@ -262,15 +263,15 @@ func (t *Table) Program() vip.Program {
 func (t *Table) Take() vip.Change {
 	t.ids.forget()
 	c := vip.NoChange()
-	t.frontends.take(c.Delete.Frontends, c.Put.Frontends)
-	t.outside.take(c.Delete.Outside, c.Put.Outside)
-	t.endpoints.take(c.Delete.Endpoints, c.Put.Endpoints)
-	t.timeouts.take(c.Delete.Timeouts, c.Put.Timeouts)
-	t.fenced.take(c.Delete.Fenced, c.Put.Fenced)
-	t.sources.take(c.Delete.Sources, c.Put.Sources)
-	t.addresses.take(c.Delete.Addresses, c.Put.Addresses)
-	t.ranges.take(c.Delete.Ranges, c.Put.Ranges)
-	t.hairpins.take(c.Delete.Hairpins, c.Put.Hairpins)
+	t.frontends.Take(c.Delete.Frontends, c.Put.Frontends)
+	t.outside.Take(c.Delete.Outside, c.Put.Outside)
+	t.endpoints.Take(c.Delete.Endpoints, c.Put.Endpoints)
+	t.timeouts.Take(c.Delete.Timeouts, c.Put.Timeouts)
+	t.fenced.Take(c.Delete.Fenced, c.Put.Fenced)
+	t.sources.Take(c.Delete.Sources, c.Put.Sources)
+	t.addresses.Take(c.Delete.Addresses, c.Put.Addresses)
+	t.ranges.Take(c.Delete.Ranges, c.Put.Ranges)
+	t.hairpins.Take(c.Delete.Hairpins, c.Put.Hairpins)
 	t.ends, t.udp = t.ends || t.udp, false
 	t.gone = map[vip.Front]bool{}
 	for f := range c.Delete.Frontends {

@@ -135,6 +135,8 @@ var direction = map[string][]string{
 	"pkg/loop":            {},
 	"pkg/metrics":         {"pkg/version"},
 	"pkg/program":         {"pkg/cluster"},
+	"pkg/program/nft":     {"pkg/program/elements"},
+	"pkg/program/vip":     {"pkg/cluster", "pkg/program/nft", "pkg/program/elements"},
 	"pkg/overlay":         {"pkg/cluster", "pkg/program"},
 	"pkg/masquerade":      {"pkg/cluster", "pkg/program"},
 	"pkg/services":        {"pkg/cluster", "pkg/program"},

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/pkg/apply/vip/wire"
+	"poplin.dev/poplin/pkg/program/nft"
 	"poplin.dev/poplin/pkg/program/vip"
 )
 
@@ -76,7 +77,7 @@ func (t *Table) readChains(m *mirror) error {
 	if err != nil {
 		return fmt.Errorf("list chains: %w", err)
 	}
-	base := map[string]vip.Chain{}
+	base := map[string]nft.Chain{}
 	for _, c := range vip.Chains(nil, nil) {
 		base[c.Name] = c
 	}

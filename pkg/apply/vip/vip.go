@@ -23,6 +23,7 @@ import (
 
 	"poplin.dev/poplin/pkg/apply/vip/wire"
 	"poplin.dev/poplin/pkg/cluster/service"
+	"poplin.dev/poplin/pkg/program/nft"
 	"poplin.dev/poplin/pkg/program/vip"
 )
 
@@ -274,7 +275,7 @@ func (t *Table) chains(b *wire.Batch, picks []vip.Pick, timeouts []uint32) error
 }
 
 // rules replaces a chain's rules as a whole where one differs.
-func (t *Table) rules(b *wire.Batch, c vip.Chain) error {
+func (t *Table) rules(b *wire.Batch, c nft.Chain) error {
 	var want []wire.Mark
 	for _, r := range c.Rules {
 		want = append(want, wire.MarkOf(r))

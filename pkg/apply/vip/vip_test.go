@@ -42,7 +42,7 @@ func open(t testing.TB) *Table {
 	return table
 }
 
-func nft(t testing.TB, args ...string) string {
+func nftables(t testing.TB, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(need.Program(t, "nft", "nftables"), args...).CombinedOutput()
 	if err != nil {
@@ -93,7 +93,7 @@ func TestRulesAsNftPrintsThem(t *testing.T) {
 		t.Fatal(err)
 	}
 	printed := map[string]bool{}
-	for line := range strings.Lines(nft(t, "list", "table", "inet", Name)) {
+	for line := range strings.Lines(nftables(t, "list", "table", "inet", Name)) {
 		line = strings.TrimSpace(strings.ReplaceAll(line, " packets 0 bytes 0", ""))
 		printed[strings.ReplaceAll(line, "reject with icmpx port-unreachable", "reject")] = true
 	}
@@ -109,7 +109,7 @@ func TestRulesAsNftPrintsThem(t *testing.T) {
 		}
 	}
 	if t.Failed() {
-		t.Log(nft(t, "list", "table", "inet", Name))
+		t.Log(nftables(t, "list", "table", "inet", Name))
 	}
 }
 
@@ -147,7 +147,7 @@ func TestKernelAgreesAfterEveryChange(t *testing.T) {
 	if err := table.Remove(); err != nil {
 		t.Fatal(err)
 	}
-	if left := nft(t, "list", "ruleset"); left != "" {
+	if left := nftables(t, "list", "ruleset"); left != "" {
 		t.Errorf("left behind:\n%s", left)
 	}
 }
@@ -159,10 +159,10 @@ func TestOthersDoNotTakeTheTableAway(t *testing.T) {
 	if _, err := table.Set(sample(1)); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(nft(t, "list", "table", "inet", Name), "flags owner") {
+	if !strings.Contains(nftables(t, "list", "table", "inet", Name), "flags owner") {
 		need.Missing(t, need.OwnedTables, "Linux 6.9 and later have them")
 	}
-	nft(t, "flush", "ruleset")
+	nftables(t, "flush", "ruleset")
 	if err := exec.Command("nft", "delete", "table", "inet", Name).Run(); err == nil {
 		t.Error("another process deleted the table")
 	}
@@ -201,7 +201,7 @@ func TestAPlainTableIsMadeAgain(t *testing.T) {
 		{"flush", "chain", "inet", Name, "pick"},
 		{"add", "map", "inet", Name, "stranger", "{ type mark : mark; }"},
 	} {
-		nft(t, harm...)
+		nftables(t, harm...)
 		table.Forget() // as a netlink event would have it
 		if _, err := table.Set(sample(1)); err != nil {
 			t.Fatalf("after %v: %v", harm, err)
@@ -210,12 +210,12 @@ func TestAPlainTableIsMadeAgain(t *testing.T) {
 		if got, err := table.Program(); err != nil || got.String() != sample(1).String() {
 			t.Errorf("after %v the kernel holds\n%s%v", harm, got, err)
 		}
-		if out := nft(t, "list", "chain", "inet", Name, "pick"); !strings.Contains(out, "vmap") {
+		if out := nftables(t, "list", "chain", "inet", Name, "pick"); !strings.Contains(out, "vmap") {
 			t.Errorf("after %v:\n%s", harm, out)
 		}
 	}
 	// A change that comes before the event fails, and says so.
-	nft(t, "flush", "ruleset")
+	nftables(t, "flush", "ruleset")
 	if err := table.Apply(vip.Diff(sample(1), sample(2))); err == nil {
 		t.Error("a change of a table that is gone must fail")
 	}
@@ -231,7 +231,7 @@ func TestOneElementCanBeAskedFor(t *testing.T) {
 	if _, err := table.Set(sample(0)); err != nil {
 		t.Fatal(err)
 	}
-	if out := nft(t, "get", "element", "inet", Name, "frontends4", "{ 10.96.0.1 . tcp . 80 }"); !strings.Contains(out, ": c004:10") {
+	if out := nftables(t, "get", "element", "inet", Name, "frontends4", "{ 10.96.0.1 . tcp . 80 }"); !strings.Contains(out, ": c004:10") {
 		t.Errorf("nft says\n%s", out)
 	}
 }
@@ -265,7 +265,7 @@ func TestStartForgetsClientsOfEndpointsThatAreGone(t *testing.T) {
 	if _, err := next.Set(p); err != nil {
 		t.Fatal(err)
 	}
-	out := nft(t, "list", "map", "inet", Name, "affinity4")
+	out := nftables(t, "list", "map", "inet", Name, "affinity4")
 	if !strings.Contains(out, "192.0.2.1 ") || strings.Contains(out, "192.0.2.2") || strings.Contains(out, "192.0.2.3") {
 		t.Errorf("remembered are\n%s", out)
 	}
@@ -273,7 +273,7 @@ func TestStartForgetsClientsOfEndpointsThatAreGone(t *testing.T) {
 	if err := next.Apply(vip.Diff(p, vip.New())); err != nil {
 		t.Fatal(err)
 	}
-	if out := nft(t, "list", "map", "inet", Name, "affinity4"); strings.Contains(out, "elements") {
+	if out := nftables(t, "list", "map", "inet", Name, "affinity4"); strings.Contains(out, "elements") {
 		t.Errorf("after the Service's end remembered are\n%s", out)
 	}
 }

@@ -3,6 +3,8 @@ package vip
 import (
 	"fmt"
 	"time"
+
+	"poplin.dev/poplin/pkg/program/nft"
 )
 
 // Bits of the packet mark. They are set on the first packet of a connection
@@ -25,83 +27,93 @@ const lowPort = 8473
 type family struct {
 	suffix                         string
 	ipv6                           bool
-	saddr, daddr, ctSaddr, ctDaddr Field
+	saddr, daddr, ctSaddr, ctDaddr nft.Field
 }
 
 var families = []family{
-	{"4", false, Saddr4, Daddr4, CtSaddr4, CtDaddr4},
-	{"6", true, Saddr6, Daddr6, CtSaddr6, CtDaddr6},
+	{"4", false, nft.Saddr4, nft.Daddr4, nft.CtSaddr4, nft.CtDaddr4},
+	{"6", true, nft.Saddr6, nft.Daddr6, nft.CtSaddr6, nft.CtDaddr6},
 }
 
-func (f family) front() Key   { return Key{f.daddr, Proto, Dport} }
-func (f family) ctFront() Key { return Key{f.ctDaddr, Proto, CtDport} }
+func (f family) front() nft.Key   { return nft.Key{f.daddr, nft.Proto, nft.Dport} }
+func (f family) ctFront() nft.Key { return nft.Key{f.ctDaddr, nft.Proto, nft.CtDport} }
 
 // Chains are the rules. They are of nat type throughout, so that only the
 // first packet of a connection pays for them, and depend on nothing but which
 // picks and timeouts occur. The class of a packet (its priority, which
 // nothing looks at between these rules) carries what a lookup found from one
 // rule to the next.
-func Chains(picks []Pick, timeouts []uint32) []Chain {
-	chains := []Chain{
-		{Name: "prerouting", Hook: "prerouting", Priority: -100, Rules: rules(
-			Rule{Jump("fence")},
-			Rule{InGroup{Group: PodGroup}, Goto("from-pod")},
-			each(func(f family) Rule { return Rule{Classify{f.front(), "outside" + f.suffix}, Goto("pick")} }),
-			each(func(f family) Rule {
-				return Rule{Classify{f.front(), "frontends" + f.suffix}, MarkSet{MarkMasquerade}, Goto("pick")}
+func Chains(picks []Pick, timeouts []uint32) []nft.Chain {
+	chains := []nft.Chain{
+		{Name: "prerouting", Type: "nat", Hook: "prerouting", Priority: -100, Rules: rules(
+			nft.Rule{nft.Jump("fence")},
+			nft.Rule{nft.InGroup{Group: PodGroup}, nft.Goto("from-pod")},
+			each(func(f family) nft.Rule {
+				return nft.Rule{nft.Classify{Key: f.front(), Map: "outside" + f.suffix}, nft.Goto("pick")}
 			}),
-			Rule{Goto("unassigned")},
+			each(func(f family) nft.Rule {
+				return nft.Rule{nft.Classify{Key: f.front(), Map: "frontends" + f.suffix}, nft.MarkSet{Bits: MarkMasquerade}, nft.Goto("pick")}
+			}),
+			nft.Rule{nft.Goto("unassigned")},
 		)},
-		{Name: "output", Hook: "output", Priority: -100, Rules: rules(
-			Rule{Jump("fence")},
-			each(func(f family) Rule {
-				return Rule{Classify{f.front(), "frontends" + f.suffix}, MarkSet{MarkFromNode}, Goto("pick")}
+		{Name: "output", Type: "nat", Hook: "output", Priority: -100, Rules: rules(
+			nft.Rule{nft.Jump("fence")},
+			each(func(f family) nft.Rule {
+				return nft.Rule{nft.Classify{Key: f.front(), Map: "frontends" + f.suffix}, nft.MarkSet{Bits: MarkFromNode}, nft.Goto("pick")}
 			}),
-			Rule{Goto("unassigned")},
+			nft.Rule{nft.Goto("unassigned")},
 		)},
 		{Name: "from-pod", Rules: rules(
-			each(func(f family) Rule { return Rule{Classify{f.front(), "frontends" + f.suffix}, Goto("from-pod-pick")} }),
-			Rule{Goto("unassigned")},
+			each(func(f family) nft.Rule {
+				return nft.Rule{nft.Classify{Key: f.front(), Map: "frontends" + f.suffix}, nft.Goto("from-pod-pick")}
+			}),
+			nft.Rule{nft.Goto("unassigned")},
 		)},
 		{Name: "from-pod-pick", Rules: rules(
-			Rule{ClassIs{Mask: MasqueradeMask, Not: true}, MarkSet{MarkMasquerade}},
-			Rule{Goto("pick")},
+			nft.Rule{nft.ClassIs{Mask: MasqueradeMask, Not: true}, nft.MarkSet{Bits: MarkMasquerade}},
+			nft.Rule{nft.Goto("pick")},
 		)},
-		{Name: "fence", Rules: rules(each(func(f family) Rule {
-			return Rule{In{Key: f.front(), Set: "fenced" + f.suffix},
-				In{Key: append(f.front(), f.saddr), Not: true, Set: "sources" + f.suffix}, Count{}, Silence}
+		{Name: "fence", Rules: rules(each(func(f family) nft.Rule {
+			return nft.Rule{nft.In{Key: f.front(), Set: "fenced" + f.suffix},
+				nft.In{Key: append(f.front(), f.saddr), Not: true, Set: "sources" + f.suffix}, nft.Count{}, nft.Silence}
 		}))},
 		{Name: "unassigned", Rules: rules(
-			each(func(f family) Rule { return Rule{In{Key: Key{f.daddr}, Set: "addresses" + f.suffix}, IsTCP{}, Reset} }),
-			each(func(f family) Rule {
-				return Rule{In{Key: Key{f.daddr}, Set: "addresses" + f.suffix}, In{Key: Key{Proto}, Set: "protocols"}, Reject}
+			each(func(f family) nft.Rule {
+				return nft.Rule{nft.In{Key: nft.Key{f.daddr}, Set: "addresses" + f.suffix}, nft.IsTCP{}, nft.Reset}
 			}),
-			each(func(f family) Rule { return Rule{In{Key: Key{f.daddr}, Set: "ranges" + f.suffix}, Count{}, Silence} }),
+			each(func(f family) nft.Rule {
+				return nft.Rule{nft.In{Key: nft.Key{f.daddr}, Set: "addresses" + f.suffix}, nft.In{Key: nft.Key{nft.Proto}, Set: "protocols"}, nft.Reject}
+			}),
+			each(func(f family) nft.Rule {
+				return nft.Rule{nft.In{Key: nft.Key{f.daddr}, Set: "ranges" + f.suffix}, nft.Count{}, nft.Silence}
+			}),
 		)},
-		{Name: "pick", Rules: []Rule{{Dispatch{PickMask, "picks"}}}},
-		{Name: "refuse", Rules: []Rule{
-			{ClassIs{Value: uint32(Refuse)}, IsTCP{}, Reset},
-			{ClassIs{Value: uint32(Refuse)}, Reject},
-			{Count{}, Silence},
+		{Name: "pick", Rules: []nft.Rule{{nft.Dispatch{Mask: PickMask, Map: "picks"}}}},
+		{Name: "refuse", Rules: []nft.Rule{
+			{nft.ClassIs{Value: uint32(Refuse)}, nft.IsTCP{}, nft.Reset},
+			{nft.ClassIs{Value: uint32(Refuse)}, nft.Reject},
+			{nft.Count{}, nft.Silence},
 		}},
-		{Name: "postrouting", Hook: "postrouting", Priority: 99, Rules: rules(
-			Rule{Translated{}, Jump("arrived")},
-			Rule{MarkHas{MarkFromNode}, OutGroup{PodGroup}, MarkClear{markBits}, Return},
-			Rule{MarkHas{MarkFromNode}, OutLoopback{}, MarkClear{markBits}, Return},
-			each(func(f family) Rule {
-				return Rule{Translated{}, In{Key: Key{f.saddr, f.daddr}, Set: "hairpins" + f.suffix}, MarkSet{MarkMasquerade}}
+		{Name: "postrouting", Type: "nat", Hook: "postrouting", Priority: 99, Rules: rules(
+			nft.Rule{nft.Translated{}, nft.Jump("arrived")},
+			nft.Rule{nft.MarkHas{Bits: MarkFromNode}, nft.OutGroup{Group: PodGroup}, nft.MarkClear{Bits: markBits}, nft.Return},
+			nft.Rule{nft.MarkHas{Bits: MarkFromNode}, nft.OutLoopback{}, nft.MarkClear{Bits: markBits}, nft.Return},
+			each(func(f family) nft.Rule {
+				return nft.Rule{nft.Translated{}, nft.In{Key: nft.Key{f.saddr, f.daddr}, Set: "hairpins" + f.suffix}, nft.MarkSet{Bits: MarkMasquerade}}
 			}),
-			Rule{MarkHas{markBits}, MarkClear{markBits}, Masquerade{lowPort, 65535}},
+			nft.Rule{nft.MarkHas{Bits: markBits}, nft.MarkClear{Bits: markBits}, nft.Masquerade{Low: lowPort, High: 65535}},
 		)},
-		{Name: "input", Hook: "input", Priority: 99, Rules: []Rule{
-			{Translated{}, Jump("arrived")},
-			{MarkHas{markBits}, MarkClear{markBits}},
+		{Name: "input", Type: "nat", Hook: "input", Priority: 99, Rules: []nft.Rule{
+			{nft.Translated{}, nft.Jump("arrived")},
+			{nft.MarkHas{Bits: markBits}, nft.MarkClear{Bits: markBits}},
 		}},
 		{Name: "arrived", Rules: rules(
-			each(func(f family) Rule { return Rule{Classify{f.ctFront(), "timeouts" + f.suffix}, Jump("learn")} }),
-			Rule{ForgetClass{}},
+			each(func(f family) nft.Rule {
+				return nft.Rule{nft.Classify{Key: f.ctFront(), Map: "timeouts" + f.suffix}, nft.Jump("learn")}
+			}),
+			nft.Rule{nft.ForgetClass{}},
 		)},
-		{Name: "learn", Rules: []Rule{{Dispatch{0, "clocks"}}}},
+		{Name: "learn", Rules: []nft.Rule{{nft.Dispatch{Mask: 0, Map: "clocks"}}}},
 	}
 	for _, p := range picks {
 		if p.Count() > 0 {
@@ -128,49 +140,51 @@ func (p Pick) Chain() string {
 // Plain is the pick without regard to earlier choices.
 func (p Pick) Plain() Pick { return p &^ stickyBit }
 
-func (p Pick) chain() Chain {
+func (p Pick) chain() nft.Chain {
 	if p.IsSticky() {
-		return Chain{Name: p.Chain(), Rules: rules(
-			Rule{KeepClass{GroupMask}},
-			each(func(f family) Rule {
-				return Rule{DNAT{f.ipv6, Key{f.saddr, Class}, "affinity" + f.suffix}}
+		return nft.Chain{Name: p.Chain(), Rules: rules(
+			nft.Rule{nft.KeepClass{Mask: GroupMask}},
+			each(func(f family) nft.Rule {
+				return nft.Rule{nft.DNAT{IPv6: f.ipv6, Key: nft.Key{f.saddr, nft.Class}, Map: "affinity" + f.suffix}}
 			}),
-			Rule{Goto(p.Plain().Chain())},
+			nft.Rule{nft.Goto(p.Plain().Chain())},
 		)}
 	}
-	draw := func(n int) []Rule {
-		return each(func(f family) Rule { return Rule{DNAT{f.ipv6, Key{Class, Numgen(n)}, "endpoints" + f.suffix}} })
+	draw := func(n int) []nft.Rule {
+		return each(func(f family) nft.Rule {
+			return nft.Rule{nft.DNAT{IPv6: f.ipv6, Key: nft.Key{nft.Class, nft.Numgen(n)}, Map: "endpoints" + f.suffix}}
+		})
 	}
-	r := rules(Rule{KeepClass{GroupMask}}, draw(p.Count()))
+	r := rules(nft.Rule{nft.KeepClass{Mask: GroupMask}}, draw(p.Count()))
 	if p.Count() > 1 {
 		// A group may have become smaller since the packet read its value.
 		r = append(r, draw(1)...)
 	}
 	// And if it is gone, the client tries again: a connection that went on
 	// to the address of a Service would never reach an endpoint.
-	return Chain{Name: p.Chain(), Rules: append(r, Rule{Count{}, Silence})}
+	return nft.Chain{Name: p.Chain(), Rules: append(r, nft.Rule{nft.Count{}, nft.Silence})}
 }
 
 // LearnChain is the name of the chain that notes a client's endpoint.
 func LearnChain(timeout uint32) string { return fmt.Sprintf("learn-%d", timeout) }
 
-func learnChain(timeout uint32) Chain {
-	return Chain{Name: LearnChain(timeout), Rules: rules(
-		each(func(f family) Rule { return Rule{Classify{f.ctFront(), "frontends" + f.suffix}} }),
-		each(func(f family) Rule {
-			return Rule{InGroup{Group: PodGroup, Not: true}, Classify{f.ctFront(), "outside" + f.suffix}}
+func learnChain(timeout uint32) nft.Chain {
+	return nft.Chain{Name: LearnChain(timeout), Rules: rules(
+		each(func(f family) nft.Rule { return nft.Rule{nft.Classify{Key: f.ctFront(), Map: "frontends" + f.suffix}} }),
+		each(func(f family) nft.Rule {
+			return nft.Rule{nft.InGroup{Group: PodGroup, Not: true}, nft.Classify{Key: f.ctFront(), Map: "outside" + f.suffix}}
 		}),
-		Rule{KeepClass{GroupMask}},
-		each(func(f family) Rule {
-			return Rule{Learn{Map: "affinity" + f.suffix, Key: Key{f.ctSaddr, Class}, Data: Key{f.daddr, Dport},
+		nft.Rule{nft.KeepClass{Mask: GroupMask}},
+		each(func(f family) nft.Rule {
+			return nft.Rule{nft.Learn{Map: "affinity" + f.suffix, Key: nft.Key{f.ctSaddr, nft.Class}, Data: nft.Key{f.daddr, nft.Dport},
 				Timeout: time.Duration(timeout) * time.Second}}
 		}),
 	)}
 }
 
 // each is a rule for each family.
-func each(rule func(family) Rule) []Rule {
-	var out []Rule
+func each(rule func(family) nft.Rule) []nft.Rule {
+	var out []nft.Rule
 	for _, f := range families {
 		out = append(out, rule(f))
 	}
@@ -178,13 +192,13 @@ func each(rule func(family) Rule) []Rule {
 }
 
 // rules joins rules and lists of rules.
-func rules(parts ...any) []Rule {
-	var out []Rule
+func rules(parts ...any) []nft.Rule {
+	var out []nft.Rule
 	for _, p := range parts {
 		switch p := p.(type) {
-		case Rule:
+		case nft.Rule:
 			out = append(out, p)
-		case []Rule:
+		case []nft.Rule:
 			out = append(out, p...)
 		}
 	}

@@ -1,6 +1,6 @@
 package vip
 
-import "maps"
+import "poplin.dev/poplin/pkg/program/elements"
 
 // Change leads from one program to another. An element with another value is
 // in both parts: the old one goes and the new one comes in one transaction.
@@ -15,47 +15,27 @@ func (c Change) Empty() bool { return c.Delete.Len()+c.Put.Len() == 0 }
 // Diff returns the change from old to new.
 func Diff(from, to Program) Change {
 	c := NoChange()
-	diff(from.Frontends, to.Frontends, c.Delete.Frontends, c.Put.Frontends)
-	diff(from.Outside, to.Outside, c.Delete.Outside, c.Put.Outside)
-	diff(from.Endpoints, to.Endpoints, c.Delete.Endpoints, c.Put.Endpoints)
-	diff(from.Timeouts, to.Timeouts, c.Delete.Timeouts, c.Put.Timeouts)
-	diff(from.Fenced, to.Fenced, c.Delete.Fenced, c.Put.Fenced)
-	diff(from.Sources, to.Sources, c.Delete.Sources, c.Put.Sources)
-	diff(from.Addresses, to.Addresses, c.Delete.Addresses, c.Put.Addresses)
-	diff(from.Ranges, to.Ranges, c.Delete.Ranges, c.Put.Ranges)
-	diff(from.Hairpins, to.Hairpins, c.Delete.Hairpins, c.Put.Hairpins)
+	elements.Diff(from.Frontends, to.Frontends, c.Delete.Frontends, c.Put.Frontends)
+	elements.Diff(from.Outside, to.Outside, c.Delete.Outside, c.Put.Outside)
+	elements.Diff(from.Endpoints, to.Endpoints, c.Delete.Endpoints, c.Put.Endpoints)
+	elements.Diff(from.Timeouts, to.Timeouts, c.Delete.Timeouts, c.Put.Timeouts)
+	elements.Diff(from.Fenced, to.Fenced, c.Delete.Fenced, c.Put.Fenced)
+	elements.Diff(from.Sources, to.Sources, c.Delete.Sources, c.Put.Sources)
+	elements.Diff(from.Addresses, to.Addresses, c.Delete.Addresses, c.Put.Addresses)
+	elements.Diff(from.Ranges, to.Ranges, c.Delete.Ranges, c.Put.Ranges)
+	elements.Diff(from.Hairpins, to.Hairpins, c.Delete.Hairpins, c.Put.Hairpins)
 	return c
-}
-
-func diff[K, V comparable](from, to, del, put map[K]V) {
-	for k, v := range from {
-		if w, ok := to[k]; !ok || w != v {
-			del[k] = v
-		}
-	}
-	for k, v := range to {
-		if w, ok := from[k]; !ok || w != v {
-			put[k] = v
-		}
-	}
 }
 
 // Apply makes the change in p.
 func (c Change) Apply(p Program) {
-	apply(p.Frontends, c.Delete.Frontends, c.Put.Frontends)
-	apply(p.Outside, c.Delete.Outside, c.Put.Outside)
-	apply(p.Endpoints, c.Delete.Endpoints, c.Put.Endpoints)
-	apply(p.Timeouts, c.Delete.Timeouts, c.Put.Timeouts)
-	apply(p.Fenced, c.Delete.Fenced, c.Put.Fenced)
-	apply(p.Sources, c.Delete.Sources, c.Put.Sources)
-	apply(p.Addresses, c.Delete.Addresses, c.Put.Addresses)
-	apply(p.Ranges, c.Delete.Ranges, c.Put.Ranges)
-	apply(p.Hairpins, c.Delete.Hairpins, c.Put.Hairpins)
-}
-
-func apply[K comparable, V any](m, del, put map[K]V) {
-	for k := range del {
-		delete(m, k)
-	}
-	maps.Copy(m, put)
+	elements.Apply(p.Frontends, c.Delete.Frontends, c.Put.Frontends)
+	elements.Apply(p.Outside, c.Delete.Outside, c.Put.Outside)
+	elements.Apply(p.Endpoints, c.Delete.Endpoints, c.Put.Endpoints)
+	elements.Apply(p.Timeouts, c.Delete.Timeouts, c.Put.Timeouts)
+	elements.Apply(p.Fenced, c.Delete.Fenced, c.Put.Fenced)
+	elements.Apply(p.Sources, c.Delete.Sources, c.Put.Sources)
+	elements.Apply(p.Addresses, c.Delete.Addresses, c.Put.Addresses)
+	elements.Apply(p.Ranges, c.Delete.Ranges, c.Put.Ranges)
+	elements.Apply(p.Hairpins, c.Delete.Hairpins, c.Put.Hairpins)
 }

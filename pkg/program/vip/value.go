@@ -1,6 +1,10 @@
 package vip
 
-import "fmt"
+import (
+	"fmt"
+
+	"poplin.dev/poplin/pkg/program/elements"
+)
 
 // Value is what becomes of a connection, in 32 bits, because that is what one
 // lookup can return: from the top, one bit "masquerade even what comes from
@@ -84,7 +88,7 @@ func (v Value) String() string {
 	case Drop:
 		return "drop"
 	}
-	text := fmt.Sprintf("one of %d in %s", v.Count(), classID(v.Group()))
+	text := fmt.Sprintf("one of %d in %s", v.Count(), elements.ClassID(v.Group()))
 	if v.IsSticky() {
 		text += ", sticky"
 	}

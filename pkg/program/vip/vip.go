@@ -14,10 +14,10 @@ package vip
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"poplin.dev/poplin/pkg/cluster/service"
+	"poplin.dev/poplin/pkg/program/elements"
 )
 
 // Front is where a connection comes in.
@@ -32,7 +32,7 @@ func (f Front) String() string { return fmt.Sprintf("%s . %s . %d", f.Addr, f.Pr
 // Slot is one endpoint of a group.
 type Slot struct{ Group, Index uint32 }
 
-func (s Slot) String() string { return fmt.Sprintf("%s . %d", classID(s.Group), s.Index) }
+func (s Slot) String() string { return fmt.Sprintf("%s . %d", elements.ClassID(s.Group), s.Index) }
 
 // Source is a range of clients that may use a fenced front.
 type Source struct {
@@ -88,36 +88,14 @@ func (p Program) Len() int {
 // String lists the elements, a line each, sorted within their map.
 func (p Program) String() string {
 	var b strings.Builder
-	write(&b, "frontends", p.Frontends)
-	write(&b, "outside", p.Outside)
-	write(&b, "endpoints", p.Endpoints)
-	write(&b, "timeouts", p.Timeouts)
-	write(&b, "fenced", p.Fenced)
-	write(&b, "sources", p.Sources)
-	write(&b, "addresses", p.Addresses)
-	write(&b, "ranges", p.Ranges)
-	write(&b, "hairpins", p.Hairpins)
+	elements.Write(&b, "frontends", p.Frontends)
+	elements.Write(&b, "outside", p.Outside)
+	elements.Write(&b, "endpoints", p.Endpoints)
+	elements.Write(&b, "timeouts", p.Timeouts)
+	elements.Write(&b, "fenced", p.Fenced)
+	elements.Write(&b, "sources", p.Sources)
+	elements.Write(&b, "addresses", p.Addresses)
+	elements.Write(&b, "ranges", p.Ranges)
+	elements.Write(&b, "hairpins", p.Hairpins)
 	return b.String()
 }
-
-func write[K interface {
-	comparable
-	fmt.Stringer
-}, V any](b *strings.Builder, name string, m map[K]V) {
-	lines := make([]string, 0, len(m))
-	for k, v := range m {
-		line := name + " " + k.String()
-		if _, set := any(v).(struct{}); !set {
-			line += fmt.Sprintf(" : %v", v)
-		}
-		lines = append(lines, line+"\n")
-	}
-	slices.Sort(lines)
-	for _, l := range lines {
-		b.WriteString(l)
-	}
-}
-
-// classID writes a number as nft writes a tc class, the type under which
-// groups pass through the kernel.
-func classID(v uint32) string { return fmt.Sprintf("%x:%x", v>>16, v&0xffff) }

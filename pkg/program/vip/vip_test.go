@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"poplin.dev/poplin/pkg/program/nft"
 )
 
 func TestValueHoldsItsParts(t *testing.T) {
@@ -55,7 +57,7 @@ func TestChainsAreComplete(t *testing.T) {
 	for _, c := range chains {
 		for _, r := range c.Rules {
 			for _, s := range r {
-				if v, ok := s.(Verdict); ok && v.Chain != "" && !names[v.Chain] {
+				if v, ok := s.(nft.Verdict); ok && v.Chain != "" && !names[v.Chain] {
 					t.Errorf("chain %s goes to %s, which is not there", c.Name, v.Chain)
 				}
 				if strings.Contains(s.String(), "%!") {

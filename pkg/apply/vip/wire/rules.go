@@ -8,7 +8,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"poplin.dev/poplin/pkg/program/vip"
+	"poplin.dev/poplin/pkg/program/nft"
 )
 
 // encoding is part of each rule's mark: raise it when the same text comes to
@@ -19,7 +19,7 @@ const encoding = 1
 type Mark [8]byte
 
 // MarkOf is the mark of a rule.
-func MarkOf(r vip.Rule) Mark {
+func MarkOf(r nft.Rule) Mark {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s", encoding, r))
 	return Mark(sum[:])
 }
@@ -31,7 +31,7 @@ var Hooks = map[string]uint32{
 }
 
 // AddChain makes a chain.
-func (b *Batch) AddChain(c vip.Chain) {
+func (b *Batch) AddChain(c nft.Chain) {
 	var w Attrs
 	w.Text(unix.NFTA_CHAIN_TABLE, b.table)
 	w.Text(unix.NFTA_CHAIN_NAME, c.Name)
@@ -41,13 +41,13 @@ func (b *Batch) AddChain(c vip.Chain) {
 		w.U32(unix.NFTA_HOOK_PRIORITY, uint32(int32(c.Priority)))
 		w.Close(at)
 		w.U32(unix.NFTA_CHAIN_POLICY, 1) // NF_ACCEPT
-		w.Text(unix.NFTA_CHAIN_TYPE, "nat")
+		w.Text(unix.NFTA_CHAIN_TYPE, c.Type)
 	}
 	b.Add(unix.NFT_MSG_NEWCHAIN, netlink.Create, w)
 }
 
 // AddRule appends a rule to a chain.
-func (b *Batch) AddRule(chain string, r vip.Rule) error {
+func (b *Batch) AddRule(chain string, r nft.Rule) error {
 	var w Attrs
 	w.Text(unix.NFTA_RULE_TABLE, b.table)
 	w.Text(unix.NFTA_RULE_CHAIN, chain)
@@ -138,7 +138,7 @@ func (e *encoder) lookup(set string, key uint32, into *uint32, flags uint32) {
 
 // key loads fields side by side into registers from the n-th on, and returns
 // the next free one.
-func (e *encoder) key(k vip.Key, n uint32) (uint32, error) {
+func (e *encoder) key(k nft.Key, n uint32) (uint32, error) {
 	for _, f := range k {
 		if err := e.need(f); err != nil {
 			return n, err
@@ -151,7 +151,7 @@ func (e *encoder) key(k vip.Key, n uint32) (uint32, error) {
 }
 
 // need has rules look into IP headers of their own family only.
-func (e *encoder) need(f vip.Field) error {
+func (e *encoder) need(f nft.Field) error {
 	field, ok := fields[f]
 	if !ok && f.Modulus() == 0 {
 		return fmt.Errorf("unknown field %q", f)
@@ -165,7 +165,7 @@ func (e *encoder) need(f vip.Field) error {
 }
 
 // load writes one field and returns how many registers it takes.
-func (e *encoder) load(f vip.Field, to uint32) uint32 {
+func (e *encoder) load(f nft.Field, to uint32) uint32 {
 	if n := f.Modulus(); n > 0 {
 		e.expr("numgen", func() {
 			e.u32s(unix.NFTA_NG_DREG, to, unix.NFTA_NG_MODULUS, uint32(n), unix.NFTA_NG_TYPE, unix.NFT_NG_RANDOM, unix.NFTA_NG_OFFSET, 0)
@@ -206,23 +206,23 @@ const (
 
 // fields says where to find what (RFC 791, RFC 8200; ports are at one place
 // in TCP, UDP and SCTP).
-var fields = map[vip.Field]struct {
+var fields = map[nft.Field]struct {
 	from               int
 	what, offset, size uint32
 	family             byte
 }{
-	vip.Saddr4:   {fromPayload, unix.NFT_PAYLOAD_NETWORK_HEADER, 12, 4, unix.NFPROTO_IPV4},
-	vip.Daddr4:   {fromPayload, unix.NFT_PAYLOAD_NETWORK_HEADER, 16, 4, unix.NFPROTO_IPV4},
-	vip.Saddr6:   {fromPayload, unix.NFT_PAYLOAD_NETWORK_HEADER, 8, 16, unix.NFPROTO_IPV6},
-	vip.Daddr6:   {fromPayload, unix.NFT_PAYLOAD_NETWORK_HEADER, 24, 16, unix.NFPROTO_IPV6},
-	vip.Dport:    {fromPayload, unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, 0},
-	vip.Proto:    {fromMeta, unix.NFT_META_L4PROTO, 0, 1, 0},
-	vip.Class:    {fromMeta, unix.NFT_META_PRIORITY, 0, 4, 0},
-	vip.CtSaddr4: {fromCt, ctSaddr4, 0, 4, 0},
-	vip.CtDaddr4: {fromCt, ctDaddr4, 0, 4, 0},
-	vip.CtSaddr6: {fromCt, ctSaddr6, 0, 16, 0},
-	vip.CtDaddr6: {fromCt, ctDaddr6, 0, 16, 0},
-	vip.CtDport:  {fromCt, unix.NFT_CT_PROTO_DST, 0, 2, 0},
+	nft.Saddr4:   {fromPayload, unix.NFT_PAYLOAD_NETWORK_HEADER, 12, 4, unix.NFPROTO_IPV4},
+	nft.Daddr4:   {fromPayload, unix.NFT_PAYLOAD_NETWORK_HEADER, 16, 4, unix.NFPROTO_IPV4},
+	nft.Saddr6:   {fromPayload, unix.NFT_PAYLOAD_NETWORK_HEADER, 8, 16, unix.NFPROTO_IPV6},
+	nft.Daddr6:   {fromPayload, unix.NFT_PAYLOAD_NETWORK_HEADER, 24, 16, unix.NFPROTO_IPV6},
+	nft.Dport:    {fromPayload, unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, 0},
+	nft.Proto:    {fromMeta, unix.NFT_META_L4PROTO, 0, 1, 0},
+	nft.Class:    {fromMeta, unix.NFT_META_PRIORITY, 0, 4, 0},
+	nft.CtSaddr4: {fromCt, ctSaddr4, 0, 4, 0},
+	nft.CtDaddr4: {fromCt, ctDaddr4, 0, 4, 0},
+	nft.CtSaddr6: {fromCt, ctSaddr6, 0, 16, 0},
+	nft.CtDaddr6: {fromCt, ctDaddr6, 0, 16, 0},
+	nft.CtDport:  {fromCt, unix.NFT_CT_PROTO_DST, 0, 2, 0},
 }
 
 // host is a number as it lies in a register.

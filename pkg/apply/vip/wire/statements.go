@@ -5,74 +5,74 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"poplin.dev/poplin/pkg/program/vip"
+	"poplin.dev/poplin/pkg/program/nft"
 )
 
 // statement writes the expressions of one statement.
-func (e *encoder) statement(s vip.Statement) error {
+func (e *encoder) statement(s nft.Statement) error {
 	switch s := s.(type) {
-	case vip.In:
+	case nft.In:
 		return e.in(s)
-	case vip.Classify:
+	case nft.Classify:
 		if _, err := e.key(s.Key, 0); err != nil {
 			return err
 		}
 		to := reg(0)
 		e.lookup(s.Map, reg(0), &to, 0)
 		e.setMeta(unix.NFT_META_PRIORITY, reg(0))
-	case vip.Dispatch:
+	case nft.Dispatch:
 		e.meta(unix.NFT_META_PRIORITY, reg(0))
 		if s.Mask != 0 {
 			e.bits(reg(0), s.Mask, 0)
 		}
 		verdict := uint32(unix.NFT_REG_VERDICT)
 		e.lookup(s.Map, reg(0), &verdict, 0)
-	case vip.ClassIs:
+	case nft.ClassIs:
 		e.meta(unix.NFT_META_PRIORITY, reg(0))
 		if s.Mask != 0 {
 			e.bits(reg(0), s.Mask, 0)
 		}
 		e.compare(operator(s.Not), reg(0), host(s.Value))
-	case vip.KeepClass:
+	case nft.KeepClass:
 		e.meta(unix.NFT_META_PRIORITY, reg(0))
 		e.bits(reg(0), s.Mask, 0)
 		e.setMeta(unix.NFT_META_PRIORITY, reg(0))
-	case vip.ForgetClass:
+	case nft.ForgetClass:
 		e.immediate(reg(0), host(0))
 		e.setMeta(unix.NFT_META_PRIORITY, reg(0))
-	case vip.MarkHas:
+	case nft.MarkHas:
 		e.meta(unix.NFT_META_MARK, reg(0))
 		e.bits(reg(0), s.Bits, 0)
 		e.compare(unix.NFT_CMP_NEQ, reg(0), host(0))
-	case vip.MarkSet:
+	case nft.MarkSet:
 		e.mark(^s.Bits, s.Bits)
-	case vip.MarkClear:
+	case nft.MarkClear:
 		e.mark(^s.Bits, 0)
-	case vip.InGroup:
+	case nft.InGroup:
 		e.meta(unix.NFT_META_IIFGROUP, reg(0))
 		e.compare(operator(s.Not), reg(0), host(s.Group))
-	case vip.OutGroup:
+	case nft.OutGroup:
 		e.meta(unix.NFT_META_OIFGROUP, reg(0))
 		e.compare(unix.NFT_CMP_EQ, reg(0), host(s.Group))
-	case vip.OutLoopback:
+	case nft.OutLoopback:
 		e.meta(unix.NFT_META_OIF, reg(0))
 		e.compare(unix.NFT_CMP_EQ, reg(0), host(1)) // lo is always the first
-	case vip.Translated:
+	case nft.Translated:
 		e.expr("ct", func() { e.u32s(unix.NFTA_CT_DREG, reg(0), unix.NFTA_CT_KEY, unix.NFT_CT_STATUS) })
 		e.bits(reg(0), ipsDstNAT, 0)
 		e.compare(unix.NFT_CMP_NEQ, reg(0), host(0))
-	case vip.DNAT:
+	case nft.DNAT:
 		return e.dnat(s)
-	case vip.Learn:
+	case nft.Learn:
 		return e.learn(s)
-	case vip.Masquerade:
+	case nft.Masquerade:
 		e.masquerade(s)
-	case vip.Count:
+	case nft.Count:
 		e.expr("counter", func() { e.U64(unix.NFTA_COUNTER_BYTES, 0); e.U64(unix.NFTA_COUNTER_PACKETS, 0) })
-	case vip.IsTCP:
+	case nft.IsTCP:
 		e.meta(unix.NFT_META_L4PROTO, reg(0))
 		e.compare(unix.NFT_CMP_EQ, reg(0), []byte{unix.IPPROTO_TCP})
-	case vip.Verdict:
+	case nft.Verdict:
 		return e.verdict(s)
 	default:
 		return fmt.Errorf("unknown statement %T", s)
@@ -90,7 +90,7 @@ func operator(not bool) uint32 {
 	return unix.NFT_CMP_EQ
 }
 
-func (e *encoder) in(s vip.In) error {
+func (e *encoder) in(s nft.In) error {
 	if _, err := e.key(s.Key, 0); err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (e *encoder) immediate(to uint32, v []byte) {
 	})
 }
 
-func (e *encoder) dnat(s vip.DNAT) error {
+func (e *encoder) dnat(s nft.DNAT) error {
 	if _, err := e.key(s.Key, 0); err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (e *encoder) dnat(s vip.DNAT) error {
 	return nil
 }
 
-func (e *encoder) learn(s vip.Learn) error {
+func (e *encoder) learn(s nft.Learn) error {
 	// The data's fields first: they make sure of the family.
 	for _, f := range s.Data {
 		if err := e.need(f); err != nil {
@@ -155,7 +155,7 @@ func (e *encoder) learn(s vip.Learn) error {
 	return nil
 }
 
-func (e *encoder) masquerade(s vip.Masquerade) {
+func (e *encoder) masquerade(s nft.Masquerade) {
 	e.immediate(reg(0), be16(s.Low))
 	e.immediate(reg(1), be16(s.High))
 	e.expr("masq", func() {
@@ -167,15 +167,15 @@ func (e *encoder) masquerade(s vip.Masquerade) {
 // Verdict codes of linux/netfilter/nf_tables.h.
 var verdictCodes = map[string]int32{"drop": 0, "jump": unix.NFT_JUMP, "goto": unix.NFT_GOTO, "return": unix.NFT_RETURN}
 
-func (e *encoder) verdict(s vip.Verdict) error {
+func (e *encoder) verdict(s nft.Verdict) error {
 	switch s {
-	case vip.Reset:
+	case nft.Reset:
 		e.expr("reject", func() {
 			e.u32s(unix.NFTA_REJECT_TYPE, unix.NFT_REJECT_TCP_RST)
 			e.Bytes(unix.NFTA_REJECT_ICMP_CODE, []byte{0})
 		})
 		return nil
-	case vip.Reject:
+	case nft.Reject:
 		// Port unreachable of either family.
 		e.expr("reject", func() {
 			e.u32s(unix.NFTA_REJECT_TYPE, unix.NFT_REJECT_ICMPX_UNREACH)

@@ -1,20 +1,26 @@
-package vip
+// Package nft is the language of rules in which programs say what becomes of
+// a packet: chains, rules, and the statements that our tables need. Inputs and
+// outputs are values; String is what nft(8) prints, and test/flow holds it to
+// that. It refuses to know what a map is about, and netlink.
+package nft
 
 import (
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
+
+	"poplin.dev/poplin/pkg/program/elements"
 )
 
-// Chain holds rules; one with a Hook sees the first packet of each
-// connection, another is jumped to.
+// Chain holds rules; one with a Hook sees packets, another is jumped to.
 type Chain struct {
 	Name string
-	// Hook and Priority as in nft(8); the type is always nat.
-	Hook     string
-	Priority int
-	Rules    []Rule
+	// Type, Hook and Priority as in nft(8). A chain of type "nat" sees the
+	// first packet of each connection, one of type "filter" every packet.
+	Type, Hook string
+	Priority   int
+	Rules      []Rule
 }
 
 // Rule does its statements from left to right while they match.
@@ -178,22 +184,24 @@ func (s Dispatch) String() string {
 	if s.Mask == 0 {
 		return "meta priority vmap @" + s.Map
 	}
-	return fmt.Sprintf("meta priority & %s vmap @%s", classID(s.Mask), s.Map)
+	return fmt.Sprintf("meta priority & %s vmap @%s", elements.ClassID(s.Mask), s.Map)
 }
 
 func (s ClassIs) String() string {
 	if s.Mask == 0 {
-		return "meta priority " + classID(s.Value)
+		return "meta priority " + elements.ClassID(s.Value)
 	}
 	op := map[bool]string{false: "==", true: "!="}[s.Not]
-	value := classID(s.Value)
+	value := elements.ClassID(s.Value)
 	if s.Value == 0 {
 		value = "none"
 	}
-	return fmt.Sprintf("meta priority & %s %s %s", classID(s.Mask), op, value)
+	return fmt.Sprintf("meta priority & %s %s %s", elements.ClassID(s.Mask), op, value)
 }
 
-func (s KeepClass) String() string { return "meta priority set meta priority & " + classID(s.Mask) }
+func (s KeepClass) String() string {
+	return "meta priority set meta priority & " + elements.ClassID(s.Mask)
+}
 func (ForgetClass) String() string { return "meta priority set none" }
 func (s MarkHas) String() string {
 	return fmt.Sprintf("meta mark & 0x%08x != 0x00000000", s.Bits)

@@ -1,0 +1,58 @@
+// Package elements is what programs have in common whose parts are maps and
+// sets of nftables: how they are written as text, and how one becomes
+// another. Inputs are maps of values; it refuses to know what they mean.
+package elements
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Write lists the elements of a map, a line each, sorted. A map whose values
+// are empty structs is a set.
+func Write[K interface {
+	comparable
+	fmt.Stringer
+}, V any](b *strings.Builder, name string, m map[K]V) {
+	lines := make([]string, 0, len(m))
+	for k, v := range m {
+		line := name + " " + k.String()
+		if _, set := any(v).(struct{}); !set {
+			line += fmt.Sprintf(" : %v", v)
+		}
+		lines = append(lines, line+"\n")
+	}
+	slices.Sort(lines)
+	for _, l := range lines {
+		b.WriteString(l)
+	}
+}
+
+// Diff enters into del and put what leads from one map to another. An element
+// with another value is in both.
+func Diff[K, V comparable](from, to, del, put map[K]V) {
+	for k, v := range from {
+		if w, ok := to[k]; !ok || w != v {
+			del[k] = v
+		}
+	}
+	for k, v := range to {
+		if w, ok := from[k]; !ok || w != v {
+			put[k] = v
+		}
+	}
+}
+
+// Apply removes and enters elements.
+func Apply[K comparable, V any](m, del, put map[K]V) {
+	for k := range del {
+		delete(m, k)
+	}
+	maps.Copy(m, put)
+}
+
+// ClassID writes a number as nft writes a tc class, the type under which
+// numbers pass through the kernel in a packet's priority.
+func ClassID(v uint32) string { return fmt.Sprintf("%x:%x", v>>16, v&0xffff) }
