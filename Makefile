@@ -71,7 +71,7 @@ race: test-tools ## unit tests under the race detector (needs a C compiler)
 
 .PHONY: e2e
 e2e: image ## end-to-end tests on one real dual-stack cluster, and a short IPv6-only one
-	bin/cluster tools
+	bin/cluster tools --containerd
 	go test -p 1 -trimpath -buildvcs=false -tags e2e -count=1 -timeout 20m $(TESTFLAGS) $(CLUSTER_TESTS)
 
 .PHONY: fault

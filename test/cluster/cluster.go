@@ -39,6 +39,7 @@ type Cluster struct {
 type state struct {
 	Options    Options
 	Kubernetes build.Kubernetes
+	Containerd build.Containerd // where it is the nodes' runtime
 	Images     images.Set
 	Archives   []string // of images that are not of the set
 	CoreDNS    string   // name of the image
@@ -102,10 +103,8 @@ func (c *Cluster) log(component string) string { return filepath.Join(c.Logs(), 
 func (c *Cluster) pki(file string) string { return filepath.Join(c.disk(), "pki", file) }
 
 func (c *Cluster) cgroup(below ...string) string {
-	return filepath.Join(append([]string{cgroupOf(c.Options.Name)}, below...)...)
+	return filepath.Join(append([]string{plan.Cgroup(c.Options.Name)}, below...)...)
 }
-
-func cgroupOf(name string) string { return "poplin-cluster-" + name }
 
 // Name is the cluster's.
 func (c *Cluster) Name() string { return c.Options.Name }

@@ -251,7 +251,7 @@ func processesOf(t *testing.T, name string) (found []string) {
 	for _, dir := range processes {
 		group, _ := os.ReadFile(dir + "/cgroup")
 		line, _ := os.ReadFile(dir + "/cmdline")
-		if bytes.Contains(group, []byte(cgroupOf(name))) || bytes.Contains(line, []byte(place.Disk(name)+"/")) {
+		if bytes.Contains(group, []byte(plan.Cgroup(name))) || bytes.Contains(line, []byte(place.Disk(name)+"/")) {
 			found = append(found, dir+" "+string(bytes.ReplaceAll(line, []byte{0}, []byte(" "))))
 		}
 	}

@@ -23,6 +23,7 @@ type Options struct {
 	Family  string // "ipv4", "ipv6" or, by default, "dual"
 	Network string // "poplin" (default) or "none"
 	Proxy   string // "kube-proxy" (default) or "none"
+	Runtime string // RuntimeDebian (default) or RuntimeContainerd2
 	Version string // of Kubernetes; default: the project's
 	Routed  int    // number of the worker behind a router; 0: none
 	// Image and Manifest are Poplin's, for Network "poplin"; by default those of
@@ -34,6 +35,12 @@ type Options struct {
 	// Output receives a line for each step.
 	Output io.Writer `json:"-"`
 }
+
+// Container runtimes.
+const (
+	RuntimeDebian      = "debian"       // containerd of Debian 12, which speaks CNI 1.0
+	RuntimeContainerd2 = "containerd-2" // of test/cluster/containerd, which speaks CNI 1.1
+)
 
 // DefaultName is the name of a cluster that was given none.
 const DefaultName = "poplin"
@@ -59,6 +66,7 @@ func (o Options) complete() (Options, error) {
 		{&o.Family, "family", []string{"dual", "ipv4", "ipv6"}},
 		{&o.Network, "network", []string{"poplin", "none"}},
 		{&o.Proxy, "proxy", []string{"kube-proxy", "none"}},
+		{&o.Runtime, "runtime", []string{RuntimeDebian, RuntimeContainerd2}},
 	} {
 		if *d.value == "" {
 			*d.value = d.allowed[0]

@@ -16,7 +16,7 @@ import (
 // Status writes what there is, what runs, and what the API server says.
 func (c *Cluster) Status(ctx context.Context, out io.Writer) error {
 	o := c.Options
-	fmt.Fprintf(out, "cluster %s: Kubernetes %s, %s, family %s, network %s, proxy %s\n", o.Name, c.Kubernetes.Version, c.layout, o.Family, o.Network, o.Proxy)
+	fmt.Fprintf(out, "cluster %s: Kubernetes %s, %s, family %s, network %s, proxy %s, runtime %s\n", o.Name, c.Kubernetes.Version, c.layout, o.Family, o.Network, o.Proxy, o.Runtime)
 	fmt.Fprintf(out, "API server %s, on worker-1; pods %s, Services %s; logs in %s\n\n", c.Server(), plan.Joined(c.plan.Pods), plan.Joined(c.plan.Services), c.Logs())
 	records, err := process.List(c.processes())
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"poplin.dev/poplin/test/cluster/place"
 	"poplin.dev/poplin/test/cluster/plan"
 	"poplin.dev/poplin/test/cluster/progress"
+	"poplin.dev/poplin/test/cluster/remains"
 	"poplin.dev/poplin/test/cluster/tools"
 )
 
@@ -37,11 +38,11 @@ func Up(ctx context.Context, o Options) (*Cluster, error) {
 	}
 	start := time.Now()
 	s := progress.New(o.Output)
-	t, err := tools.Prepare(ctx, o.Version, false, s)
+	t, err := tools.Prepare(ctx, tools.Want{Kubernetes: o.Version, Containerd: o.Runtime == RuntimeContainerd2}, s)
 	if err != nil {
 		return nil, err
 	}
-	c.Kubernetes, c.Images, c.CoreDNS = t.Kubernetes, t.Images, t.CoreDNS
+	c.Kubernetes, c.Containerd, c.Images, c.CoreDNS = t.Kubernetes, t.Containerd, t.Images, t.CoreDNS
 	var poplin *manifest.Poplin
 	if o.Network == "poplin" {
 		if poplin, err = manifest.Find(t.Root, o.Image, o.Manifest, c.Server()); err != nil {
@@ -75,7 +76,7 @@ func (c *Cluster) failed(err error, s *progress.Steps) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if downErr := s.Do("cleaned up", func() error { return remove(ctx, c.Options.Name) }); downErr != nil {
+	if downErr := s.Do("cleaned up", func() error { return remains.Remove(ctx, c.Options.Name) }); downErr != nil {
 		return fmt.Errorf("%w; and cleaning up failed: %w", err, downErr)
 	}
 	return err
@@ -176,13 +177,13 @@ func (c *Cluster) settle(ctx context.Context, s *progress.Steps) error {
 	return s.Do("cluster DNS answers", func() error { return c.waitDNS(ctx) })
 }
 
-// Tools installs and builds everything that Up needs and, with conformance, the
-// conformance suite of Kubernetes; it starts nothing.
-func Tools(ctx context.Context, version string, conformance bool, out io.Writer) error {
+// Tools installs and builds everything that Up needs and what else is wanted; it
+// starts nothing.
+func Tools(ctx context.Context, want tools.Want, out io.Writer) error {
 	if err := host.Check(1); err != nil {
 		return err
 	}
-	_, err := tools.Prepare(ctx, version, conformance, progress.New(out))
+	_, err := tools.Prepare(ctx, want, progress.New(out))
 	return err
 }
 

@@ -43,7 +43,7 @@ func (c *Cluster) boot(i int) error {
 	config := node.Config{
 		Name: name, Cluster: c.Options.Name, Namespace: c.Namespace(name), Disk: c.nodeDisk(i), Hosts: hosts,
 		Nameserver: c.plan.LAN.Gateways[0].Addr().String(), // nobody answers there: no test depends on the outside
-		Share:      []string{c.disk(), c.Kubernetes.Dir},
+		Share:      c.shared(),
 		CNIPlugins: cniPlugins,
 	}
 	var anchor process.Record
@@ -56,6 +56,15 @@ func (c *Cluster) boot(i int) error {
 		return err
 	}
 	return anchor.Save(c.processes())
+}
+
+// shared are the machine's directories that nodes see.
+func (c *Cluster) shared() []string {
+	dirs := []string{c.disk(), c.Kubernetes.Dir}
+	if c.Options.Runtime == RuntimeContainerd2 {
+		dirs = append(dirs, c.Containerd.Dir)
+	}
+	return dirs
 }
 
 // startWorker starts the daemons of a node that has booted. The images that the
@@ -91,6 +100,9 @@ func (c *Cluster) startWorker(ctx context.Context, i int, ready <-chan struct{},
 
 // runtime is the container runtime of every node.
 func (c *Cluster) runtime() node.Runtime {
+	if c.Options.Runtime == RuntimeContainerd2 {
+		return node.Containerd2(c.Containerd.Program(build.ContainerdDaemon), c.Containerd.Program(build.ContainerdClient), c.Containerd.Program(build.ContainerdShim))
+	}
 	return node.DebianContainerd(host.Program("containerd"), host.Program("ctr"))
 }
 

@@ -30,8 +30,19 @@ func TestFind(t *testing.T) {
 	}
 }
 
+func TestFindContainerd(t *testing.T) {
+	root, cache := "../../..", t.TempDir()
+	c, err := FindContainerd(root, cache, "go1.26.8")
+	if err != nil || !strings.HasPrefix(c.Version, "v2.") || !strings.HasPrefix(c.Program(ContainerdShim), cache) {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if other, _ := FindContainerd(root, cache, "go1.26.9"); other.Dir == c.Dir {
+		t.Error("another Go gives the same directory")
+	}
+}
+
 func TestOnceIsWholeOrNotThere(t *testing.T) {
-	k := Kubernetes{Dir: filepath.Join(t.TempDir(), "kubernetes", "x")}
+	k := Kubernetes{Module: Module{Dir: filepath.Join(t.TempDir(), "kubernetes", "x")}}
 	fail := os.ErrClosed
 	for range 2 {
 		err := k.once(k.Program(Kubelet), func(stage string) error {
@@ -48,7 +59,7 @@ func TestOnceIsWholeOrNotThere(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(stage, Kubelet), nil, 0o755); err != nil {
 			return err
 		}
-		return os.Rename(stage, k.Dir)
+		return k.become(stage)
 	}); err != nil || !k.Built() {
 		t.Errorf("a build that went well: %v", err)
 	}

@@ -113,13 +113,21 @@ func TestConfigs(t *testing.T) {
 	if config.CgroupRoot != "/c/worker-1" || len(config.ClusterDNS) != 1 || config.ClusterDNS[0] != "fd00:10:96::a" {
 		t.Errorf("%+v", config)
 	}
-	b, err = DebianContainerd("containerd", "ctr").Config(RuntimeSettings{PauseImage: "registry.k8s.io/pause:3.10.2"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{`sandbox_image = "registry.k8s.io/pause:3.10.2"`, "disable_apparmor = true"} {
-		if !strings.Contains(string(b), want) {
-			t.Errorf("containerd's configuration lacks %s", want)
+	for _, tt := range []struct {
+		runtime Runtime
+		want    []string
+	}{
+		{DebianContainerd("containerd", "ctr"), []string{`sandbox_image = "registry.k8s.io/pause:3.10.2"`}},
+		{Containerd2("/c/containerd", "/c/ctr", "/c/shim"), []string{`sandbox = "registry.k8s.io/pause:3.10.2"`, `runtime_path = "/c/shim"`}},
+	} {
+		b, err := tt.runtime.Config(RuntimeSettings{PauseImage: "registry.k8s.io/pause:3.10.2"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range append(tt.want, "disable_apparmor = true") {
+			if !strings.Contains(string(b), want) {
+				t.Errorf("the configuration of %s lacks %s", tt.runtime.Program, want)
+			}
 		}
 	}
 }

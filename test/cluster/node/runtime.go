@@ -12,7 +12,8 @@ import (
 type Runtime struct {
 	Program string // the daemon
 	Client  string // ctr of the same version
-	config  string // a template of RuntimeSettings
+	shim    string // of the same version; where it is empty, the one in PATH
+	config  string // a template of RuntimeSettings and the shim
 }
 
 // RuntimeSettings are what a runtime's configuration depends on.
@@ -35,9 +36,20 @@ func DebianContainerd(program, client string) Runtime {
 	return Runtime{Program: program, Client: client, config: containerd1}
 }
 
+//go:embed containerd-2.toml
+var containerd2 string
+
+// Containerd2 is a containerd 2 that stands beside the machine's own.
+func Containerd2(program, client, shim string) Runtime {
+	return Runtime{Program: program, Client: client, shim: shim, config: containerd2}
+}
+
 // Config returns the content of the runtime's configuration file.
 func (r Runtime) Config(settings RuntimeSettings) ([]byte, error) {
-	return render("containerd", r.config, settings)
+	return render("containerd", r.config, struct {
+		RuntimeSettings
+		Shim string
+	}{settings, r.shim})
 }
 
 // KubeletSettings are what a kubelet's configuration depends on.

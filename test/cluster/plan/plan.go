@@ -154,6 +154,9 @@ func NodeName(number int) string { return fmt.Sprintf("worker-%d", number) }
 // or "router".
 func Namespace(cluster, role string) string { return cluster + "-" + role }
 
+// Cgroup is the cgroup of all of a cluster's processes.
+func Cgroup(cluster string) string { return "poplin-cluster-" + cluster }
+
 // Ours says whether a named network namespace is of this cluster, whatever
 // other clusters' names begin with.
 func Ours(cluster, namespace string) bool {

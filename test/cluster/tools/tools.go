@@ -1,4 +1,4 @@
-// Package tools gathers what a cluster is made of. In: a version of Kubernetes.
+// Package tools gathers what a cluster is made of. In: what is wanted.
 // Out: its programs and images, installed or built where they are not there yet.
 // It refuses to go on without Go, or outside of the project's source.
 package tools
@@ -17,16 +17,24 @@ import (
 	"poplin.dev/poplin/test/cluster/progress"
 )
 
+// Want says which tools.
+type Want struct {
+	Kubernetes  string // version; "" is the project's
+	Conformance bool   // also Kubernetes' conformance suite
+	Containerd  bool   // also a containerd newer than the machine's
+}
+
 // Tools are the programs and images.
 type Tools struct {
 	Root       string // of the project
 	Kubernetes build.Kubernetes
+	Containerd build.Containerd // of no use unless wanted
 	Images     images.Set
 	CoreDNS    string // name of the image
 }
 
 // Prepare makes what is not there; where all is, it costs milliseconds.
-func Prepare(ctx context.Context, version string, conformance bool, s *progress.Steps) (Tools, error) {
+func Prepare(ctx context.Context, want Want, s *progress.Steps) (Tools, error) {
 	var t Tools
 	goVersion, err := host.Go(ctx)
 	if err != nil {
@@ -40,7 +48,10 @@ func Prepare(ctx context.Context, version string, conformance bool, s *progress.
 		return t, fmt.Errorf("find cache: %w", err)
 	}
 	cache = filepath.Join(cache, "poplin")
-	if t.Kubernetes, err = build.Find(t.Root, cache, version, goVersion); err != nil {
+	if t.Kubernetes, err = build.Find(t.Root, cache, want.Kubernetes, goVersion); err != nil {
+		return t, err
+	}
+	if t.Containerd, err = build.FindContainerd(t.Root, cache, goVersion); err != nil {
 		return t, err
 	}
 	if err := s.Do("programs of the machine", func() error {
@@ -52,7 +63,7 @@ func Prepare(ctx context.Context, version string, conformance bool, s *progress.
 	}); err != nil {
 		return t, err
 	}
-	if err := t.buildAll(ctx, conformance, s); err != nil {
+	if err := t.buildAll(ctx, want, s); err != nil {
 		return t, err
 	}
 	source := images.Source{Root: t.Root, Programs: t.Kubernetes.Dir, Agnhost: t.Kubernetes.Agnhost, CoreDNS: t.Kubernetes.CoreDNS, Lookup: host.Program}
@@ -65,17 +76,20 @@ func Prepare(ctx context.Context, version string, conformance bool, s *progress.
 	})
 }
 
-func (t Tools) buildAll(ctx context.Context, conformance bool, s *progress.Steps) error {
+func (t Tools) buildAll(ctx context.Context, want Want, s *progress.Steps) error {
 	if !t.Kubernetes.Built() {
 		s.Say("building Kubernetes %s, once: about ten minutes on two cores", t.Kubernetes.Version)
 	}
-	return s.Do("Kubernetes "+t.Kubernetes.Version+" in "+t.Kubernetes.Dir, func() error {
-		say := func(line string) { s.Say("%s", line) }
-		if conformance {
+	say := func(line string) { s.Say("%s", line) }
+	if err := s.Do("Kubernetes "+t.Kubernetes.Version+" in "+t.Kubernetes.Dir, func() error {
+		if want.Conformance {
 			return t.Kubernetes.Conformance(ctx, say)
 		}
 		return t.Kubernetes.Build(ctx, say)
-	})
+	}); err != nil || !want.Containerd {
+		return err
+	}
+	return s.Do("containerd "+t.Containerd.Version+" in "+t.Containerd.Dir, func() error { return t.Containerd.Build(ctx, say) })
 }
 
 // ProjectRoot walks up from the working directory, or from this program, to

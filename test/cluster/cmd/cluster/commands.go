@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"poplin.dev/poplin/test/cluster"
+	"poplin.dev/poplin/test/cluster/tools"
 )
 
 func up(ctx context.Context, args arguments) error {
@@ -19,6 +20,7 @@ func up(ctx context.Context, args arguments) error {
 	flags.StringVar(&o.Family, "family", "dual", "addresses of nodes, pods and Services: ipv4, ipv6 or dual")
 	flags.StringVar(&o.Network, "network", "poplin", "pod network: poplin or none")
 	flags.StringVar(&o.Proxy, "proxy", "kube-proxy", "Services: kube-proxy or none")
+	flags.StringVar(&o.Runtime, "runtime", cluster.RuntimeDebian, "container runtime: debian (containerd of Debian 12) or containerd-2")
 	flags.StringVar(&o.Version, "kubernetes-version", "", "such as 1.36 (default: that of test/cluster/kubernetes)")
 	flags.IntVar(&o.Routed, "routed", 0, "put the worker of this number behind a router")
 	flags.StringVar(&o.Image, "image", "", "archive of Poplin's image (default dist/poplin-image.tar)")
@@ -113,12 +115,14 @@ func loadImage(ctx context.Context, args arguments) error {
 	return c.LoadImage(ctx, before[0], strings.Join(before[1:], ""))
 }
 
-func tools(ctx context.Context, args arguments) error {
+func gather(ctx context.Context, args arguments) error {
 	var flags flag.FlagSet
-	conformance := flags.Bool("conformance", false, "also Kubernetes' conformance suite")
-	version := flags.String("kubernetes-version", "", "such as 1.36 (default: that of test/cluster/kubernetes)")
+	var want tools.Want
+	flags.BoolVar(&want.Conformance, "conformance", false, "also Kubernetes' conformance suite")
+	flags.BoolVar(&want.Containerd, "containerd", false, "also a containerd for up --runtime containerd-2")
+	flags.StringVar(&want.Kubernetes, "kubernetes-version", "", "such as 1.36 (default: that of test/cluster/kubernetes)")
 	if _, _, err := args.parse(&flags, 0, 0, false); err != nil {
 		return err
 	}
-	return cluster.Tools(ctx, *version, *conformance, os.Stdout)
+	return cluster.Tools(ctx, want, os.Stdout)
 }

@@ -37,7 +37,7 @@ func commands() []command {
 		{"node", "stop|start NODE", "switch a node off or on", power},
 		{"load-image", "FILE [NAME]", "put the image of an archive on every node, also under NAME", loadImage},
 		{"logs", "COMPONENT|NODE", "print logs", logs},
-		{"tools", "[--conformance]", "install and build what up needs, and start nothing", tools},
+		{"tools", "[--conformance] [--containerd]", "install and build what up needs, and start nothing", gather},
 	}
 }
 
