@@ -113,6 +113,11 @@ func Run(ctx context.Context, cfg Config) error {
 		Report: func(took time.Duration, err error) { count.Pass("hostports", took, err) },
 		Log:    log, Resync: resync,
 	})
+	vips, serving, err := newServices(settings, cluster, known, count, now.exportReady, log)
+	if err != nil {
+		return err
+	}
+	now.vips = vips
 	file := &configFile{path: cfg.File, current: settings, level: level, log: log, report: now.config}
 	answers := status.New(status.Deps{
 		Health: settings.Health.Address, Metrics: settings.Metrics.Address, Socket: cfg.Socket,
@@ -120,7 +125,8 @@ func Run(ctx context.Context, cfg Config) error {
 	})
 	now.answers = answers
 	// Stopped from last to first: answers stay until the end of the others.
-	return loop.Group(ctx, log, answers, file, cluster, known, ports, fabric, network)
+	tasks := append([]loop.Task{answers, file, cluster, known, ports, fabric, network}, serving...)
+	return loop.Group(ctx, log, tasks...)
 }
 
 func readConfig(path string) (config.Config, error) {

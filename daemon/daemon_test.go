@@ -269,7 +269,7 @@ func (m *machine) checkReady() {
 		o, _ := json.Marshal(m.api.Get(nodes + "/worker-1"))
 		return strings.Contains(string(o), "PoplinIsUp")
 	})
-	if code, body := get("http://127.0.0.1:9411/readyz"); code != 200 || body != "cluster: ok\noverlay: ok\nconflist: ok\nstatus: ok\n" {
+	if code, body := get("http://127.0.0.1:9411/readyz"); code != 200 || body != "cluster: ok\noverlay: ok\nconflist: ok\nservices: ok\nstatus: ok\n" {
 		t.Errorf("readyz: %d %s", code, body)
 	}
 	_, metrics := get("http://127.0.0.1:9410/metrics")

@@ -33,6 +33,7 @@ type state struct {
 	network  *conflist.Module
 	answers  *status.Module
 	count    *metrics.Metrics
+	vips     *servicesState // nil without Services
 
 	mu            sync.Mutex
 	fabric        overlay.State
@@ -97,11 +98,15 @@ func (s *state) alive() error {
 // tasks are the parts of the daemon that pods depend on, with what each waits
 // for.
 func (s *state) tasks() []status.Task {
-	return []status.Task{
+	tasks := []status.Task{
 		{Name: s.cluster.String(), Waiting: s.clusterWaits()},
 		{Name: "overlay", Waiting: s.overlayWaits()},
 		{Name: s.network.String(), Waiting: s.network.Waiting()},
 	}
+	if s.vips != nil {
+		tasks = append(tasks, status.Task{Name: s.vips.module.String(), Waiting: s.vips.waiting()})
+	}
+	return tasks
 }
 
 // clusterWaits adds how old that is on which the node's network rests meanwhile.

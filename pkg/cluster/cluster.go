@@ -25,6 +25,11 @@ type Self struct {
 	// Addresses is status.addresses of type InternalIP: at most one per
 	// family, in the Node's order; the first one's family is the underlay's.
 	Addresses []netip.Addr
+	// Zone is the label topology.kubernetes.io/zone.
+	Zone string
+	// Leaving says that the Node is being deleted, or soon will be by the
+	// cluster's autoscaler.
+	Leaving bool
 }
 
 // Node is one node's part in the pod network: the content of its

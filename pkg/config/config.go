@@ -7,8 +7,10 @@ package config
 
 import (
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/netip"
+	"time"
 )
 
 // What the file calls itself.
@@ -45,6 +47,8 @@ type Config struct {
 
 	ForeignFirewall string `json:"foreignFirewall"`
 
+	Services Services `json:"services"`
+
 	CNI     CNI      `json:"cni"`
 	Health  Listener `json:"health"`
 	Metrics Listener `json:"metrics"`
@@ -72,6 +76,47 @@ type Masquerade struct {
 	ExcludeCIDRs []netip.Prefix `json:"excludeCIDRs"`
 }
 
+// Services is the way to Services' endpoints.
+type Services struct {
+	Enabled bool `json:"enabled"`
+	// NodePortAddresses are ranges of addresses, or Primary alone.
+	NodePortAddresses []string       `json:"nodePortAddresses"`
+	ExternalIPCIDRs   []netip.Prefix `json:"externalIPCIDRs"`
+	Healthz           Listener       `json:"healthz"`
+	Conntrack         Conntrack      `json:"conntrack"`
+}
+
+// Primary are the Node's own addresses, as its status has them.
+const Primary = "primary"
+
+// Conntrack is the kernel's connection tracking; what is 0 is left alone.
+type Conntrack struct {
+	MaxPerCore int `json:"maxPerCore"`
+	Min        int `json:"min"`
+
+	TCPEstablishedTimeout Duration `json:"tcpEstablishedTimeout"`
+	TCPCloseWaitTimeout   Duration `json:"tcpCloseWaitTimeout"`
+	TCPBeLiberal          bool     `json:"tcpBeLiberal"`
+	UDPTimeout            Duration `json:"udpTimeout"`
+	UDPStreamTimeout      Duration `json:"udpStreamTimeout"`
+}
+
+// Duration is written as Go does: 90s, 1h30m.
+type Duration time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return errors.New("write a number and a unit, such as 90s or 24h")
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
 // CNI is what the conflist says besides what the cluster decides.
 type CNI struct {
 	ConfDir      string            `json:"confDir"`
@@ -96,6 +141,14 @@ func Default() Config {
 		Masquerade: Masquerade{Enabled: true},
 
 		ForeignFirewall: FirewallOpen,
+
+		Services: Services{
+			Enabled: true, NodePortAddresses: []string{Primary}, Healthz: Listener{Address: ":10256"},
+			Conntrack: Conntrack{
+				MaxPerCore: 32768, Min: 131072,
+				TCPEstablishedTimeout: Duration(24 * time.Hour), TCPCloseWaitTimeout: Duration(time.Hour),
+			},
+		},
 
 		CNI:     CNI{ConfDir: "/etc/cni/net.d", Name: "poplin", Capabilities: map[string]bool{"ips": true, "portMappings": true, "bandwidth": true}},
 		Health:  Listener{Address: "127.0.0.1:9411"},

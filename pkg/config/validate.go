@@ -47,6 +47,7 @@ func (c Config) validate() error {
 	checkPrefixes(fail, "clusterCIDRs", c.ClusterCIDRs)
 	checkPrefixes(fail, "masquerade.excludeCIDRs", c.Masquerade.ExcludeCIDRs)
 	c.Overlay.validate(fail)
+	c.Services.validate(fail)
 	c.CNI.validate(fail)
 	checkListener(fail, "health.address", c.Health.Address)
 	checkListener(fail, "metrics.address", c.Metrics.Address)
@@ -75,6 +76,46 @@ func (o Overlay) validate(fail failFunc) {
 	if o.Port < 1 || o.Port > 65535 {
 		fail("overlay.port", "%d is no UDP port: write 8472 or another of 1..65535", o.Port)
 	}
+}
+
+func (s Services) validate(fail failFunc) {
+	if _, err := s.NodePortRanges(); err != nil {
+		fail("services.nodePortAddresses", "%v", err)
+	}
+	checkPrefixes(fail, "services.externalIPCIDRs", s.ExternalIPCIDRs)
+	checkListener(fail, "services.healthz.address", s.Healthz.Address)
+	c := s.Conntrack
+	for _, n := range []struct {
+		key string
+		v   int64
+	}{
+		{"maxPerCore", int64(c.MaxPerCore)}, {"min", int64(c.Min)},
+		{"tcpEstablishedTimeout", int64(c.TCPEstablishedTimeout)}, {"tcpCloseWaitTimeout", int64(c.TCPCloseWaitTimeout)},
+		{"udpTimeout", int64(c.UDPTimeout)}, {"udpStreamTimeout", int64(c.UDPStreamTimeout)},
+	} {
+		if n.v < 0 {
+			fail("services.conntrack."+n.key, "is negative: write 0 to leave the kernel's value alone")
+		}
+	}
+}
+
+// NodePortRanges are the ranges of nodePortAddresses; none means primary.
+func (s Services) NodePortRanges() ([]netip.Prefix, error) {
+	if slices.Equal(s.NodePortAddresses, []string{Primary}) {
+		return nil, nil
+	}
+	if len(s.NodePortAddresses) == 0 {
+		return nil, errors.New("is empty: write primary, or ranges such as 192.0.2.0/24; 0.0.0.0/0 and ::/0 are all addresses")
+	}
+	var ranges []netip.Prefix
+	for _, text := range s.NodePortAddresses {
+		p, err := netip.ParsePrefix(text)
+		if err != nil || p.Addr().Is4In6() {
+			return nil, fmt.Errorf("%q is no range: write primary alone, or ranges such as 192.0.2.0/24", text)
+		}
+		ranges = append(ranges, p.Masked())
+	}
+	return ranges, nil
 }
 
 // checkInterface accepts a device's name, or one of three ways to find it.

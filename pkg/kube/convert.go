@@ -22,6 +22,12 @@ type self struct {
 	unavailable bool
 }
 
+const (
+	zoneLabel = "topology.kubernetes.io/zone"
+	// leavingTaint is the cluster autoscaler's, on nodes it is about to remove.
+	leavingTaint = "ToBeDeletedByClusterAutoscaler"
+)
+
 // network is a NodeNetwork.
 type network struct {
 	cluster.Node
@@ -29,7 +35,8 @@ type network struct {
 }
 
 func toSelf(o *node) (self, error) {
-	s := self{Self: cluster.Self{Name: o.Name, UID: string(o.UID)}}
+	s := self{Self: cluster.Self{Name: o.Name, UID: string(o.UID), Zone: o.Labels[zoneLabel]}}
+	s.Leaving = o.DeletionTimestamp != nil || slices.Contains(o.Spec.Taints, taint{leavingTaint})
 	var err error
 	if s.PodCIDRs, err = parsePrefixes(o.Spec.PodCIDRs); err != nil {
 		return s, fmt.Errorf("spec.%w", err)

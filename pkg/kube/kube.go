@@ -18,6 +18,7 @@ import (
 	"poplin.dev/poplin/pkg/kube/event"
 	"poplin.dev/poplin/pkg/kube/group"
 	"poplin.dev/poplin/pkg/kube/reach"
+	"poplin.dev/poplin/pkg/kube/services"
 )
 
 // Config says which API server, as whom and for which node.
@@ -56,6 +57,7 @@ type Client struct {
 	cfg       Config
 	log       *slog.Logger
 	endpoints *reach.Endpoints // nil with a kubeconfig
+	rest      *rest.Config
 	core      rest.Interface
 	poplin    rest.Interface
 	discovery rest.Interface
@@ -83,6 +85,7 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.rest = rc
 	err = group.Clients(rc, scheme(), map[schema.GroupVersion]*rest.Interface{
 		coreV1: &c.core, poplinV1: &c.poplin, discoveryV1: &c.discovery,
 	})
@@ -94,6 +97,12 @@ func New(cfg Config) (*Client, error) {
 	c.apiserver = newView(c, "endpointslices", toEndpoints)
 	c.events = event.NewRecorder(event.Writer{Core: c.core, Component: "poplind", Instance: cfg.NodeName}, c.spread, cfg.Log)
 	return c, nil
+}
+
+// Services makes a view of the cluster's Services, through the same
+// endpoints. It is a task of its own: it need not run.
+func (c *Client) Services() (*services.View, error) {
+	return services.New(services.Config{REST: c.rest, Spread: c.spreadLists, Requested: c.cfg.Observer.Requested, Log: c.log})
 }
 
 // Run watches, and writes Events, until ctx ends.

@@ -64,8 +64,13 @@ type node struct {
 	metav1.ObjectMeta `json:"metadata"`
 	Spec              struct {
 		PodCIDRs []string `json:"podCIDRs"`
+		Taints   []taint  `json:"taints"`
 	} `json:"spec"`
 	Status nodeStatus `json:"status"`
+}
+
+type taint struct {
+	Key string `json:"key"`
 }
 
 type nodeStatus struct {
@@ -138,6 +143,7 @@ func (o *node) deepCopy() node {
 	c := *o
 	c.ObjectMeta = objectMeta(o.ObjectMeta)
 	c.Spec.PodCIDRs = slices.Clone(o.Spec.PodCIDRs)
+	c.Spec.Taints = slices.Clone(o.Spec.Taints)
 	c.Status.Addresses = slices.Clone(o.Status.Addresses)
 	c.Status.Conditions = slices.Clone(o.Status.Conditions)
 	return c

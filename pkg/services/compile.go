@@ -132,6 +132,9 @@ func (c *compiler) port(p service.Port, ipv6 bool) map[netip.Addr]bool {
 			none = vip.Drop
 		}
 		local = c.target(p, ipv6, true, chosen.local, none)
+		if local.refusal == vip.Drop {
+			c.plan.starved.add(Starved{rank(s.InternalLocal), rank(s.ExternalLocal)}, 1)
+		}
 	}
 	internal := entry{inside: all, timeout: seconds(s.Affinity)}
 	if s.InternalLocal {

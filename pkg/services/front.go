@@ -31,7 +31,7 @@ func (c *compiler) fronts(p service.Port, ipv6 bool, internal, external entry) {
 		switch {
 		case a.Is6() != ipv6 || !c.address("spec.externalIPs", a, p):
 		case !contains(c.node.ExternalRanges, a):
-			c.find(AddressRefused, "spec.externalIPs: %s is outside the ranges that services.externalRanges allows", a)
+			c.find(AddressRefused, "spec.externalIPs: %s is outside the ranges that services.externalIPCIDRs of Poplin's configuration allows", a)
 		default:
 			c.front(a, p.Port, p, external)
 		}

@@ -16,14 +16,15 @@ type group struct {
 }
 
 func (k groupKey) compare(o groupKey) int {
-	rank := func(b bool) int {
-		if b {
-			return 1
-		}
-		return 0
-	}
 	return cmp.Or(k.service.Compare(o.service), cmp.Compare(k.port, o.port), cmp.Compare(k.proto, o.proto),
 		rank(k.ipv6)-rank(o.ipv6), rank(k.local)-rank(o.local), rank(k.sticky)-rank(o.sticky))
+}
+
+func rank(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // setGroup puts the endpoints of a group into slots.

@@ -106,6 +106,17 @@ type plan struct {
 	// whether or not new connections go there.
 	serving  map[string]map[netip.AddrPort]bool
 	findings []Finding
+	// starved counts the service ports to which traffic policy Local leaves
+	// no endpoint on this node though there are some elsewhere.
+	starved Starved
+}
+
+// Starved counts service ports by the policy that starves them.
+type Starved struct{ Internal, External int }
+
+func (s *Starved) add(o Starved, times int) {
+	s.Internal += times * o.Internal
+	s.External += times * o.External
 }
 
 // skipped reports that a Service is not for this proxy.

@@ -24,9 +24,10 @@ type Table struct {
 	ids    ids
 
 	// udp: a Service with UDP ports has changed. ends: the same, and the
-	// change is taken. gone: UDP fronts that the change took away.
+	// change is taken. gone: UDP fronts that such changes took away.
 	udp, ends bool
 	gone      map[vip.Front]bool
+	starved   Starved
 
 	frontends, outside elements.Map[vip.Front, vip.Value]
 	endpoints          elements.Map[vip.Slot, netip.AddrPort]
@@ -48,6 +49,7 @@ func NewTable(node Node, before vip.Program) *Table {
 		claims:    map[vip.Front][]*plan{},
 		groups:    map[groupKey]*group{},
 		fences:    map[vip.Front][]netip.Prefix{},
+		gone:      map[vip.Front]bool{},
 		ids:       recall(before),
 		frontends: elements.NewMap[vip.Front, vip.Value](),
 		outside:   elements.NewMap[vip.Front, vip.Value](),
@@ -114,6 +116,9 @@ func (t *Table) Set(s service.Service, list []service.Slice) {
 // Delete forgets a Service.
 func (t *Table) Delete(key service.Key) { t.replace(key, nil) }
 
+// Len is how many Services the table has.
+func (t *Table) Len() int { return len(t.plans) }
+
 // Keys lists the Services of the table.
 func (t *Table) Keys() []service.Key {
 	return slices.SortedFunc(maps.Keys(t.plans), service.Key.Compare)
@@ -127,10 +132,12 @@ func (t *Table) replace(key service.Key, next *plan) {
 	t.udp = t.udp || old != nil && len(old.serving) > 0 || next != nil && len(next.serving) > 0
 	fronts := map[vip.Front]struct{}{}
 	if next != nil {
+		t.starved.add(next.starved, 1)
 		t.plans[key] = next
 		t.join(next, fronts)
 	}
 	if old != nil {
+		t.starved.add(old.starved, -1)
 		t.leave(old, next, fronts)
 	}
 	for f := range fronts {
@@ -273,9 +280,10 @@ func (t *Table) Take() vip.Change {
 	t.ranges.Take(c.Delete.Ranges, c.Put.Ranges)
 	t.hairpins.Take(c.Delete.Hairpins, c.Put.Hairpins)
 	t.ends, t.udp = t.ends || t.udp, false
-	t.gone = map[vip.Front]bool{}
 	for f := range c.Delete.Frontends {
-		t.gone[f] = f.Proto == service.UDP
+		if f.Proto == service.UDP {
+			t.gone[f] = true
+		}
 	}
 	return c
 }
@@ -306,6 +314,9 @@ func compareFronts(a, b vip.Front) int {
 	return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port))
 }
 
+// Starved counts what traffic policy Local keeps from this node.
+func (t *Table) Starved() Starved { return t.starved }
+
 // Stale tells whether a UDP flow that came in at front must not go on to the
 // endpoint to: it does not answer any more, or the Service is gone. The kernel
 // would keep such a flow for as long as the client sends, which may be for
@@ -319,12 +330,14 @@ func (t *Table) Stale(front vip.Front, to netip.AddrPort) bool {
 	return !p.serving[p.entries[front].port][to]
 }
 
-// EndsFlows tells, once, whether UDP flows may have become stale between the
-// last two calls of Take.
-func (t *Table) EndsFlows() bool {
-	ends := t.ends
+// EndsFlows tells whether UDP flows may have become stale by changes that
+// were taken since the last call of FlowsEnded.
+func (t *Table) EndsFlows() bool { return t.ends }
+
+// FlowsEnded says that every flow there is was judged by Stale.
+func (t *Table) FlowsEnded() {
 	t.ends = false
-	return ends
+	clear(t.gone)
 }
 
 // Health is the health-check port of a Service, if it needs one.

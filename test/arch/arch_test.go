@@ -102,7 +102,7 @@ var homes = []home{
 	{"github.com/vishvananda/netns", []string{"pkg/apply", "plugins/poplin/apply"}, "one place has side effects"},
 	{"github.com/google/nftables", []string{"pkg/apply"}, "one place has side effects"},
 	{"os/exec", []string{"pkg/apply", "install", "plugins/poplin"}, "one place has side effects"},
-	{"net/http", []string{"pkg/kube", "pkg/apply", "daemon/status", "daemon/ingress", "cmd/poplinctl", "pkg/metrics"}, "listeners are few and listed"},
+	{"net/http", []string{"pkg/kube", "pkg/apply", "daemon/status", "daemon/services/health", "daemon/ingress", "cmd/poplinctl", "pkg/metrics"}, "listeners are few and listed"},
 }
 
 func TestSideEffectsStayAtHome(t *testing.T) {
@@ -143,12 +143,13 @@ var direction = map[string][]string{
 	"pkg/trace":           {"pkg/cluster", "pkg/program"},
 	"pkg/ingress":         {"pkg/cluster", "pkg/program"},
 	"pkg/ingress/migrate": {"pkg/cluster", "pkg/ingress"},
-	"pkg/kube":            {"pkg/cluster", "pkg/version", "pkg/kube/event", "pkg/kube/group", "pkg/kube/reach"},
+	"pkg/kube":            {"pkg/cluster", "pkg/version", "pkg/kube/event", "pkg/kube/follow", "pkg/kube/group", "pkg/kube/reach"},
 	"pkg/apply":           {"pkg/cluster", "pkg/program", "pkg/apply/diff"},
 	"pkg/apply/vip":       {"pkg/cluster", "pkg/program", "pkg/apply/vip"},
 	"plugins":             {"plugins", "pkg/version"},
 	"daemon":              {"daemon", "pkg", "install"},
 	"daemon/overlay":      {"pkg"},
+	"daemon/services":     {"pkg"},
 	"daemon/status":       {"pkg"},
 	// A program of its own: it needs nothing of the node's daemon.
 	"daemon/ingress": {"pkg"},

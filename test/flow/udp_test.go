@@ -38,6 +38,7 @@ func TestUDPFlowsEndWithTheirEndpoint(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		l.table.FlowsEnded()
 		return ended
 	}
 	for _, ipv6 := range []bool{false, true} {

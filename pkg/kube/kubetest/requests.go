@@ -16,7 +16,7 @@ import (
 // split tells a collection from an item: a collection's path has an object
 // below it, or ends with the plural that every path here has.
 func (s *Server) split(at string) (collection, item string) {
-	for _, plural := range []string{"nodes", "nodenetworks", "endpointslices", "events"} {
+	for _, plural := range []string{"nodes", "nodenetworks", "endpointslices", "services", "servicecidrs", "events"} {
 		if before, after, ok := strings.Cut(at, "/"+plural); ok {
 			return before + "/" + plural, strings.TrimPrefix(after, "/")
 		}
@@ -29,12 +29,41 @@ var kinds = map[string][2]string{
 	"nodes":          {"v1", "Node"},
 	"nodenetworks":   {"poplin.dev/v1alpha1", "NodeNetwork"},
 	"endpointslices": {"discovery.k8s.io/v1", "EndpointSlice"},
+	"services":       {"v1", "Service"},
+	"servicecidrs":   {"networking.k8s.io/v1", "ServiceCIDR"},
 	"events":         {"v1", "Event"},
 }
 
+// in reports whether an object's path is in a collection, which may be that of
+// all namespaces.
+func in(collection, at string) bool {
+	if path.Dir(at) == collection {
+		return true
+	}
+	before, after, ok := strings.Cut(path.Dir(at), "/namespaces/")
+	_, plural, _ := strings.Cut(after, "/")
+	return ok && before+"/"+plural == collection
+}
+
+// selected knows a field by name, one that has to differ, and labels that are
+// given or have to be absent.
 func selected(r *http.Request, o Object) bool {
-	name, ok := strings.CutPrefix(r.URL.Query().Get("fieldSelector"), "metadata.name=")
-	return !ok || metadata(o)["name"] == name
+	if name, ok := strings.CutPrefix(r.URL.Query().Get("fieldSelector"), "metadata.name="); ok {
+		return metadata(o)["name"] == name
+	}
+	if field, value, ok := strings.Cut(r.URL.Query().Get("fieldSelector"), "!="); ok {
+		parent, child, _ := strings.Cut(field, ".")
+		if at, _ := o[parent].(Object); at[child] == value {
+			return false
+		}
+	}
+	labels, _ := metadata(o)["labels"].(Object)
+	selector := r.URL.Query().Get("labelSelector")
+	if name, ok := strings.CutPrefix(selector, "!"); ok {
+		return labels[name] == nil
+	}
+	name, value, ok := strings.Cut(selector, "=")
+	return !ok || labels == nil || labels[name] == value
 }
 
 func (s *Server) list(w http.ResponseWriter, r *http.Request) {
@@ -42,15 +71,21 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request) {
 	defer s.mu.Unlock()
 	items := []Object{}
 	for _, at := range slices.Sorted(maps.Keys(s.objects)) {
-		if path.Dir(at) == r.URL.Path && selected(r, s.objects[at]) {
+		if in(r.URL.Path, at) && selected(r, s.objects[at]) {
 			items = append(items, s.objects[at])
 		}
 	}
 	kind := kinds[path.Base(r.URL.Path)]
-	answer(w, http.StatusOK, Object{
+	list := Object{
 		"apiVersion": kind[0], "kind": kind[1] + "List",
 		"metadata": Object{"resourceVersion": strconv.Itoa(s.version)}, "items": items,
-	})
+	}
+	if wantsProtobuf(r) {
+		w.Header().Set("Content-Type", protobufType)
+		_, _ = w.Write(s.toProtobuf(list))
+		return
+	}
+	answer(w, http.StatusOK, list)
 }
 
 func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
@@ -68,10 +103,18 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusGone, "Expired", "too old resource version")
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
+	contentType := "application/json"
+	if wantsProtobuf(r) {
+		contentType = protobufType + ";stream=watch"
+	}
+	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(http.StatusOK)
 	send := func(kind string, o Object) {
-		_ = json.NewEncoder(w).Encode(Object{"type": kind, "object": o})
+		if wantsProtobuf(r) {
+			_, _ = w.Write(s.frame(kind, o))
+		} else {
+			_ = json.NewEncoder(w).Encode(Object{"type": kind, "object": o})
+		}
 		w.(http.Flusher).Flush()
 	}
 	if initial {
@@ -83,8 +126,12 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 		changed, events := s.changed, slices.Clone(s.events)
 		s.mu.Unlock()
 		for _, e := range events {
-			if e.version > from && path.Dir(e.path) == r.URL.Path && selected(r, e.object) {
-				send(e.kind, e.object)
+			if e.version > from && in(r.URL.Path, e.path) {
+				kind := e.kind
+				if !selected(r, e.object) {
+					kind = "DELETED" // it may have been selected before
+				}
+				send(kind, e.object)
 			}
 			from = max(from, e.version)
 		}
@@ -100,7 +147,7 @@ func (s *Server) sendInitial(r *http.Request, send func(kind string, o Object)) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for at, o := range s.objects {
-		if path.Dir(at) == r.URL.Path && selected(r, o) {
+		if in(r.URL.Path, at) && selected(r, o) {
 			send("ADDED", o)
 		}
 	}

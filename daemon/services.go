@@ -1,0 +1,109 @@
+package daemon
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	"poplin.dev/poplin/daemon/services"
+	"poplin.dev/poplin/daemon/services/health"
+	"poplin.dev/poplin/daemon/snapshot"
+	"poplin.dev/poplin/pkg/cluster/service"
+	"poplin.dev/poplin/pkg/config"
+	"poplin.dev/poplin/pkg/kube"
+	kubeservices "poplin.dev/poplin/pkg/kube/services"
+	"poplin.dev/poplin/pkg/loop"
+	"poplin.dev/poplin/pkg/metrics"
+)
+
+const (
+	// verify is how often all Services are compiled, and the kernel read,
+	// again: where others can change our table, events tell of it.
+	verify = 5 * time.Minute
+	// overdue is how long a change may wait for the kernel before load
+	// balancers are told to turn to another node, as in kube-proxy.
+	overdue = time.Minute
+)
+
+// servicesState is what is true of Services; without the module, nothing is.
+type servicesState struct {
+	module *services.Module
+	view   *kubeservices.View
+	known  *snapshot.Keeper
+	count  *metrics.Metrics
+	export *metrics.Services
+	moved  func() // readiness may have changed
+
+	mu   sync.Mutex
+	last services.State
+	past bool // there was a pass
+}
+
+// newServices makes the tasks that serve Services, or removes what an earlier
+// daemon left of them.
+func newServices(c config.Config, cluster *kube.Client, known *snapshot.Keeper, count *metrics.Metrics, moved func(), log *slog.Logger) (*servicesState, []loop.Task, error) {
+	ranges, err := c.Services.NodePortRanges()
+	if err != nil {
+		return nil, nil, err
+	}
+	conf := services.Config{NodePorts: ranges, ExternalIPs: c.Services.ExternalIPCIDRs, OverlayPort: uint16(c.Overlay.Port), Verify: verify}
+	if !c.Services.Enabled {
+		return nil, nil, services.Remove(conf, log)
+	}
+	s := &servicesState{known: known, count: count, export: count.Services(), moved: moved}
+	if s.view, err = cluster.Services(); err != nil {
+		return nil, nil, err
+	}
+	answers := health.New(health.Deps{
+		Healthz: c.Services.Healthz.Address, Node: s.node, Log: log,
+		Failed: func(key service.Key, message string) {
+			cluster.Event(s.view.Reference(key, false), "FailedToStartServiceHealthcheck", message)
+		},
+	})
+	s.module = services.New(services.Deps{
+		Config: conf, Source: s.view, Cluster: known, Health: answers, Event: cluster.Event,
+		Log: log, Report: s.report, Changed: s.export.Changed,
+	})
+	return s, []loop.Task{answers, s.view, s.module}, nil
+}
+
+// report is told of every pass.
+func (s *servicesState) report(now services.State) {
+	s.mu.Lock()
+	s.last, s.past = now, true
+	s.mu.Unlock()
+	s.count.Pass("services", now.Took, now.Err)
+	s.export.Pass(now.Took, now.Full, now.Err)
+	s.export.Programmed(now.Programmed)
+	s.export.Ended(now.Ended)
+	s.export.Starved(now.Starved.Internal, now.Starved.External)
+	s.export.Elements.Set(float64(now.Elements))
+	s.export.Findings.Set(float64(now.Findings))
+	s.moved()
+}
+
+// waiting says what Services wait for.
+func (s *servicesState) waiting() string {
+	if w := s.view.Waiting(); w != "" {
+		return w
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case !s.past:
+		return "the first pass over the kernel"
+	case s.last.Err != nil:
+		return s.last.Err.Error()
+	}
+	return s.last.Waiting
+}
+
+// node is what load balancers are told.
+func (s *servicesState) node() health.Node {
+	self, _ := s.known.Self()
+	pending, updated := s.module.Healthy()
+	return health.Node{
+		Healthy: !updated.IsZero() && (pending.IsZero() || time.Since(pending) < overdue),
+		Updated: updated, Eligible: !self.Leaving, Addresses: s.module.NodePortAddresses(), Families: self.Addresses,
+	}
+}
