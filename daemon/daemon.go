@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"poplin.dev/poplin/daemon/before"
 	"poplin.dev/poplin/daemon/conflist"
 	"poplin.dev/poplin/daemon/hostports"
 	"poplin.dev/poplin/daemon/overlay"
@@ -105,6 +106,7 @@ func Run(ctx context.Context, cfg Config) error {
 		Source:    known,
 		Publisher: cluster,
 		Table:     table,
+		Note:      before.In(cfg.StateDir, log).Note,
 		Report:    now.overlay,
 		Log:       log,
 	})

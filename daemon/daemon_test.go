@@ -56,6 +56,14 @@ type machine struct {
 }
 
 func newMachine(t *testing.T) *machine {
+	// Without duplicate address detection, addresses stay as they are; the
+	// others are an administrator's choices that the kernel forgets when it is
+	// told to forward.
+	for key, value := range map[string]string{"ipv6/conf/default/accept_dad": "0", "ipv4/conf/lo/forwarding": "1", "ipv4/conf/all/accept_redirects": "0"} {
+		if err := os.WriteFile("/proc/sys/net/"+key, []byte(value), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
 	// The underlay is a cable that nobody holds the other end of.
 	cable := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0", MTU: 1500}, PeerName: "far"}
 	if err := netlink.LinkAdd(cable); err != nil {
@@ -157,6 +165,7 @@ const (
 
 func testDaemon(t *testing.T) {
 	m := newMachine(t)
+	pristine := m.snapshot()
 	m.api.Put(networks, m.peer())
 	stop := m.start()
 
@@ -216,6 +225,7 @@ func testDaemon(t *testing.T) {
 		t.Error(err)
 	}
 	m.powerCycle()
+	m.cleanUp(pristine)
 }
 
 // powerCycle starts a daemon on a node that has lost everything but its disk,

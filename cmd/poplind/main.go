@@ -19,6 +19,7 @@ import (
 const usage = `usage:
   poplind [flags]            keep this node part of the pod network
   poplind install [flags]    put the CNI plugin on this node
+  poplind cleanup [flags]    make this node what it was before
   poplind version            say which build this is
 `
 
@@ -41,6 +42,8 @@ func run(args []string) error {
 		return serve(ctx, args)
 	case "install":
 		return put(ctx, args)
+	case "cleanup":
+		return clean(ctx, args)
 	case "version":
 		fmt.Println("poplind", version.String())
 		return nil

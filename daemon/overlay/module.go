@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"poplin.dev/poplin/pkg/apply/diff"
+	"poplin.dev/poplin/pkg/apply/sysctl"
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/loop"
 	"poplin.dev/poplin/pkg/program"
@@ -86,6 +87,9 @@ type Deps struct {
 	Publisher Publisher
 	Table     Table
 	Log       *slog.Logger
+	// Note is told of each change of a setting that is not our devices',
+	// before it is made; it may be nil.
+	Note func(sysctl.Change)
 	// Report gets what is true after every pass; it must not block.
 	Report func(State)
 }

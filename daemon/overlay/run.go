@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"poplin.dev/poplin/pkg/apply/diff"
 	"poplin.dev/poplin/pkg/apply/foreign"
 	"poplin.dev/poplin/pkg/apply/route"
 	"poplin.dev/poplin/pkg/apply/sysctl"
@@ -62,7 +63,7 @@ type pass struct {
 // goroutine, and so in the network namespace of its thread if it is locked to
 // one.
 func (m *Module) Run(ctx context.Context) error {
-	p := &pass{Module: m, sysctls: sysctl.Tree(m.deps.Config.SysctlRoot)}
+	p := &pass{Module: m, sysctls: sysctl.Tree{Root: m.deps.Config.SysctlRoot, Note: m.deps.Note}}
 	queue := loop.NewQueue[key](holdOff, maxDelay)
 	m.deps.Source.Subscribe(func() { queue.Add(model) })
 
@@ -241,17 +242,15 @@ func (p *pass) publish(ctx context.Context, own cluster.Node, nodes []cluster.No
 	return nil
 }
 
-// Remove takes everything of the overlay and masquerade out of the kernel.
-// Sysctls stay: nobody can know who else came to rely on them.
-func Remove(ctx context.Context, table Table, log *slog.Logger) error {
+// Remove takes the device, the routes and our rules in other programs' tables
+// out of the kernel. Our own table is its opener's to remove.
+func Remove(ctx context.Context, log *slog.Logger) (diff.Result, error) {
 	routes, err := route.Open(route.Config{Link: overlay.Link, Log: log})
 	if err != nil {
-		return err
+		return diff.Result{}, err
 	}
 	defer routes.Close()
-	_, errRoutes := routes.Set(ctx, program.Net{})
-	_, errMasq := table.Set(ctx, program.Table{Module: masquerade.Module})
-	_, errGuards := table.Set(ctx, program.Table{Module: overlay.GuardModule})
-	_, errOthers := foreign.Firewall{}.Set(foreign.Want{})
-	return errors.Join(errRoutes, errMasq, errGuards, errOthers)
+	res, errRoutes := routes.Set(ctx, program.Net{})
+	others, errOthers := foreign.Firewall{}.Set(foreign.Want{})
+	return res.Plus(others), errors.Join(errRoutes, errOthers)
 }

@@ -33,10 +33,10 @@ func sysctls(s Self) []program.Sysctl {
 		if p.Addr().Is4() && len(s.Direct) > 0 {
 			// Pods' packets may come back by the underlay while the route
 			// to their source leads into the tunnel.
-			list = append(list, program.Sysctl{Key: "ipv4/conf/" + s.Underlay.Link + "/rp_filter", Value: "2"})
+			list = append(list, program.Sysctl{Key: "ipv4/conf/" + s.Underlay.Link + "/rp_filter", Value: "2", Shared: true})
 		}
 		if p.Addr().Is4() {
-			list = append(list, program.Sysctl{Key: "ipv4/ip_forward", Value: "1"})
+			list = append(list, program.Sysctl{Key: "ipv4/ip_forward", Value: "1", Shared: true})
 			continue
 		}
 		// A forwarding node ignores router advertisements where accept_ra
@@ -49,8 +49,8 @@ func sysctls(s Self) []program.Sysctl {
 			program.Sysctl{Key: conf + "accept_ra", Value: "2", If: []program.Setting{
 				{Key: conf + "accept_ra", Value: "1"},
 				{Key: conf + "forwarding", Value: "0"},
-			}, Optional: true},
-			program.Sysctl{Key: "ipv6/conf/all/forwarding", Value: "1"},
+			}, Optional: true, Shared: true},
+			program.Sysctl{Key: "ipv6/conf/all/forwarding", Value: "1", Shared: true},
 		)
 	}
 	return list

@@ -84,6 +84,9 @@ type Sysctl struct {
 	If []Setting
 	// Optional settings are those of a feature that a kernel may lack.
 	Optional bool
+	// Shared settings are not of a device of ours, which they would go with:
+	// what they were before has to be remembered.
+	Shared bool
 }
 
 // Setting is a key and the value it holds.

@@ -155,7 +155,10 @@ var direction = map[string][]string{
 	"daemon/ingress": {"pkg"},
 	// Host ports are put back by the code that put them there.
 	"daemon/hostports": {"pkg", "plugins/hostport"},
+	// The reverse of the daemon and of the CNI plugin.
+	"daemon/cleanup": {"daemon", "pkg", "install", "plugins"},
 	// These are files on the node: their writer is the installer's.
+	"daemon/before":   {"pkg", "install"},
 	"daemon/conflist": {"pkg", "install"},
 	"daemon/snapshot": {"pkg", "install"},
 	"install":         {"pkg/version"},

@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -230,13 +231,20 @@ func TestRemove(t *testing.T) {
 	n := l.nodes[0]
 	n.stop()
 	table := n.openTable(t, logger(t, n))
-	remove := func() error { return overlay.Remove(t.Context(), table, logger(t, n)) }
+	remove := func() error {
+		_, errRules := table.Remove()
+		_, err := overlay.Remove(t.Context(), logger(t, n))
+		return errors.Join(errRules, err)
+	}
 	for range 2 {
 		if err := n.Do(remove); err != nil {
 			t.Fatal(err)
 		}
 		if inv := n.inventory(t); inv != "" {
 			t.Errorf("left:\n%s", inv)
+		}
+		if rules := n.ruleset(t); rules != "" {
+			t.Errorf("left:\n%s", rules)
 		}
 	}
 	table.Close()

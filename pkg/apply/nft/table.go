@@ -90,6 +90,22 @@ func (t *Table) Close() error {
 	return errors.Join(t.events.Close(), t.conn.CloseLasting())
 }
 
+// Remove takes the whole table away, and says whether there was one.
+func (t *Table) Remove() (removed bool, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, exists, err := t.lookup()
+	if err != nil || !exists {
+		return false, err
+	}
+	if err := t.send((*batch).delTable, 0); errors.Is(err, unix.EPERM) {
+		return false, fmt.Errorf("remove table inet %s: another process owns it, does a daemon run on this node? %w", Name, err)
+	} else if err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
 // Forget has the next Set read the kernel again.
 func (t *Table) Forget() {
 	t.mu.Lock()

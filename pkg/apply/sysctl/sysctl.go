@@ -2,7 +2,8 @@
 // Inputs are the directory where that tree is found (in a container it is
 // often a mount elsewhere, because /proc/sys is read-only there) and the
 // settings in their order; outputs are a Result and errors that name key and
-// remedy. It writes only what differs, and refuses keys that leave the tree.
+// remedy, and what a shared setting was before. It writes only what differs,
+// and refuses keys that leave the tree.
 package sysctl
 
 import (
@@ -20,8 +21,14 @@ import (
 // DefaultRoot is the tree of the calling thread's network namespace.
 const DefaultRoot = "/proc/sys/net"
 
-// Tree is a place where /proc/sys/net is found; "" is DefaultRoot.
-type Tree string
+// Tree is a place where /proc/sys/net is found.
+type Tree struct {
+	// Root is that place; "" is DefaultRoot.
+	Root string
+	// Note, if not nil, is told of each change of a shared setting before it
+	// is made.
+	Note func(Change)
+}
 
 // Set writes what differs, in the program's order. A failed key does not stop the others.
 func (t Tree) Set(settings []program.Sysctl) (diff.Result, error) {
@@ -74,21 +81,32 @@ func (t Tree) set(s program.Sysctl) (changed bool, err error) {
 	if right, err := t.right(s); err != nil || right {
 		return false, err
 	}
-	path, err := t.path(s.Key)
+	if s.Shared && t.Note != nil {
+		c, err := t.change(s)
+		if err != nil {
+			return false, err
+		}
+		t.Note(c)
+	}
+	return true, t.write(s.Key, s.Value)
+}
+
+func (t Tree) write(key, value string) error {
+	path, err := t.path(key)
 	if err != nil {
-		return false, err
+		return err
 	}
 	// No O_CREATE and no O_TRUNC: these are not files, and a missing one
 	// must not become one in a directory that was mounted by mistake.
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err == nil {
-		_, err = f.WriteString(s.Value)
+		_, err = f.WriteString(value)
 		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
-		return false, fmt.Errorf("set sysctl net/%s to %s, set it on the node or make %s writable: %w", s.Key, s.Value, t.root(), err)
+		return fmt.Errorf("set sysctl net/%s to %s, set it on the node or make %s writable: %w", key, value, t.root(), err)
 	}
-	return true, nil
+	return nil
 }
 
 func (t Tree) read(key string) (string, error) {
@@ -111,8 +129,8 @@ func (t Tree) path(key string) (string, error) {
 }
 
 func (t Tree) root() string {
-	if t == "" {
+	if t.Root == "" {
 		return DefaultRoot
 	}
-	return string(t)
+	return t.Root
 }

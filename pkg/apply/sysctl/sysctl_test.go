@@ -69,7 +69,8 @@ func TestSet(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			res, err := Tree(root).Set(tt.settings)
+			tree := Tree{Root: root}
+			res, err := tree.Set(tt.settings)
 			if res != tt.result {
 				t.Errorf("result %+v, want %+v", res, tt.result)
 			}
@@ -82,7 +83,7 @@ func TestSet(t *testing.T) {
 					t.Errorf("%s holds %q (%v), want %q", name, b, err, want)
 				}
 			}
-			if again, _ := Tree(root).Set(tt.settings); again.Changed != 0 {
+			if again, _ := tree.Set(tt.settings); again.Changed != 0 {
 				t.Errorf("second Set changed %d", again.Changed)
 			}
 		})

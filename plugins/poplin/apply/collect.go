@@ -3,6 +3,7 @@ package apply
 import (
 	"errors"
 	"net/netip"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -17,15 +18,10 @@ func Collect(network string, keep map[string]bool) error {
 		return err
 	}
 	defer host.close()
-	list := message{kind: unix.RTM_GETLINK, flags: unix.NLM_F_DUMP, body: linkHeader(0, 0, 0)}
-	answers, err := host.do(step{"list links", list})
+	links, err := host.links(network)
 	errs := []error{err}
-	for _, b := range answers {
-		if len(b) < unix.SizeofIfInfomsg {
-			continue
-		}
-		l := parseLink(b)
-		if l.group != plan.LinkGroup || !plan.BelongsTo(network, l.name, l.alias) || keep[l.name] {
+	for _, l := range links {
+		if keep[l.name] {
 			continue
 		}
 		if _, err := host.do(deleteLink(l.name)); err != nil && !errors.Is(err, unix.ENODEV) {
@@ -33,6 +29,37 @@ func Collect(network string, keep map[string]bool) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Attached lists whose links a network has: pods by namespace and name,
+// containers that are none by their id.
+func Attached(network string) (names []string, err error) {
+	host, err := open()
+	if err != nil {
+		return nil, err
+	}
+	defer host.close()
+	links, err := host.links(network)
+	for _, l := range links {
+		if name := strings.TrimPrefix(l.alias, network+":"); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names, err
+}
+
+// links are the host's ends of a network's links.
+func (s *socket) links(network string) (list []linkState, err error) {
+	answers, err := s.do(step{"list links", message{kind: unix.RTM_GETLINK, flags: unix.NLM_F_DUMP, body: linkHeader(0, 0, 0)}})
+	for _, b := range answers {
+		if len(b) < unix.SizeofIfInfomsg {
+			continue
+		}
+		if l := parseLink(b); l.group == plan.LinkGroup && plan.BelongsTo(network, l.name, l.alias) {
+			list = append(list, l)
+		}
+	}
+	return list, err
 }
 
 // Kernel is what the host's network says of attachments.
