@@ -62,9 +62,9 @@ func (c *Conn) Port() (uint32, error) {
 	return own.Pid, nil
 }
 
-// Do sends all messages as one datagram and waits for the last that has
-// NLM_F_ACK or asks for a list. Returned are the answers and the first
-// failure of any.
+// Do sends all messages as one datagram, through which the kernel works in
+// order, whatever fails, and waits for the last that has NLM_F_ACK or asks for
+// a list. Returned are the answers and the first failure of any.
 func (c *Conn) Do(messages ...Message) (answers [][]byte, err error) {
 	first := c.seq + 1
 	var out []byte
@@ -97,7 +97,9 @@ func (c *Conn) Do(messages ...Message) (answers [][]byte, err error) {
 				continue
 			}
 			if err := failure(m); err != nil && failed == nil {
-				failed = err
+				if failed = err; messages[seq-first].What != "" {
+					failed = fmt.Errorf("%s: %w", messages[seq-first].What, err)
+				}
 			}
 			// An error that names a batch's first message is about all of it.
 			if seq == last || seq == first && failed != nil {

@@ -89,8 +89,10 @@ func align(n int) int { return (n + unix.NLA_ALIGNTO - 1) &^ (unix.NLA_ALIGNTO -
 
 // Message is a request: the header of its protocol and attributes.
 type Message struct {
+	// What it is for, as its error says it.
+	What        string
 	Kind, Flags uint16
-	Body        []byte
+	Body        Attrs
 }
 
 func (m Message) append(b []byte, seq uint32) []byte {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/plugins/poplin/plan"
+	"poplin.dev/poplin/plugins/wire"
 )
 
 // ErrExists says that the attachment, or an interface of its name in the pod,
@@ -22,7 +23,7 @@ var ErrExists = errors.New("exists already")
 // and a pod's.
 type Site struct {
 	pod  namespace
-	host *socket
+	host socket
 }
 
 // Open finds out whether an Add may succeed: netns is the path of a network
@@ -49,7 +50,7 @@ func Open(hostLink, netns string) (s *Site, err error) {
 
 // Close ends the work at a site; what was made stays.
 func (s *Site) Close() {
-	s.host.close()
+	s.host.Close()
 	s.pod.close()
 }
 
@@ -77,7 +78,7 @@ func (s *Site) Add(p plan.Plan) (err error) {
 	if err := addHostEnd(s.host, p); err != nil {
 		return err
 	}
-	var pod *socket
+	var pod socket
 	err = within(s.pod, func() (err error) {
 		if _, err = quiet(p.Pod.Name, p); err == nil {
 			pod, err = open()
@@ -87,11 +88,11 @@ func (s *Site) Add(p plan.Plan) (err error) {
 	if err != nil {
 		return fmt.Errorf("pod's end: %w", err)
 	}
-	defer pod.close()
+	defer pod.Close()
 	return addPodEnd(pod, p)
 }
 
-func addHostEnd(host *socket, p plan.Plan) error {
+func addHostEnd(host socket, p plan.Plan) error {
 	ipv6, err := quiet(p.Host.Name, p)
 	if err != nil {
 		return fmt.Errorf("host's end: %w", err)
@@ -100,7 +101,7 @@ func addHostEnd(host *socket, p plan.Plan) error {
 	if err != nil {
 		return fmt.Errorf("host's end: %w", err)
 	}
-	steps := []step{raise(index)}
+	steps := []wire.Message{raise(index)}
 	for _, a := range p.Addresses {
 		steps = append(steps, neighbour(index, a.Addr, p.Pod.MAC), hostRoute(index, a))
 	}
@@ -110,12 +111,12 @@ func addHostEnd(host *socket, p plan.Plan) error {
 	return nil
 }
 
-func addPodEnd(pod *socket, p plan.Plan) error {
+func addPodEnd(pod socket, p plan.Plan) error {
 	index, err := pod.link(p.Pod.Name)
 	if err != nil {
 		return fmt.Errorf("pod's end: %w", err)
 	}
-	steps := []step{raise(index)}
+	steps := []wire.Message{raise(index)}
 	for _, a := range p.Addresses {
 		steps = append(steps, address(index, a.Addr))
 	}
@@ -138,26 +139,27 @@ func Del(hostLink string) error {
 	if err != nil {
 		return err
 	}
-	defer host.close()
+	defer host.Close()
 	if _, err := host.do(deleteLink(hostLink)); err != nil && !errors.Is(err, unix.ENODEV) {
 		return err
 	}
 	return nil
 }
 
-func createPair(p plan.Plan, ns namespace) step {
-	m := message{kind: unix.RTM_NEWLINK, flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, body: linkHeader(0, 0, 0)}
-	m.linkAttrs(p.Host)
-	m.attr32(unix.IFLA_GROUP, plan.LinkGroup)
-	m.nest(unix.IFLA_LINKINFO, func() {
-		m.attr(unix.IFLA_INFO_KIND, []byte("veth"))
-		m.nest(unix.IFLA_INFO_DATA, func() {
-			m.nest(vethInfoPeer, func() {
-				m.body = append(m.body, linkHeader(0, 0, 0)...)
-				m.linkAttrs(p.Pod)
-				m.attr32(unix.IFLA_NET_NS_FD, uint32(ns))
+func createPair(p plan.Plan, ns namespace) wire.Message {
+	m := wire.Message{What: fmt.Sprintf("make veth pair %s and %s", p.Host.Name, p.Pod.Name),
+		Kind: unix.RTM_NEWLINK, Flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, Body: linkHeader(0, 0, 0)}
+	linkAttrs(&m.Body, p.Host)
+	m.Body.Host(unix.IFLA_GROUP, plan.LinkGroup)
+	m.Body.Nest(unix.IFLA_LINKINFO, func() {
+		m.Body.Bytes(unix.IFLA_INFO_KIND, []byte("veth"))
+		m.Body.Nest(unix.IFLA_INFO_DATA, func() {
+			m.Body.Nest(vethInfoPeer, func() {
+				m.Body = append(m.Body, linkHeader(0, 0, 0)...)
+				linkAttrs(&m.Body, p.Pod)
+				m.Body.Host(unix.IFLA_NET_NS_FD, uint32(ns))
 			})
 		})
 	})
-	return step{fmt.Sprintf("make veth pair %s and %s", p.Host.Name, p.Pod.Name), m}
+	return m
 }

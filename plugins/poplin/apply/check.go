@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/plugins/poplin/plan"
+	"poplin.dev/poplin/plugins/wire"
 )
 
 // Check compares what p says with what there is, and names every difference.
@@ -23,12 +24,12 @@ func Check(p plan.Plan, netns string) error {
 	if err != nil {
 		return err
 	}
-	defer host.close()
-	var pod *socket
+	defer host.Close()
+	var pod socket
 	if err := within(ns, func() (err error) { pod, err = open(); return err }); err != nil {
 		return err
 	}
-	defer pod.close()
+	defer pod.Close()
 
 	outer, errHost := host.named(p.Host.Name)
 	inner, errPod := pod.named(p.Pod.Name)
@@ -40,7 +41,7 @@ func Check(p plan.Plan, netns string) error {
 		checkHost(host, p, outer, inner), checkPod(pod, p, outer, inner))
 }
 
-func checkHost(host *socket, p plan.Plan, outer, inner linkState) error {
+func checkHost(host socket, p plan.Plan, outer, inner linkState) error {
 	var errs []error
 	if outer.group != plan.LinkGroup {
 		errs = append(errs, fmt.Errorf("link %s is in group %#x, not in the pods' group %#x", p.Host.Name, outer.group, plan.LinkGroup))
@@ -56,7 +57,7 @@ func checkHost(host *socket, p plan.Plan, outer, inner linkState) error {
 	return errors.Join(errs...)
 }
 
-func checkPod(pod *socket, p plan.Plan, outer, inner linkState) error {
+func checkPod(pod socket, p plan.Plan, outer, inner linkState) error {
 	have, err := pod.addresses(inner.index)
 	if err != nil {
 		return err
@@ -103,7 +104,7 @@ func (l linkState) differs(want plan.Link) error {
 	return nil
 }
 
-func (s *socket) named(name string) (linkState, error) {
+func (s socket) named(name string) (linkState, error) {
 	answers, err := s.do(getLink(name))
 	if err != nil {
 		return linkState{}, err
@@ -111,8 +112,8 @@ func (s *socket) named(name string) (linkState, error) {
 	return readLink(answers)
 }
 
-func (s *socket) describe(index int32) (linkState, error) {
-	answers, err := s.do(step{"find link", message{kind: unix.RTM_GETLINK, body: linkHeader(index, 0, 0)}})
+func (s socket) describe(index int32) (linkState, error) {
+	answers, err := s.do(wire.Message{What: "find link", Kind: unix.RTM_GETLINK, Body: linkHeader(index, 0, 0)})
 	if err != nil {
 		return linkState{}, err
 	}
@@ -129,10 +130,20 @@ func readLink(answers [][]byte) (l linkState, err error) {
 // parseLink reads a message that is long enough to have struct ifinfomsg.
 func parseLink(b []byte) (l linkState) {
 	l.index, l.flags = int32(native.Uint32(b[4:])), native.Uint32(b[8:])
-	found := attrs(b[unix.SizeofIfInfomsg:])
-	l.group, l.mtu = number(found[unix.IFLA_GROUP]), int(number(found[unix.IFLA_MTU]))
-	l.name, l.alias = unix.ByteSliceToString(found[unix.IFLA_IFNAME]), unix.ByteSliceToString(found[unix.IFLA_IFALIAS])
-	copy(l.mac[:], found[unix.IFLA_ADDRESS])
+	for kind, v := range wire.All(b[unix.SizeofIfInfomsg:]) {
+		switch kind {
+		case unix.IFLA_GROUP:
+			l.group = number(v)
+		case unix.IFLA_MTU:
+			l.mtu = int(number(v))
+		case unix.IFLA_IFNAME:
+			l.name = unix.ByteSliceToString(v)
+		case unix.IFLA_IFALIAS:
+			l.alias = unix.ByteSliceToString(v)
+		case unix.IFLA_ADDRESS:
+			copy(l.mac[:], v)
+		}
+	}
 	return l
 }
 
@@ -144,24 +155,24 @@ type routeState struct {
 
 // route is the entry of the routing table that a packet to dst would use
 // (RTM_F_FIB_MATCH: 4.13).
-func (s *socket) route(dst netip.Addr) (routeState, error) {
+func (s socket) route(dst netip.Addr) (routeState, error) {
 	const fibMatch = 0x2000
-	m := message{kind: unix.RTM_GETROUTE, body: routeHeader(netip.PrefixFrom(dst, dst.BitLen()), 0, 0, fibMatch)}
-	m.attrAddr(unix.RTA_DST, dst)
-	answers, err := s.do(step{fmt.Sprintf("look up %s", dst), m})
+	m := wire.Message{What: fmt.Sprintf("look up %s", dst), Kind: unix.RTM_GETROUTE, Body: routeHeader(netip.PrefixFrom(dst, dst.BitLen()), 0, 0, fibMatch)}
+	m.Body.Bytes(unix.RTA_DST, dst.AsSlice())
+	answers, err := s.do(m)
 	if err != nil || len(answers) != 1 || len(answers[0]) < unix.SizeofRtMsg {
 		return routeState{}, errors.Join(err, fmt.Errorf("look up %s: no route", dst))
 	}
 	b := answers[0]
-	return routeState{int32(number(attrs(b[unix.SizeofRtMsg:])[unix.RTA_OIF])), int(b[1])}, nil
+	return routeState{int32(number(wire.Find(b[unix.SizeofRtMsg:], unix.RTA_OIF))), int(b[1])}, nil
 }
 
 // routes is the gateway of each destination on a link.
-func (s *socket) routes(index int32) (map[netip.Prefix]netip.Addr, error) {
+func (s socket) routes(index int32) (map[netip.Prefix]netip.Addr, error) {
 	found := map[netip.Prefix]netip.Addr{}
 	for _, any := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
-		m := message{kind: unix.RTM_GETROUTE, flags: unix.NLM_F_DUMP, body: routeHeader(netip.PrefixFrom(any, 0), 0, 0, 0)}
-		answers, err := s.do(step{"list routes", m})
+		m := wire.Message{What: "list routes", Kind: unix.RTM_GETROUTE, Flags: unix.NLM_F_DUMP, Body: routeHeader(netip.PrefixFrom(any, 0), 0, 0, 0)}
+		answers, err := s.do(m)
 		if err != nil {
 			return nil, err
 		}
@@ -169,13 +180,13 @@ func (s *socket) routes(index int32) (map[netip.Prefix]netip.Addr, error) {
 			if len(b) < unix.SizeofRtMsg {
 				continue
 			}
-			a := attrs(b[unix.SizeofRtMsg:])
-			dst, ok := netip.AddrFromSlice(a[unix.RTA_DST])
+			a := b[unix.SizeofRtMsg:]
+			dst, ok := netip.AddrFromSlice(wire.Find(a, unix.RTA_DST))
 			if !ok {
 				dst = any
 			}
-			gateway, ok := netip.AddrFromSlice(a[unix.RTA_GATEWAY])
-			if ok && int32(number(a[unix.RTA_OIF])) == index {
+			gateway, ok := netip.AddrFromSlice(wire.Find(a, unix.RTA_GATEWAY))
+			if ok && int32(number(wire.Find(a, unix.RTA_OIF))) == index {
 				found[netip.PrefixFrom(dst, int(b[1]))] = gateway
 			}
 		}
@@ -183,9 +194,9 @@ func (s *socket) routes(index int32) (map[netip.Prefix]netip.Addr, error) {
 	return found, nil
 }
 
-func (s *socket) addresses(index int32) (map[netip.Addr]bool, error) {
-	m := message{kind: unix.RTM_GETADDR, flags: unix.NLM_F_DUMP, body: make([]byte, unix.SizeofIfAddrmsg)}
-	answers, err := s.do(step{"list addresses", m})
+func (s socket) addresses(index int32) (map[netip.Addr]bool, error) {
+	m := wire.Message{What: "list addresses", Kind: unix.RTM_GETADDR, Flags: unix.NLM_F_DUMP, Body: make([]byte, unix.SizeofIfAddrmsg)}
+	answers, err := s.do(m)
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +205,7 @@ func (s *socket) addresses(index int32) (map[netip.Addr]bool, error) {
 		if len(b) < unix.SizeofIfAddrmsg || int32(native.Uint32(b[4:])) != index {
 			continue
 		}
-		if a, ok := netip.AddrFromSlice(attrs(b[unix.SizeofIfAddrmsg:])[unix.IFA_ADDRESS]); ok {
+		if a, ok := netip.AddrFromSlice(wire.Find(b[unix.SizeofIfAddrmsg:], unix.IFA_ADDRESS)); ok {
 			found[a] = true
 		}
 	}
@@ -203,17 +214,17 @@ func (s *socket) addresses(index int32) (map[netip.Addr]bool, error) {
 
 // neighbour is the MAC address of a permanent entry (RTM_GETNEIGH of one
 // entry: 5.0).
-func (s *socket) neighbour(index int32, a netip.Addr) (mac plan.MAC, err error) {
-	m := message{kind: unix.RTM_GETNEIGH, body: neighHeader(a, index, 0)}
-	m.attrAddr(unix.NDA_DST, a)
-	answers, err := s.do(step{fmt.Sprintf("find neighbour %s", a), m})
+func (s socket) neighbour(index int32, a netip.Addr) (mac plan.MAC, err error) {
+	m := wire.Message{What: fmt.Sprintf("find neighbour %s", a), Kind: unix.RTM_GETNEIGH, Body: neighHeader(a, index, 0)}
+	m.Body.Bytes(unix.NDA_DST, a.AsSlice())
+	answers, err := s.do(m)
 	if err != nil {
 		return mac, err
 	}
 	if len(answers) != 1 || len(answers[0]) < unix.SizeofNdMsg || native.Uint16(answers[0][8:])&unix.NUD_PERMANENT == 0 {
 		return mac, fmt.Errorf("find neighbour %s: none that is permanent", a)
 	}
-	copy(mac[:], attrs(answers[0][unix.SizeofNdMsg:])[unix.NDA_LLADDR])
+	copy(mac[:], wire.Find(answers[0][unix.SizeofNdMsg:], unix.NDA_LLADDR))
 	return mac, nil
 }
 

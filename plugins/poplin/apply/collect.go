@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/plugins/poplin/plan"
+	"poplin.dev/poplin/plugins/wire"
 )
 
 // Collect removes the host's ends of a network's links, and so the links, but
@@ -17,7 +18,7 @@ func Collect(network string, keep map[string]bool) error {
 	if err != nil {
 		return err
 	}
-	defer host.close()
+	defer host.Close()
 	links, err := host.links(network)
 	errs := []error{err}
 	for _, l := range links {
@@ -38,7 +39,7 @@ func Attached(network string) (names []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer host.close()
+	defer host.Close()
 	links, err := host.links(network)
 	for _, l := range links {
 		if name := strings.TrimPrefix(l.alias, network+":"); name != "" {
@@ -49,8 +50,8 @@ func Attached(network string) (names []string, err error) {
 }
 
 // links are the host's ends of a network's links.
-func (s *socket) links(network string) (list []linkState, err error) {
-	answers, err := s.do(step{"list links", message{kind: unix.RTM_GETLINK, flags: unix.NLM_F_DUMP, body: linkHeader(0, 0, 0)}})
+func (s socket) links(network string) (list []linkState, err error) {
+	answers, err := s.do(wire.Message{What: "list links", Kind: unix.RTM_GETLINK, Flags: unix.NLM_F_DUMP, Body: linkHeader(0, 0, 0)})
 	for _, b := range answers {
 		if len(b) < unix.SizeofIfInfomsg {
 			continue
@@ -71,7 +72,7 @@ func (Kernel) Linked(containerID, ifName string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer host.close()
+	defer host.Close()
 	_, err = host.link(plan.HostName(containerID, ifName))
 	if errors.Is(err, unix.ENODEV) {
 		return false, nil
@@ -85,7 +86,7 @@ func (Kernel) Routed(a netip.Addr) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer host.close()
+	defer host.Close()
 	r, err := host.route(a)
 	return err == nil && r.bits == a.BitLen(), nil
 }

@@ -22,7 +22,7 @@ func DefaultMTU() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer host.close()
+	defer host.Close()
 	for _, a := range nowhere {
 		route, err := host.route(a)
 		if err != nil {
