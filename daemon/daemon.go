@@ -159,6 +159,7 @@ func overlayConfig(c config.Config, sysctlRoot string) overlay.Config {
 	return overlay.Config{
 		VNI: uint32(c.Overlay.VNI), Port: uint16(c.Overlay.Port), MTU: c.Overlay.MTU, Interface: c.Overlay.Interface,
 		NoTunnel: c.Overlay.Mode == config.ModeDirect, DirectRouting: c.Overlay.DirectRouting, OpenFirewalls: c.ForeignFirewall == config.FirewallOpen,
+		Checksums:  c.Overlay.ChecksumOffload,
 		Masquerade: c.Masquerade.Enabled, ExcludeCIDRs: c.Masquerade.ExcludeCIDRs, ClusterCIDRs: c.ClusterCIDRs,
 		SysctlRoot: sysctlRoot, Resync: resync,
 	}

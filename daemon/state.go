@@ -55,6 +55,10 @@ func (s *state) overlay(o overlay.State) {
 	s.count.Pass("overlay", o.Took, o.Err)
 	s.count.Operations(o.Result.Added, o.Result.Changed, o.Result.Removed, o.Result.Failed)
 	s.count.Peers.Set(float64(o.Peers))
+	if c := o.Checksums; c.Why != "" {
+		s.count.ChecksumOffload.Set(number(!c.Software))
+		s.count.ChecksumFaulty.Set(number(c.Faulty))
+	}
 	s.count.Refused.Set(float64(len(o.Refused) + len(s.cluster.Skipped())))
 	if o.InPlace {
 		s.network.Set(conflist.Node{PodCIDRs: o.Self.PodCIDRs, Addresses: o.Self.Addresses, MTU: o.MTU})
@@ -155,6 +159,7 @@ func (s *state) report() status.Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := s.fabric
+	r.Mode, r.Checksums = s.settings.Overlay.Mode, o.Checksums.Why
 	r.PodCIDRs, r.Addresses, r.MTU, r.Peers = o.Self.PodCIDRs, o.Self.Addresses, o.MTU, o.Peers
 	if o.Underlay.Link != "" {
 		r.Underlay = &status.Underlay{Link: o.Underlay.Link, Addr: o.Underlay.Addr, MTU: o.Underlay.MTU}

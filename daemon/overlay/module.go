@@ -64,6 +64,9 @@ type Config struct {
 	// DirectRouting sends packets to nodes of the same network as they are,
 	// without encapsulation, where those want it too.
 	DirectRouting bool
+	// Checksums of encapsulated packets: "auto", "on" (the network card's
+	// work) or "off" (the CPU's).
+	Checksums string
 	// Masquerade gives packets that leave the cluster the node's address.
 	Masquerade bool
 	// ExcludeCIDRs are destinations outside the cluster that see the pods'
@@ -105,6 +108,8 @@ type State struct {
 	Underlay cluster.Underlay
 	// MTU of the overlay device, thus of the pods' links.
 	MTU int
+	// Checksums says who fills in those of encapsulated packets.
+	Checksums Checksums
 	// Peers counts the nodes that are programmed.
 	Peers   int
 	Refused []Refusal

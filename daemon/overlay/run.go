@@ -49,6 +49,7 @@ type pass struct {
 	routes  *route.Applier
 	sysctls sysctl.Tree
 	others  others
+	sums    checksums
 	waiting string // what the log last said the module waits for
 
 	// of the last pass: whether all was well, the overlay's sysctls and MTU,
@@ -63,7 +64,10 @@ type pass struct {
 // goroutine, and so in the network namespace of its thread if it is locked to
 // one.
 func (m *Module) Run(ctx context.Context) error {
-	p := &pass{Module: m, sysctls: sysctl.Tree{Root: m.deps.Config.SysctlRoot, Note: m.deps.Note}}
+	p := &pass{
+		Module: m, sums: newChecksums(m.deps.Log),
+		sysctls: sysctl.Tree{Root: m.deps.Config.SysctlRoot, Note: m.deps.Note},
+	}
 	queue := loop.NewQueue[key](holdOff, maxDelay)
 	m.deps.Source.Subscribe(func() { queue.Add(model) })
 
@@ -88,6 +92,7 @@ func (m *Module) Run(ctx context.Context) error {
 		Every:   m.deps.Config.Resync, Again: kernel,
 		Beside: []func(context.Context){
 			func(ctx context.Context) { events.Run(ctx, func() { queue.Add(links) }) },
+			func(ctx context.Context) { p.sums.run(ctx, func() { queue.Add(model) }) },
 			func(ctx context.Context) { p.tickSettings(ctx, func() { queue.Add(settings) }) },
 			func(ctx context.Context) { m.watchRules(ctx, func() { queue.Add(rules) }) },
 		},
@@ -163,7 +168,7 @@ func (p *pass) once(ctx context.Context) (state State, wait string) {
 		return state, "the first complete list of NodeNetworks"
 	}
 	me, err := p.facts(self)
-	state.Underlay, state.MTU = me.Underlay, me.MTU
+	state.Underlay, state.MTU, state.Checksums = me.Underlay, me.MTU, p.sums.Checksums
 	if err != nil {
 		state.Err = err
 		return state, ""
@@ -182,6 +187,7 @@ func (p *pass) once(ctx context.Context) (state State, wait string) {
 	p.settings, p.mtu = want.Sysctls, me.MTU
 	routes, errRoutes := p.routes.Set(ctx, want)
 	state.Result = masq.Plus(guards).Plus(routes)
+	p.sums.test(me, peers)
 	// Last, because others send here once they read it; but also where one
 	// peer failed, because that must not cut this node off from the rest.
 	errPublish := p.publish(ctx, me.Node(), nodes)
@@ -208,6 +214,12 @@ func (p *pass) facts(self cluster.Self) (overlay.Self, error) {
 	var err error
 	if me.Underlay, err = p.routes.Underlay(conf.Interface, candidates); err != nil {
 		return me, err
+	}
+	if !conf.NoTunnel {
+		if err := p.sums.resolve(conf.Checksums, me.Underlay, p.routes.SumsInSoftware); err != nil {
+			return me, err
+		}
+		me.SoftwareChecksum = p.sums.Software
 	}
 	if conf.DirectRouting || conf.NoTunnel {
 		if me.Direct, err = p.routes.Networks(me.Underlay.Index, self.Addresses); err != nil {

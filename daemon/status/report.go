@@ -29,6 +29,10 @@ type Report struct {
 	Addresses []netip.Addr   `json:"addresses,omitempty"`
 	Underlay  *Underlay      `json:"underlay,omitempty"`
 	MTU       int            `json:"mtu,omitempty"`
+	// Mode is the overlay's; Checksums says who fills in those of
+	// encapsulated packets.
+	Mode      string `json:"mode"`
+	Checksums string `json:"checksums,omitempty"`
 	// Peers counts the other nodes that are programmed; Refused are those
 	// that are not.
 	Peers   int       `json:"peers"`
@@ -103,6 +107,10 @@ func (r Report) Text(w io.Writer) error {
 	line("Node addresses", "%s", orNone(join(r.Addresses)))
 	if u := r.Underlay; u != nil {
 		line("Underlay", "%s, %s, MTU %d", u.Link, u.Addr, u.MTU)
+	}
+	line("Mode", "%s", r.Mode)
+	if r.Checksums != "" {
+		line("Checksums", "%s", r.Checksums)
 	}
 	line("Pod MTU", "%d", r.MTU)
 	line("Peers", "%d", r.Peers)

@@ -25,6 +25,13 @@ const (
 	ModeDirect = "direct"
 )
 
+// Who fills in checksums of encapsulated packets.
+const (
+	OffloadAuto = "auto"
+	OffloadOn   = "on"
+	OffloadOff  = "off"
+)
+
 // What to do where another program's firewall drops what is forwarded.
 const (
 	FirewallOpen   = "open"
@@ -67,7 +74,8 @@ type Overlay struct {
 	VNI       int    `json:"vni"`
 	Port      int    `json:"port"`
 
-	DirectRouting bool `json:"directRouting"`
+	ChecksumOffload string `json:"checksumOffload"`
+	DirectRouting   bool   `json:"directRouting"`
 }
 
 // Masquerade is source address translation of traffic that leaves the cluster.
@@ -137,7 +145,7 @@ func Default() Config {
 		Kind:       Kind,
 		LogLevel:   slog.LevelInfo,
 		LogFormat:  "text",
-		Overlay:    Overlay{Mode: ModeVXLAN, VNI: 1, Port: 8472},
+		Overlay:    Overlay{Mode: ModeVXLAN, VNI: 1, Port: 8472, ChecksumOffload: OffloadAuto},
 		Masquerade: Masquerade{Enabled: true},
 
 		ForeignFirewall: FirewallOpen,

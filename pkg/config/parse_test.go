@@ -28,7 +28,7 @@ logLevel: debug
 logFormat: json
 apiServer: {endpoints: ["https://10.0.0.1:6443", "https://[fd00::1]"]}
 clusterCIDRs: [10.244.0.0/16, "fd00:10:244::/56"]
-overlay: {mode: direct, interface: eth1, mtu: 1400, vni: 4096, port: 4789}
+overlay: {mode: direct, interface: eth1, mtu: 1400, vni: 4096, port: 4789, checksumOffload: "off"}
 masquerade: {enabled: false, excludeCIDRs: [192.168.0.0/16]}
 cni:
   confDir: /etc/cni/other
@@ -46,7 +46,7 @@ metrics: {address: "[::1]:9000"}
 	want.LogLevel, want.LogFormat = slog.LevelDebug, "json"
 	want.APIServer.Endpoints = []string{"https://10.0.0.1:6443", "https://[fd00::1]"}
 	want.ClusterCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:10:244::/56")}
-	want.Overlay = Overlay{Mode: ModeDirect, Interface: "eth1", MTU: 1400, VNI: 4096, Port: 4789}
+	want.Overlay = Overlay{Mode: ModeDirect, Interface: "eth1", MTU: 1400, VNI: 4096, Port: 4789, ChecksumOffload: OffloadOff}
 	want.Masquerade = Masquerade{ExcludeCIDRs: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}}
 	want.CNI.ConfDir, want.CNI.Name, want.CNI.Capabilities = "/etc/cni/other", "cbr0", map[string]bool{"ips": true, "ipRanges": true}
 	want.CNI.Plugins = c.CNI.Plugins
@@ -68,8 +68,10 @@ func TestParseRefuses(t *testing.T) {
 		{head + "overlay: {mut: 1400}", `overlay.mut: unknown key; did you mean "mtu"?`},
 		{head + "loglevel: debug", `loglevel: unknown key; did you mean "logLevel"?`},
 		{head + "quux: 1", "quux: unknown key; known here: apiVersion, kind, logLevel"},
-		{head + "overlay: 3", "overlay: 3 is no object: expected keys mode, interface, mtu, vni, port"},
+		{head + "overlay: 3", "overlay: 3 is no object: expected keys mode, interface, mtu, vni, port, checksumOffload"},
 		{head + "overlay: {mode: host-gw}", `overlay.mode: "host-gw" is not understood: write vxlan or direct`},
+		{head + "overlay: {checksumOffload: off}", "overlay.checksumOffload: false is no string: put it in quotes"},
+		{head + "overlay: {checksumOffload: never}", `overlay.checksumOffload: "never" is not understood: write auto, on or off`},
 		{head + "overlay: {mtu: big}", "overlay.mtu: big is no whole number"},
 		{head + "overlay: {mtu: 1400.5}", "overlay.mtu: 1400.5 is no whole number"},
 		{head + "overlay: {mtu: 900}", "overlay.mtu: 900 is outside 1280..65535"},

@@ -63,6 +63,9 @@ func (o Overlay) validate(fail failFunc) {
 	if o.Mode != ModeVXLAN && o.Mode != ModeDirect {
 		fail("overlay.mode", "%q is not understood: write vxlan or direct", o.Mode)
 	}
+	if c := o.ChecksumOffload; c != OffloadAuto && c != OffloadOn && c != OffloadOff {
+		fail("overlay.checksumOffload", "%q is not understood: write auto, on or off, in quotes", c)
+	}
 	if err := checkInterface(o.Interface); err != nil {
 		fail("overlay.interface", "%q %v", o.Interface, err)
 	}

@@ -31,6 +31,9 @@ type Metrics struct {
 	// Refused is how many NodeNetworks are not programmed: they contradict
 	// others, or are not understood.
 	Refused prometheus.Gauge
+	// ChecksumOffload is 1 while the network card fills in checksums of
+	// encapsulated packets, ChecksumFaulty where it was found to spoil them.
+	ChecksumOffload, ChecksumFaulty prometheus.Gauge
 	// Ready is 1 while pods of this node have a network.
 	Ready prometheus.Gauge
 	// ConflistWrites counts rewrites of the CNI configuration.
@@ -64,6 +67,8 @@ func New() *Metrics {
 
 	m.Peers = m.gauge("peers", "Other nodes whose pods this node reaches.")
 	m.Refused = m.gauge("peers_refused", "NodeNetworks that are not programmed; the log and poplinctl status name them.")
+	m.ChecksumOffload = m.gauge("checksum_offload", "1 while the network card fills in checksums of encapsulated packets, 0 while the CPU does, which costs throughput.")
+	m.ChecksumFaulty = m.gauge("checksum_offload_faulty", "1 where the self-test found that the network card spoils checksums of encapsulated packets.")
 	m.Ready = m.gauge("ready", "1 while pods may start on this node.")
 	m.ConflistWrites = register(m, prometheus.NewCounter(prometheus.CounterOpts{Name: "poplin_conflist_writes_total", Help: "Writes of the CNI configuration."}))
 	m.ForeignConfig = m.gauge("foreign_cni_configurations", "CNI configurations that the container runtime prefers to Poplin's.")

@@ -46,6 +46,8 @@ type Self struct {
 	MTU  int
 	VNI  uint32
 	Port uint16
+	// SoftwareChecksum has the CPU fill in checksums of encapsulated packets.
+	SoftwareChecksum bool
 	// NoTunnel has the node reach others directly or not at all.
 	NoTunnel bool
 	// Direct are this node's addresses on the underlay device, with the
@@ -123,7 +125,7 @@ func Local(s Self) program.Net {
 		n.Link = program.VXLAN{
 			Name: Link, VNI: s.VNI, Port: s.Port,
 			Local: s.Underlay.Addr, Parent: s.Underlay.Link, ParentIndex: s.Underlay.Index,
-			MTU: s.MTU, MAC: s.MAC,
+			MTU: s.MTU, MAC: s.MAC, SoftwareChecksum: s.SoftwareChecksum,
 		}
 	}
 	for _, p := range s.PodCIDRs {
@@ -196,6 +198,22 @@ func (s Self) neighbour(n cluster.Node, p netip.Prefix) (netip.Addr, bool) {
 		}
 	}
 	return netip.Addr{}, false
+}
+
+// Inner are addresses on the two overlay devices between which a packet takes
+// the tunnel, if pods' packets for n do.
+func (s Self) Inner(n cluster.Node) (own, its netip.Addr, ok bool) {
+	if s.NoTunnel || !n.VTEP.Tunnel() {
+		return own, its, false
+	}
+	for _, p := range n.PodCIDRs {
+		for _, o := range s.PodCIDRs {
+			if _, direct := s.neighbour(n, p); sameFamily(o, p) && !direct {
+				return vtep(o).Addr(), vtep(p).Addr(), true
+			}
+		}
+	}
+	return own, its, false
 }
 
 func (s Self) hasFamily(p netip.Prefix) bool {

@@ -44,6 +44,9 @@ type VXLAN struct {
 	ParentIndex int
 	MTU         int
 	MAC         cluster.MAC
+	// SoftwareChecksum has the CPU fill in checksums of what the device
+	// sends; usual is to leave them to the network card.
+	SoftwareChecksum bool
 }
 
 // Neigh is a permanent neighbour: no ARP or neighbour discovery ever.
@@ -122,8 +125,12 @@ func (n Net) String() string {
 }
 
 func (l VXLAN) String() string {
-	return fmt.Sprintf("link %s vxlan id %d dstport %d local %s dev %s nolearning mtu %d address %s",
+	text := fmt.Sprintf("link %s vxlan id %d dstport %d local %s dev %s nolearning mtu %d address %s",
 		l.Name, l.VNI, l.Port, l.Local, l.Parent, l.MTU, l.MAC)
+	if l.SoftwareChecksum {
+		text += " tx-checksumming off" // as ethtool has it
+	}
+	return text
 }
 
 func (r Route) String() string {

@@ -145,6 +145,7 @@ var direction = map[string][]string{
 	"pkg/ingress/migrate": {"pkg/cluster", "pkg/ingress"},
 	"pkg/kube":            {"pkg/cluster", "pkg/version", "pkg/kube/event", "pkg/kube/follow", "pkg/kube/group", "pkg/kube/reach"},
 	"pkg/apply":           {"pkg/cluster", "pkg/program", "pkg/apply/diff"},
+	"pkg/apply/route":     {"pkg/cluster", "pkg/program", "pkg/apply/diff", "pkg/apply/ethtool"},
 	"pkg/apply/vip":       {"pkg/cluster", "pkg/program", "pkg/apply/vip"},
 	"plugins":             {"plugins", "pkg/version"},
 	"daemon":              {"daemon", "pkg", "install"},

@@ -94,7 +94,7 @@ func (l *lab) addNode(t testing.TB) *node {
 	for _, f := range l.plan.pods {
 		n.self.PodCIDRs = append(n.self.PodCIDRs, podCIDR(f, i))
 	}
-	n.conf = overlay.Config{VNI: 1, Port: 8472, Masquerade: true, Resync: time.Minute}
+	n.conf = overlay.Config{VNI: 1, Port: 8472, Masquerade: true, Checksums: "auto", Resync: time.Minute}
 	l.nodes = append(l.nodes, n)
 	l.api.setSelf(n.self)
 	return n

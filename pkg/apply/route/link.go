@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/pkg/apply/diff"
+	"poplin.dev/poplin/pkg/apply/ethtool"
 	"poplin.dev/poplin/pkg/program"
 )
 
@@ -136,6 +137,10 @@ func (a *Applier) rival(want program.VXLAN) string {
 
 // fixLink sets what can be set on a living device.
 func (a *Applier) fixLink(link *netlink.Vxlan, want program.VXLAN) (res diff.Result, err error) {
+	offload, err := ethtool.TxChecksum(link.Name)
+	if err != nil {
+		res.Failed++
+	}
 	for _, fix := range []struct {
 		what  string
 		right bool
@@ -144,6 +149,7 @@ func (a *Applier) fixLink(link *netlink.Vxlan, want program.VXLAN) (res diff.Res
 		{"alias", link.Alias == alias, func() error { return a.handle.LinkSetAlias(link, alias) }},
 		{"mtu", link.MTU == want.MTU, func() error { return a.handle.LinkSetMTU(link, want.MTU) }},
 		{"address", bytes.Equal(link.HardwareAddr, want.MAC[:]), func() error { return a.handle.LinkSetHardwareAddr(link, want.MAC[:]) }},
+		{"transmit checksum", err != nil || offload != want.SoftwareChecksum, func() error { return ethtool.SetTxChecksum(link.Name, !want.SoftwareChecksum) }},
 		{"up", link.Flags&net.FlagUp != 0, func() error {
 			a.Forget() // routes went when the device went down
 			return a.handle.LinkSetUp(link)
@@ -160,6 +166,17 @@ func (a *Applier) fixLink(link *netlink.Vxlan, want program.VXLAN) (res diff.Res
 		res.Changed++
 	}
 	return res, err
+}
+
+// SumsInSoftware reports that there is an overlay device whose packets the CPU
+// sums up: one made by an earlier process, say.
+func (a *Applier) SumsInSoftware() (bool, error) {
+	link, err := a.findLink()
+	if link == nil || err != nil {
+		return false, err
+	}
+	offload, err := ethtool.TxChecksum(link.Name)
+	return !offload, err
 }
 
 // sameTunnel compares what cannot be changed on a living device, or not by
