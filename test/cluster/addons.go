@@ -35,11 +35,14 @@ func (c *Cluster) startProxy(i int) error {
 func (c *Cluster) applyAddons(ctx context.Context, poplin *manifest.Poplin) error {
 	var documents []string
 	if c.Options.Proxy == "kube-proxy" {
+		documents = append(documents, manifest.Proxy)
+	}
+	if c.Options.Proxy != "none" {
 		dns, err := manifest.DNS(c.CoreDNS, c.plan.DNS())
 		if err != nil {
 			return err
 		}
-		documents = append(documents, manifest.Proxy, dns)
+		documents = append(documents, dns)
 	}
 	if poplin != nil {
 		documents = append(documents, string(poplin.Manifest))

@@ -22,7 +22,9 @@ type Options struct {
 	Nodes   int    // default 3
 	Family  string // "ipv4", "ipv6" or, by default, "dual"
 	Network string // "poplin" (default) or "none"
-	Proxy   string // "kube-proxy" (default) or "none"
+	// Proxy is who serves Services: "poplin" (default with its network),
+	// "kube-proxy" (default without) or "none".
+	Proxy   string
 	Runtime string // RuntimeDebian (default) or RuntimeContainerd2
 	Version string // of Kubernetes; default: the project's
 	Routed  int    // number of the worker behind a router; 0: none
@@ -65,18 +67,24 @@ func (o Options) complete() (Options, error) {
 	}{
 		{&o.Family, "family", []string{"dual", "ipv4", "ipv6"}},
 		{&o.Network, "network", []string{"poplin", "none"}},
-		{&o.Proxy, "proxy", []string{"kube-proxy", "none"}},
 		{&o.Runtime, "runtime", []string{RuntimeDebian, RuntimeContainerd2}},
 	} {
 		if *d.value == "" {
 			*d.value = d.allowed[0]
 		}
-		if d.key == "proxy" && *d.value == "poplin" {
-			return o, fmt.Errorf("check proxy poplin: it comes with Poplin's Services module; use kube-proxy until then")
-		}
 		if !slices.Contains(d.allowed, *d.value) {
 			return o, fmt.Errorf("check %s %q: want one of %s", d.key, *d.value, strings.Join(d.allowed, ", "))
 		}
+	}
+	proxies := []string{"poplin", "kube-proxy", "none"}
+	if o.Network == "none" {
+		proxies = proxies[1:] // Poplin's comes with its network
+	}
+	if o.Proxy == "" {
+		o.Proxy = proxies[0]
+	}
+	if !slices.Contains(proxies, o.Proxy) {
+		return o, fmt.Errorf("check proxy %q: want one of %s with network %s", o.Proxy, strings.Join(proxies, ", "), o.Network)
 	}
 	if o.Name == "" {
 		o.Name = DefaultName

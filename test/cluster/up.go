@@ -45,7 +45,7 @@ func Up(ctx context.Context, o Options) (*Cluster, error) {
 	c.Kubernetes, c.Containerd, c.Images, c.CoreDNS = t.Kubernetes, t.Containerd, t.Images, t.CoreDNS
 	var poplin *manifest.Poplin
 	if o.Network == "poplin" {
-		if poplin, err = manifest.Find(t.Root, o.Image, o.Manifest, c.Server()); err != nil {
+		if poplin, err = manifest.Find(t.Root, o.Image, o.Manifest, manifest.Settings{Server: c.Server(), Services: o.Proxy == "poplin"}); err != nil {
 			return nil, err
 		}
 		c.Archives = []string{poplin.Image}

@@ -1,6 +1,6 @@
 // Package manifest has the manifests that a new cluster begins with. In: names of
 // images and addresses. Out: YAML for kubectl. It refuses a manifest of Poplin
-// without the ConfigMap that says where the API server is.
+// without the ConfigMap that its configuration is in.
 package manifest
 
 import (
@@ -41,10 +41,21 @@ const (
 	configKey = "config.yaml"
 )
 
-// WithEndpoint sets apiServer.endpoints in the configuration that a manifest
-// holds: before there are Services, a daemon must be told where the API server
-// is.
-func WithEndpoint(manifest []byte, server string) ([]byte, error) {
+// Settings are what a cluster of ours has Poplin's configuration say.
+type Settings struct {
+	// Server is where the API server is: before there are Services, a daemon
+	// must be told.
+	Server string
+	// Services has Poplin serve Services.
+	Services bool
+}
+
+// Documentation's own ranges (RFC 5737, RFC 3849): tests take external
+// addresses from them.
+var externalIPs = []string{"203.0.113.0/24", "2001:db8::/32"}
+
+// Configure edits the configuration that a manifest holds.
+func Configure(manifest []byte, settings Settings) ([]byte, error) {
 	var out [][]byte
 	found := false
 	for _, document := range bytes.Split(append([]byte("\n"), manifest...), []byte("\n---")) {
@@ -55,7 +66,7 @@ func WithEndpoint(manifest []byte, server string) ([]byte, error) {
 		metadata, _ := object["metadata"].(map[string]any)
 		data, _ := object["data"].(map[string]any)
 		if object["kind"] == "ConfigMap" && metadata["name"] == configMap && data != nil {
-			text, err := editConfig(data[configKey], server)
+			text, err := settings.edit(data[configKey])
 			if err != nil {
 				return nil, err
 			}
@@ -74,21 +85,30 @@ func WithEndpoint(manifest []byte, server string) ([]byte, error) {
 	return bytes.Join(out, []byte("\n---")), nil
 }
 
-func editConfig(text any, server string) (string, error) {
-	s, ok := text.(string)
+func (s Settings) edit(text any) (string, error) {
+	t, ok := text.(string)
 	if !ok {
 		return "", fmt.Errorf("its ConfigMap %s has no key %s", configMap, configKey)
 	}
 	var config map[string]any
-	if err := yaml.Unmarshal([]byte(s), &config); err != nil {
+	if err := yaml.Unmarshal([]byte(t), &config); err != nil {
 		return "", fmt.Errorf("key %s of its ConfigMap %s: %w", configKey, configMap, err)
 	}
-	api, _ := config["apiServer"].(map[string]any)
-	if api == nil {
-		api = map[string]any{}
+	for _, set := range []struct {
+		part, key string
+		value     any
+	}{
+		{"apiServer", "endpoints", []string{s.Server}},
+		{"services", "enabled", s.Services},
+		{"services", "externalIPCIDRs", externalIPs},
+	} {
+		part, _ := config[set.part].(map[string]any)
+		if part == nil {
+			part = map[string]any{}
+			config[set.part] = part
+		}
+		part[set.key] = set.value
 	}
-	api["endpoints"] = []string{server}
-	config["apiServer"] = api
 	b, err := yaml.Marshal(config)
 	return string(b), err
 }

@@ -9,7 +9,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-func TestWithEndpoint(t *testing.T) {
+func TestConfigure(t *testing.T) {
 	const manifest = `# a comment
 apiVersion: v1
 kind: Namespace
@@ -28,7 +28,7 @@ data:
 ---
 kind: Other
 `
-	out, err := WithEndpoint([]byte(manifest), "https://[fd00:30::11]:6443")
+	out, err := Configure([]byte(manifest), Settings{Server: "https://[fd00:30::11]:6443", Services: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,6 +43,7 @@ kind: Other
 			Endpoints []string
 			Timeout   string
 		}
+		Services struct{ Enabled bool }
 	}
 	if err := yaml.Unmarshal(documents[1], &object); err != nil {
 		t.Fatal(err)
@@ -50,10 +51,10 @@ kind: Other
 	if err := yaml.Unmarshal([]byte(object.Data["config.yaml"]), &config); err != nil {
 		t.Fatal(err)
 	}
-	if len(config.APIServer.Endpoints) != 1 || config.APIServer.Endpoints[0] != "https://[fd00:30::11]:6443" || config.APIServer.Timeout != "5s" || config.APIVersion == "" {
+	if len(config.APIServer.Endpoints) != 1 || config.APIServer.Endpoints[0] != "https://[fd00:30::11]:6443" || config.APIServer.Timeout != "5s" || !config.Services.Enabled || config.APIVersion == "" {
 		t.Errorf("%+v", config)
 	}
-	if _, err := WithEndpoint([]byte("kind: Other\n"), "x"); err == nil {
+	if _, err := Configure([]byte("kind: Other\n"), Settings{}); err == nil {
 		t.Error("a manifest without the ConfigMap is not refused")
 	}
 }

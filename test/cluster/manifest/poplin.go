@@ -18,9 +18,9 @@ type Poplin struct {
 }
 
 // Find reads Poplin's manifest and image of a project, unless others are given,
-// and points its daemons to the API server. They must fit each other: a wrong
-// image shows itself minutes later otherwise.
-func Find(root, image, path, server string) (*Poplin, error) {
+// and configures its daemons. They must fit each other: a wrong image shows
+// itself minutes later otherwise.
+func Find(root, image, path string, settings Settings) (*Poplin, error) {
 	if image == "" {
 		image = filepath.Join(root, "dist/poplin-image.tar")
 	}
@@ -40,7 +40,7 @@ func Find(root, image, path, server string) (*Poplin, error) {
 		return nil, fmt.Errorf("find image of Poplin: %s asks for none of %s, which is what %s holds; make it with the name of the manifest",
 			path, strings.Join(held, ", "), image)
 	}
-	edited, err := WithEndpoint(b, server)
+	edited, err := Configure(b, settings)
 	if err != nil {
 		return nil, fmt.Errorf("read manifest %s: %w", path, err)
 	}

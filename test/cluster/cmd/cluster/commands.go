@@ -19,7 +19,7 @@ func up(ctx context.Context, args arguments) error {
 	flags.IntVar(&o.Nodes, "nodes", 3, "number of nodes: worker-1, worker-2, ...")
 	flags.StringVar(&o.Family, "family", "dual", "addresses of nodes, pods and Services: ipv4, ipv6 or dual")
 	flags.StringVar(&o.Network, "network", "poplin", "pod network: poplin or none")
-	flags.StringVar(&o.Proxy, "proxy", "kube-proxy", "Services: kube-proxy or none")
+	flags.StringVar(&o.Proxy, "proxy", "", "Services: poplin (default with network poplin), kube-proxy (default without) or none")
 	flags.StringVar(&o.Runtime, "runtime", cluster.RuntimeDebian, "container runtime: debian (containerd of Debian 12) or containerd-2")
 	flags.StringVar(&o.Version, "kubernetes-version", "", "such as 1.36 (default: that of test/cluster/kubernetes)")
 	flags.IntVar(&o.Routed, "routed", 0, "put the worker of this number behind a router")
