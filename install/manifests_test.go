@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -42,6 +43,10 @@ func manifest(t *testing.T) map[string]any {
 			o = &rbacv1.ClusterRole{}
 		case "rbac.authorization.k8s.io/v1 ClusterRoleBinding":
 			o = &rbacv1.ClusterRoleBinding{}
+		case "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy":
+			o = &admissionv1.ValidatingAdmissionPolicy{}
+		case "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding":
+			o = &admissionv1.ValidatingAdmissionPolicyBinding{}
 		case "apps/v1 DaemonSet":
 			o = &appsv1.DaemonSet{}
 		case "apiextensions.k8s.io/v1 CustomResourceDefinition":
@@ -102,6 +107,43 @@ func TestManifestGrantsNoMoreThanThis(t *testing.T) {
 	daemon := rbacv1.Subject{Kind: "ServiceAccount", Name: "poplind", Namespace: "poplin-system"}
 	if !reflect.DeepEqual(crb.Subjects, []rbacv1.Subject{daemon}) {
 		t.Errorf("bound to %v", crb.Subjects)
+	}
+}
+
+// Each right to write is held by a policy that refuses when in doubt, and is
+// in force.
+func TestManifestHoldsWritesByPolicies(t *testing.T) {
+	objects := manifest(t)
+	var held []string
+	for id, o := range objects {
+		policy, ok := o.(*admissionv1.ValidatingAdmissionPolicy)
+		if !ok {
+			continue
+		}
+		binding, bound := objects["ValidatingAdmissionPolicyBinding "+policy.Name].(*admissionv1.ValidatingAdmissionPolicyBinding)
+		if !bound || binding.Spec.PolicyName != policy.Name || !slices.Equal(binding.Spec.ValidationActions, []admissionv1.ValidationAction{admissionv1.Deny}) {
+			t.Errorf("%s is not in force", id)
+		}
+		if f := policy.Spec.FailurePolicy; f == nil || *f != admissionv1.Fail {
+			t.Errorf("%s lets pass what it cannot judge", id)
+		}
+		for _, r := range policy.Spec.MatchConstraints.ResourceRules {
+			for _, resource := range r.Resources {
+				held = append(held, r.APIGroups[0]+"/"+resource)
+			}
+		}
+	}
+	for id, o := range objects {
+		role, ok := o.(*rbacv1.ClusterRole)
+		if !ok {
+			continue
+		}
+		for _, r := range role.Rules {
+			writes := slices.ContainsFunc(r.Verbs, func(v string) bool { return !slices.Contains([]string{"get", "list", "watch"}, v) })
+			if resource := r.APIGroups[0] + "/" + r.Resources[0]; writes && !slices.Contains(held, resource) {
+				t.Errorf("%s may write %s, and no policy says what", id, resource)
+			}
+		}
 	}
 }
 
