@@ -2,13 +2,13 @@ package fault
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"poplin.dev/poplin/test/cni"
 	"poplin.dev/poplin/test/need"
+	"poplin.dev/poplin/test/soak"
 )
 
 // TestCNIChurn makes and removes a pod through libcni, over and over, and
@@ -16,10 +16,7 @@ import (
 func TestCNIChurn(t *testing.T) {
 	need.Root(t)
 	need.Link(t, "veth")
-	count := 50
-	if os.Getenv("POPLIN_SOAK") == "1" {
-		count = 500
-	}
+	count := soak.Times(500)
 	bin := t.TempDir()
 	if err := cni.Build(bin, "cmd/poplin"); err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 
 	"poplin.dev/poplin/test/cni"
 	"poplin.dev/poplin/test/need"
+	"poplin.dev/poplin/test/soak"
 )
 
 // plugged is a node with the plugin, and a network whose ranges have that
@@ -88,7 +89,7 @@ func TestCNIKilledAtEveryStep(t *testing.T) {
 			ok(t, err)
 			ok(t, n.Del(list, first))
 			begin, stride := i+1, 4
-			if os.Getenv("POPLIN_SOAK") == "1" {
+			if soak.Full() {
 				begin, stride = 1, 1
 			}
 			steps := 0

@@ -3,24 +3,14 @@
 package fault
 
 import (
-	"context"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"poplin.dev/poplin/test/cluster"
-	"poplin.dev/poplin/test/live"
+	"poplin.dev/poplin/test/soak"
 )
-
-// shared is the cluster of the tests that need one.
-var shared func(testing.TB) *cluster.Cluster
-
-func TestMain(m *testing.M) {
-	o := cluster.Options{Name: "fault", Nodes: 3, Family: "dual", Network: "poplin"}
-	os.Exit(live.Main(m, o, func(get func(testing.TB) *cluster.Cluster) { shared = get }))
-}
 
 // churn is a Deployment whose pods are thrown away and made again.
 const churn = `
@@ -44,20 +34,10 @@ spec:
 // Pods deleted and made again by the kubelet leave no address, link or route.
 func TestKubeletChurnLeavesNothing(t *testing.T) {
 	const atOnce = 10
-	total := 50
-	if os.Getenv("POPLIN_SOAK") == "1" {
-		total = 500
-	}
+	total := soak.Times(500)
 	c := shared(t)
 	before := attachments(t, c)
-	manifest := t.TempDir() + "/churn.yaml"
-	if err := os.WriteFile(manifest, fmt.Appendf(nil, churn, atOnce), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	run(t, c, "apply", "-f", manifest)
-	t.Cleanup(func() {
-		_, _ = c.Kubectl(context.WithoutCancel(t.Context()), "delete", "--ignore-not-found", "-f", manifest)
-	})
+	apply(t, c, fmt.Sprintf(churn, atOnce))
 	run(t, c, "rollout", "status", "deployment/churn", "--timeout=90s")
 	if with := attachments(t, c); strings.Count(with, "link") < strings.Count(before, "link")+atOnce {
 		t.Fatalf("the pods' links are not seen, so a leak would not be either:\n%s", with)
@@ -66,7 +46,7 @@ func TestKubeletChurnLeavesNothing(t *testing.T) {
 		run(t, c, "delete", "pods", "-l", "app=churn")
 		run(t, c, "rollout", "status", "deployment/churn", "--timeout=90s")
 	}
-	run(t, c, "delete", "-f", manifest)
+	run(t, c, "delete", "deployment", "churn")
 	deadline := time.Now().Add(time.Minute)
 	for {
 		after := attachments(t, c)
@@ -97,11 +77,4 @@ func attachments(t *testing.T, c *cluster.Cluster) string {
 		fmt.Fprintf(&all, "%s\n%s", n, out)
 	}
 	return all.String()
-}
-
-func run(t *testing.T, c *cluster.Cluster, args ...string) {
-	t.Helper()
-	if out, err := c.Kubectl(t.Context(), args...); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 }

@@ -4,6 +4,7 @@
 package live
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -17,11 +18,13 @@ import (
 )
 
 // Main runs the tests of m and returns the process' exit status. The cluster
-// is made at the first call of the function that use receives.
+// is that of o, or the one that POPLIN_CLUSTER names; it is made at the first
+// call of the function that use receives.
 func Main(m *testing.M, o cluster.Options, use func(get func(testing.TB) *cluster.Cluster)) int {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer cancel()
 	o.Output = os.Stderr
+	o.Name = cmp.Or(os.Getenv("POPLIN_CLUSTER"), o.Name)
 	l := &lazy{ctx: ctx, options: o}
 	use(l.get)
 	code := m.Run()

@@ -12,6 +12,7 @@ import (
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/load"
+	"poplin.dev/poplin/test/soak"
 	"poplin.dev/poplin/test/space"
 )
 
@@ -25,7 +26,7 @@ func TestCrashLoop(t *testing.T) {
 	a, b := n.addPod(t), l.nodes[1].addPod(t)
 	reach(t, a, b)
 	there, back := newStream(t, a, b, 0), newStream(t, b, a, 1)
-	for i := range times(20) {
+	for i := range soak.Times(20) {
 		n.stop()
 		// Something to do at the start, every other time.
 		l.api.change(func() {

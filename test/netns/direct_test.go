@@ -12,6 +12,7 @@ import (
 
 	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/load"
+	"poplin.dev/poplin/test/soak"
 	"poplin.dev/poplin/test/space"
 )
 
@@ -199,7 +200,7 @@ func TestDirectRoutingComesAndGoes(t *testing.T) {
 	for i := range a.addrs {
 		streams = append(streams, newStream(t, a, b, i), newStream(t, b, a, i))
 	}
-	for range max(times(10), 2) {
+	for range max(soak.Times(10), 2) {
 		for _, way := range []struct {
 			direct, noTunnel bool
 			leadsBy          string

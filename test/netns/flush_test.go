@@ -3,7 +3,6 @@ package netns
 import (
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -12,16 +11,8 @@ import (
 
 	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/need"
+	"poplin.dev/poplin/test/soak"
 )
-
-// times is how often a fault is repeated: its full count in a soak
-// (POPLIN_SOAK=1), else a tenth.
-func times(full int) int {
-	if os.Getenv("POPLIN_SOAK") == "1" {
-		return full
-	}
-	return max(full/10, 1)
-}
 
 // nft runs the administrator's tool on the node.
 func (n *node) nft(t testing.TB, args ...string) string {
@@ -67,7 +58,7 @@ func TestFlushIsRefused(t *testing.T) {
 	a, b := l.nodes[1].addPod(t), n.addPod(t)
 	reach(t, a, b)
 	s := newStream(t, a, b, 0)
-	for range times(20) {
+	for range soak.Times(20) {
 		n.nft(t, "flush", "ruleset")
 		s.After(50)
 		if err := n.hasRuleset(t, good); err != nil {
@@ -104,7 +95,7 @@ func TestFlushIsRepaired(t *testing.T) {
 	a, b := l.nodes[1].addPod(t), n.addPod(t)
 	reach(t, a, b)
 	s := newStream(t, a, b, 0)
-	for i := range max(times(20), 4) {
+	for i := range max(soak.Times(20), 4) {
 		harm := [][]string{
 			{"flush", "ruleset"},
 			{"flush", "chain", "inet", "poplin", "guard-arrived"},
@@ -122,7 +113,7 @@ func TestFlushIsRepaired(t *testing.T) {
 		}
 		s.After(20)
 	}
-	few(t, lostBy(t, s), max(times(20), 4))
+	few(t, lostBy(t, s), max(soak.Times(20), 4))
 }
 
 // TestOurOwnRulesAreNoNews: a table that others may change is watched, and
@@ -168,7 +159,7 @@ func TestFlushWhileDead(t *testing.T) {
 	a, b := l.nodes[1].addPod(t), n.addPod(t)
 	reach(t, a, b)
 	s := newStream(t, a, b, 0)
-	for range times(20) {
+	for range soak.Times(20) {
 		n.stop()
 		n.nft(t, "flush", "ruleset")
 		if open := n.nft(t, "list", "ruleset"); open != "" {
@@ -186,7 +177,7 @@ func TestFlushWhileDead(t *testing.T) {
 		})
 		t.Logf("complete %v after the start", time.Since(start).Round(time.Millisecond))
 	}
-	few(t, lostBy(t, s), times(20))
+	few(t, lostBy(t, s), soak.Times(20))
 }
 
 // few allows a packet for each flush: one that meets it may see a part of the

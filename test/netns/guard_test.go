@@ -3,11 +3,9 @@ package netns
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"os/exec"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/test/await"
+	"poplin.dev/poplin/test/forge"
 	"poplin.dev/poplin/test/need"
 	"poplin.dev/poplin/test/space"
 )
@@ -73,9 +72,9 @@ func TestForgedOverlayPackets(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	heard := tally(t, victim)
+	heard := forge.Hear(t, victim.Do, 9)
 	packet := func(text string) string {
-		return vxlan(cluster.MACOf("uid-2"), cluster.MACOf("uid-1"),
+		return forge.VXLAN(cluster.MACOf("uid-2"), cluster.MACOf("uid-1"),
 			netip.AddrPortFrom(netip.MustParseAddr("10.244.2.77"), 9), netip.AddrPortFrom(victim.addrs[0], 9), text)
 	}
 	node, second := here.self.Addresses[0], netip.MustParseAddr("192.0.2.61")
@@ -239,38 +238,6 @@ func listen(t testing.TB, p *pod, port uint16) func(testing.TB) string {
 	}
 }
 
-// tally counts by their text the packets that arrive at a pod's port 9.
-func tally(t testing.TB, p *pod) func() map[string]int {
-	t.Helper()
-	var c *net.UDPConn
-	if err := p.Do(func() (err error) {
-		c, err = net.ListenUDP("udp", &net.UDPAddr{Port: 9})
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	var mu sync.Mutex
-	seen := map[string]int{}
-	go func() {
-		buf := make([]byte, 2048)
-		for {
-			n, _, err := c.ReadFromUDP(buf)
-			if err != nil {
-				return
-			}
-			mu.Lock()
-			seen[string(buf[:n])]++
-			mu.Unlock()
-		}
-	}()
-	return func() map[string]int {
-		mu.Lock()
-		defer mu.Unlock()
-		return maps.Clone(seen)
-	}
-}
-
 func send(t testing.TB, s *space.Space, from netip.Addr, to netip.AddrPort, text string) {
 	t.Helper()
 	sendMany(t, s, from, to, text, 1)
@@ -294,24 +261,4 @@ func sendMany(t testing.TB, s *space.Space, from netip.Addr, to netip.AddrPort, 
 	if err != nil {
 		t.Fatalf("send from %s to %s: %v", from, to, err)
 	}
-}
-
-// vxlan is what a VTEP puts into UDP: VXLAN, Ethernet, IPv4 and UDP headers,
-// the last without a checksum.
-func vxlan(src, dst cluster.MAC, from, to netip.AddrPort, text string) string {
-	udp := append([]byte{
-		byte(from.Port() >> 8), byte(from.Port()), byte(to.Port() >> 8), byte(to.Port()), 0, byte(8 + len(text)), 0, 0,
-	}, text...)
-	ip := []byte{0x45, 0, 0, byte(20 + len(udp)), 0, 0, 0, 0, 64, 17, 0, 0}
-	ip = append(append(ip, from.Addr().AsSlice()...), to.Addr().AsSlice()...)
-	sum := 0
-	for i := 0; i < len(ip); i += 2 {
-		sum += int(ip[i])<<8 | int(ip[i+1])
-	}
-	sum = sum>>16 + sum&0xffff
-	sum = ^(sum>>16 + sum)
-	ip[10], ip[11] = byte(sum>>8), byte(sum)
-	frame := append([]byte{0x08, 0, 0, 0, 0, 0, 1, 0}, dst[:]...)
-	frame = append(append(frame, src[:]...), 0x08, 0x00)
-	return string(append(append(frame, ip...), udp...))
 }

@@ -17,6 +17,7 @@ import (
 
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/test/await"
+	"poplin.dev/poplin/test/soak"
 	"poplin.dev/poplin/test/space"
 )
 
@@ -93,7 +94,7 @@ func TestRandomHarm(t *testing.T) {
 	t.Logf("seed %d", seed)
 	dice := rand.New(rand.NewPCG(seed, 0))
 	slowest := time.Duration(0)
-	for range times(200) {
+	for range soak.Times(200) {
 		h := harms[dice.IntN(len(harms))]
 		start := time.Now()
 		if err := h.do(); err != nil {

@@ -14,6 +14,7 @@ import (
 	"poplin.dev/poplin/daemon/overlay"
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/test/await"
+	"poplin.dev/poplin/test/soak"
 	"poplin.dev/poplin/test/space"
 )
 
@@ -256,7 +257,7 @@ func TestRemove(t *testing.T) {
 func TestThousandPeers(t *testing.T) {
 	l := newLab(t, dual, 1)
 	peers := 1000
-	if times(2) == 2 {
+	if soak.Times(2) == 2 {
 		peers = 5000
 	}
 	l.api.change(func() {
