@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -16,24 +15,32 @@ func TestPutAndRemove(t *testing.T) {
 	have := map[netip.Addr]string{addr(1): "same", addr(2): "old", addr(3): "stale", addr(4): "stuck"}
 	want := map[netip.Addr]string{addr(1): "same", addr(2): "new", addr(5): "added", addr(6): "refused", addr(7): "after"}
 	var log []string
-	do := func(verb string) func(netip.Addr, string) error {
-		return func(k netip.Addr, v string) error {
+	var later []func() // what was gathered
+	do := func(verb string) Write[netip.Addr, string] {
+		return func(k netip.Addr, v string, done func(error)) {
 			log = append(log, fmt.Sprint(verb, " ", k, " ", v))
-			if v == "refused" || v == "stuck" {
-				return errors.New(v)
-			}
-			return nil
+			later = append(later, func() {
+				if v == "refused" || v == "stuck" {
+					done(errors.New(v))
+					return
+				}
+				done(nil)
+			})
 		}
 	}
-	put, err := Put(have, want, do("add"), do("change"))
-	if err == nil || err.Error() != "refused" {
-		t.Errorf("put: %v", err)
+	var p Pass
+	Put(&p, have, want, do("add"), do("change"))
+	Remove(&p, have, want, do("remove"))
+	if !p.Zero() || p.Err() != nil || have[addr(2)] != "old" {
+		t.Errorf("before anything was written: %+v, %v, %v", p.Result, p.Err(), have)
 	}
-	removed, err := Remove(have, want, do("remove"))
-	if err == nil || err.Error() != "stuck" {
-		t.Errorf("remove: %v", err)
+	for _, f := range later {
+		f()
 	}
-	if got := put.Plus(removed); got != (Result{Added: 2, Changed: 1, Removed: 1, Failed: 2}) {
+	if err := p.Err(); err == nil || err.Error() != "refused\nstuck" {
+		t.Errorf("error %v", err)
+	}
+	if got := p.Result; got != (Result{Added: 2, Changed: 1, Removed: 1, Failed: 2}) {
 		t.Errorf("result %+v", got)
 	}
 	if got := strings.Join(log, "\n"); got != strings.TrimSpace(`
@@ -53,8 +60,9 @@ remove 10.0.0.4 stuck`) {
 	log = nil
 	delete(want, addr(6))
 	want[addr(4)] = "stuck"
-	if res, err := Put(have, want, do("add"), do("change")); err != nil || !res.Zero() || len(slices.Clone(log)) > 0 {
-		t.Errorf("nothing to do, but %+v %v %v", res, err, log)
+	var again Pass
+	if Put(&again, have, want, do("add"), do("change")); again.Err() != nil || !again.Zero() || len(log) > 0 {
+		t.Errorf("nothing to do, but %+v %v %v", again.Result, again.Err(), log)
 	}
 }
 
@@ -66,11 +74,12 @@ func BenchmarkPut(b *testing.B) {
 		}
 		b.Run(fmt.Sprintf("one-of-%d", n), func(b *testing.B) {
 			b.ReportAllocs()
-			fine := func(netip.Addr, int) error { return nil }
+			fine := Now(func(netip.Addr, int) error { return nil })
 			for b.Loop() {
 				want[addr(0)]++
-				if res, _ := Put(have, want, fine, fine); res.Changed != 1 {
-					b.Fatal(res)
+				var p Pass
+				if Put(&p, have, want, fine, fine); p.Changed != 1 {
+					b.Fatal(p.Result)
 				}
 			}
 		})

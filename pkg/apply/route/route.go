@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/pkg/apply/diff"
@@ -42,6 +43,7 @@ type Config struct {
 type Applier struct {
 	conf   Config
 	handle *netlink.Handle
+	batch  *batch
 	state  *state  // nil: the kernel must be read first
 	events *Events // nil: nobody listens
 }
@@ -52,16 +54,25 @@ func Open(conf Config) (*Applier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	// The kernel always answers; should it not, an error is better than a
-	// daemon that hangs.
-	if err := h.SetSocketTimeout(30 * time.Second); err != nil {
+	if err := h.SetSocketTimeout(patience); err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	return &Applier{conf: conf, handle: h}, nil
+	b, err := newBatch()
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket: %w", err)
+	}
+	return &Applier{conf: conf, handle: h, batch: b}, nil
 }
 
+// patience is with the kernel, which always answers; should it not, an error
+// is better than a daemon that hangs.
+const patience = 30 * time.Second
+
 // Close gives the sockets back and leaves the kernel as it is.
-func (a *Applier) Close() { a.handle.Close() }
+func (a *Applier) Close() {
+	a.handle.Close()
+	a.batch.sock.Close()
+}
 
 // Forget has the next Set read the kernel again.
 func (a *Applier) Forget() { a.state = nil }
@@ -103,38 +114,34 @@ func (a *Applier) Set(ctx context.Context, want program.Net) (diff.Result, error
 	return res, err
 }
 
-// apply walks the difference between mirror and target.
+// apply walks the difference between mirror and target: all of it is one
+// message to the kernel, or a few where it is much.
 func (a *Applier) apply(want *state) (diff.Result, error) {
-	var (
-		res  diff.Result
-		errs []error
-	)
-	step := func(r diff.Result, err error) {
-		res = res.Plus(r)
-		if err != nil {
-			errs = append(errs, err)
-		}
-	}
-	have, h := a.state, a.handle
-	step(diff.Put(have.addrs, want.addrs, a.addAddr, nil))
-	step(diff.Put(have.neighs, want.neighs, a.setNeigh, a.setNeigh))
-	step(diff.Put(have.fdb, want.fdb, a.setFDB, a.setFDB))
-	step(diff.Put(have.routes, want.routes, a.addRoute, a.changeRoute))
+	var p diff.Pass
+	have := a.state
+	diff.Put(&p, have.addrs, want.addrs, diff.Now(a.addAddr), nil)
+	diff.Put(&p, have.neighs, want.neighs, a.setNeigh, a.setNeigh)
+	diff.Put(&p, have.fdb, want.fdb, a.setFDB, a.setFDB)
+	diff.Put(&p, have.routes, want.routes, a.addRoute, a.changeRoute)
 
-	step(diff.Remove(have.routes, want.routes, func(k routeKey, r routeVia) error {
-		return named("remove", k, h.RouteDel(a.netlinkRoute(k, r)), unix.ESRCH)
+	diff.Remove(&p, have.routes, want.routes, func(k routeKey, v routeVia, done func(error)) {
+		a.batch.add(a.routeRequest(unix.RTM_DELROUTE, 0, k, v), func(err error) { done(named("remove", k, err, unix.ESRCH)) })
+	})
+	diff.Remove(&p, have.fdb, want.fdb, func(k cluster.MAC, dst netip.Addr, done func(error)) {
+		a.batch.add(neighRequest(unix.RTM_DELNEIGH, 0, a.netlinkFDB(k, dst)), func(err error) { done(named("remove forwarding entry", k, err, unix.ENOENT)) })
+	})
+	diff.Remove(&p, have.neighs, want.neighs, func(k netip.Addr, mac cluster.MAC, done func(error)) {
+		a.batch.add(neighRequest(unix.RTM_DELNEIGH, 0, a.netlinkNeigh(k, mac)), func(err error) { done(named("remove neighbour", k, err, unix.ENOENT)) })
+	})
+	a.batch.flush()
+	diff.Remove(&p, have.addrs, want.addrs, diff.Now(func(k netip.Prefix, _ struct{}) error {
+		return named("remove address", k, a.handle.AddrDel(have.link, &netlink.Addr{IPNet: ipNet(k)}), unix.EADDRNOTAVAIL)
 	}))
-	step(diff.Remove(have.fdb, want.fdb, func(k cluster.MAC, dst netip.Addr) error {
-		return named("remove forwarding entry", k, h.NeighDel(a.netlinkFDB(k, dst)), unix.ENOENT)
-	}))
-	step(diff.Remove(have.neighs, want.neighs, func(k netip.Addr, mac cluster.MAC) error {
-		return named("remove neighbour", k, h.NeighDel(a.netlinkNeigh(k, mac)), unix.ENOENT)
-	}))
-	step(diff.Remove(have.addrs, want.addrs, func(k netip.Prefix, _ struct{}) error {
-		return named("remove address", k, h.AddrDel(have.link, &netlink.Addr{IPNet: ipNet(k)}), unix.EADDRNOTAVAIL)
-	}))
-	return res, errors.Join(errs...)
+	return p.Result, p.Err()
 }
+
+// What is written whether it is there or not.
+const put = unix.NLM_F_CREATE | unix.NLM_F_REPLACE
 
 func (a *Applier) addAddr(p netip.Prefix, _ struct{}) error {
 	addr := &netlink.Addr{IPNet: ipNet(p)}
@@ -144,41 +151,48 @@ func (a *Applier) addAddr(p netip.Prefix, _ struct{}) error {
 	return named("add address", p, a.handle.AddrAdd(a.state.link, addr), unix.EEXIST)
 }
 
-func (a *Applier) setNeigh(ip netip.Addr, mac cluster.MAC) error {
-	return named("set neighbour", ip, a.handle.NeighSet(a.netlinkNeigh(ip, mac)))
+func (a *Applier) setNeigh(ip netip.Addr, mac cluster.MAC, done func(error)) {
+	a.batch.add(neighRequest(unix.RTM_NEWNEIGH, put, a.netlinkNeigh(ip, mac)), func(err error) { done(named("set neighbour", ip, err)) })
 }
 
-func (a *Applier) setFDB(mac cluster.MAC, dst netip.Addr) error {
-	return named("set forwarding entry", mac, a.handle.NeighSet(a.netlinkFDB(mac, dst)))
+func (a *Applier) setFDB(mac cluster.MAC, dst netip.Addr, done func(error)) {
+	a.batch.add(neighRequest(unix.RTM_NEWNEIGH, put, a.netlinkFDB(mac, dst)), func(err error) { done(named("set forwarding entry", mac, err)) })
 }
 
 // addRoute asks for a new route: where somebody else has one to the same
 // range with the same metric, it fails instead of taking that one over.
-func (a *Applier) addRoute(k routeKey, r routeVia) error {
-	err := a.handle.RouteAdd(a.netlinkRoute(k, r))
-	if errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add %s: another program has a route to that range with this metric, remove it: %w", k, err)
-	}
-	return named("add", k, err)
+func (a *Applier) addRoute(k routeKey, v routeVia, done func(error)) {
+	a.batch.add(a.routeRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, k, v), func(err error) {
+		if errors.Is(err, unix.EEXIST) {
+			err = fmt.Errorf("another program has a route to that range with this metric, remove it: %w", err)
+		}
+		done(named("add", k, err))
+	})
 }
 
 // changeRoute replaces a route at once. The kernel refuses an IPv6 next hop
 // which the route that is to be replaced leads elsewhere (a peer's inner
 // address, seen from a direct route), so that gets a route of its own meanwhile.
-func (a *Applier) changeRoute(k routeKey, r routeVia) error {
-	route := a.netlinkRoute(k, r)
-	err := a.handle.RouteReplace(route)
-	if errors.Is(err, unix.EINVAL) && k.dst.Contains(r.via) {
-		hop := &netlink.Route{
-			Dst: ipNet(netip.PrefixFrom(r.via, r.via.BitLen())), LinkIndex: route.LinkIndex,
-			Protocol: program.Protocol, Table: unix.RT_TABLE_MAIN,
+func (a *Applier) changeRoute(k routeKey, v routeVia, done func(error)) {
+	replace := a.routeRequest(unix.RTM_NEWROUTE, put, k, v)
+	a.batch.add(replace, func(err error) {
+		if errors.Is(err, unix.EINVAL) && k.dst.Contains(v.via) {
+			err = a.changeByHop(replace, v)
 		}
-		if err := a.handle.RouteAdd(hop); err != nil {
-			return named("add next hop of", k, err)
-		}
-		err = errors.Join(a.handle.RouteReplace(route), a.handle.RouteDel(hop))
+		done(named("change", k, err))
+	})
+}
+
+func (a *Applier) changeByHop(replace *nl.NetlinkRequest, v routeVia) error {
+	hop := &netlink.Route{
+		Dst: ipNet(netip.PrefixFrom(v.via, v.via.BitLen())), LinkIndex: a.index(v),
+		Protocol: program.Protocol, Table: unix.RT_TABLE_MAIN,
 	}
-	return named("change", k, err)
+	if err := a.handle.RouteAdd(hop); err != nil {
+		return named("add next hop", v.via, err)
+	}
+	again := a.batch.send([]request{{NetlinkRequest: replace}})
+	return errors.Join(again[0], a.handle.RouteDel(hop))
 }
 
 // named adds to a kernel error what it is about; errors that say "it is so already" are none.

@@ -229,24 +229,6 @@ func (a *Applier) netlinkFDB(mac cluster.MAC, dst netip.Addr) *netlink.Neigh {
 	return n
 }
 
-func (a *Applier) netlinkRoute(k routeKey, v routeVia) *netlink.Route {
-	r := &netlink.Route{
-		Dst: ipNet(k.dst), Priority: k.metric,
-		Protocol: program.Protocol, Table: unix.RT_TABLE_MAIN,
-	}
-	switch v.dev {
-	case 0:
-		r.Type = unix.RTN_UNREACHABLE
-		return r
-	case byOverlay:
-		r.LinkIndex = a.state.link.Index
-	default:
-		r.LinkIndex = v.dev
-	}
-	r.Gw, r.Flags, r.MTU = v.via.AsSlice(), int(netlink.FLAG_ONLINK), v.mtu
-	return r
-}
-
 // whole repeats a list that changed while it was read (NLM_F_DUMP_INTR): half
 // a list would make us add what is there and keep what should go.
 func whole[T any](list func() ([]T, error)) ([]T, error) {
