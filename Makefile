@@ -95,8 +95,8 @@ fuzz: go ## every fuzz target, FUZZTIME=10s each, as many at once as there are C
 	test/fuzz $(FUZZTIME)
 
 .PHONY: bench
-bench: go ## CNI ADD and DEL against upstream ptp + host-local, as ratios of one run
-	@test/packages iproute2 containernetworking-plugins
+bench: go ## CNI against ptp + host-local, Services against kube-proxy, as ratios of one run (BENCHFLAGS=-quick: less of it)
+	@test/packages iproute2 nftables containernetworking-plugins
 	go run -trimpath -buildvcs=false ./test/bench $(BENCHFLAGS)
 
 .PHONY: conformance

@@ -6,10 +6,12 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime"
 	"slices"
 	"strings"
@@ -18,6 +20,7 @@ import (
 
 	"poplin.dev/poplin/test/bench/pods"
 	"poplin.dev/poplin/test/bench/report"
+	"poplin.dev/poplin/test/bench/services"
 )
 
 func main() {
@@ -34,13 +37,22 @@ type area struct {
 }
 
 func run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
 	var cni pods.Options
 	flag.IntVar(&cni.Pods, "n", 400, "`pods` per plugin, serially and again at once")
 	flag.IntVar(&cni.Parallel, "parallel", 32, "`pods` at once")
 	flag.StringVar(&cni.Family, "family", "ipv4", "`family` of the pods' addresses: ipv4, ipv6 or dual")
 	flag.StringVar(&cni.Upstream, "upstream", "/usr/lib/cni", "`directory` of upstream's plugins")
+	quick := flag.Bool("quick", false, "a quarter of the pods; few Services and few changes")
 	areas := []area{
-		{"cni", func() (report.Area, error) { return pods.Measure(cni) }},
+		{"cni", func() (report.Area, error) {
+			if *quick {
+				cni.Pods /= 4
+			}
+			return pods.Measure(cni)
+		}},
+		{"services", func() (report.Area, error) { return services.Measure(ctx, services.Options{Quick: *quick}) }},
 	}
 	var names []string
 	for _, a := range areas {

@@ -59,6 +59,9 @@ func (n *Node) Close() {
 // runs there as well.
 func (n *Node) Do(work func()) error { return in(n.ns, work) }
 
+// Path is a name of the node's network namespace for other processes.
+func (n *Node) Path() string { return path(n.ns) }
+
 // Pod is a sandbox.
 type Pod struct {
 	ID   string
@@ -80,7 +83,9 @@ func NewPod(id string) (*Pod, error) {
 }
 
 // Path is a name of the pod's network namespace for other processes.
-func (p *Pod) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(p.ns)) }
+func (p *Pod) Path() string { return path(p.ns) }
+
+func path(ns netns.NsHandle) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(ns)) }
 
 // Do runs work on a thread in the pod's network namespace.
 func (p *Pod) Do(work func()) error { return in(p.ns, work) }

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	applyvip "poplin.dev/poplin/pkg/apply/vip"
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/program/vip"
@@ -152,71 +150,6 @@ func BenchmarkFlip(b *testing.B) {
 			b.ReportMetric(float64(took[len(took)/2]), "median-ns")
 		})
 	}
-}
-
-// BenchmarkConnect is a connection, an answer and the end, from pod to pod:
-// straight and through Services, by turns, so that other load on the machine
-// meets all of them alike.
-func BenchmarkConnect(b *testing.B) {
-	l := newLab(b)
-	o := serviceOf(nil, "pod1")
-	sticky := serviceOf(func(o *object) {
-		o.Name, o.Affinity, o.ClusterIPs, o.Ports[0].NodePort = "sticky", time.Hour, both("unassigned"), 0
-		for i := range o.slices {
-			o.slices[i].Service = "sticky"
-		}
-	}, "pod1")
-	l.table.Set(o.Service, o.slices)
-	l.table.Set(sticky.Service, sticky.slices)
-	for _, o := range crowd(10000, 2) {
-		l.table.Set(o.Service, o.slices)
-	}
-	l.sync(b)
-	ways := []struct {
-		name string
-		to   *unix.SockaddrInet4
-		took time.Duration
-	}{
-		{name: "straight", to: &unix.SockaddrInet4{Port: 8080, Addr: at("pod1", false).As4()}},
-		{name: "service", to: &unix.SockaddrInet4{Port: 80, Addr: at("vip", false).As4()}},
-		{name: "sticky", to: &unix.SockaddrInet4{Port: 80, Addr: at("unassigned", false).As4()}},
-	}
-	if err := l.homes["pod2"].Do(func() error {
-		for b.Loop() {
-			for i := range ways {
-				began := time.Now()
-				if err := connect(ways[i].to); err != nil {
-					return fmt.Errorf("%s: %w", ways[i].name, err)
-				}
-				ways[i].took += time.Since(began)
-			}
-		}
-		return nil
-	}); err != nil {
-		b.Fatal(err)
-	}
-	for _, w := range ways {
-		b.ReportMetric(float64(w.took.Nanoseconds())/float64(b.N), w.name+"-ns")
-		b.ReportMetric(float64(ways[0].took)/float64(w.took), w.name+"-ratio")
-	}
-}
-
-// connect makes one connection on this thread, reads the answer and ends it
-// by a reset.
-func connect(to unix.Sockaddr) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
-		return err
-	}
-	if err := unix.Connect(fd, to); err != nil {
-		return err
-	}
-	_, err = unix.Read(fd, make([]byte, 64))
-	return err
 }
 
 // BenchmarkMemory is what a table of 10,000 Services holds on to.

@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -57,26 +58,60 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Get reads one object; into may be nil.
 func (c *Client) Get(ctx context.Context, path string, into any) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.server+path, nil)
+	return c.Send(ctx, http.MethodGet, path, nil, into)
+}
+
+// Send makes any request. The object, unless it is nil, goes with it; what the
+// API server answers goes into into, unless that is nil.
+func (c *Client) Send(ctx context.Context, method, path string, object, into any) error {
+	var body io.Reader
+	if object != nil {
+		b, err := json.Marshal(object)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, c.server+path, body)
 	if err != nil {
 		return err
 	}
+	request.Header.Set("Content-Type", "application/json")
 	response, err := c.http.Do(request)
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
+	answer, err := io.ReadAll(response.Body)
 	if err != nil {
 		return err
 	}
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("get %s: %s: %s", path, response.Status, LastLines(body, 1))
+	if response.StatusCode/100 != 2 {
+		return fmt.Errorf("%s %s: %s: %s", strings.ToLower(method), path, response.Status, LastLines(answer, 1))
 	}
 	if into == nil {
 		return nil
 	}
-	return json.Unmarshal(body, into)
+	return json.Unmarshal(answer, into)
+}
+
+// Open makes a request for a stream, or for what is not JSON; accept names the
+// form that is wanted. Only ctx bounds it in time.
+func (c *Client) Open(ctx context.Context, path, accept string) (io.ReadCloser, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.server+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Accept", accept)
+	response, err := (&http.Client{Transport: c.http.Transport}).Do(request)
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		response.Body.Close()
+		return nil, fmt.Errorf("get %s: %s", path, response.Status)
+	}
+	return response.Body, nil
 }
 
 // Poll asks until the answer is yes. An error is not the end, it is the reason

@@ -35,23 +35,8 @@ type Tools struct {
 
 // Prepare makes what is not there; where all is, it costs milliseconds.
 func Prepare(ctx context.Context, want Want, s *progress.Steps) (Tools, error) {
-	var t Tools
-	goVersion, err := host.Go(ctx)
+	t, cache, err := find(ctx, want)
 	if err != nil {
-		return t, err
-	}
-	if t.Root, err = ProjectRoot(); err != nil {
-		return t, err
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return t, fmt.Errorf("find cache: %w", err)
-	}
-	cache = filepath.Join(cache, "poplin")
-	if t.Kubernetes, err = build.Find(t.Root, cache, want.Kubernetes, goVersion); err != nil {
-		return t, err
-	}
-	if t.Containerd, err = build.FindContainerd(t.Root, cache, goVersion); err != nil {
 		return t, err
 	}
 	if err := s.Do("programs of the machine", func() error {
@@ -74,6 +59,35 @@ func Prepare(ctx context.Context, want Want, s *progress.Steps) (Tools, error) {
 		}
 		return source.Build(ctx, t.Images)
 	})
+}
+
+// Programs makes only Kubernetes' programs.
+func Programs(ctx context.Context, s *progress.Steps) (Tools, error) {
+	t, _, err := find(ctx, Want{})
+	if err != nil {
+		return t, err
+	}
+	return t, t.buildAll(ctx, Want{}, s)
+}
+
+// find says where things are or will be.
+func find(ctx context.Context, want Want) (t Tools, cache string, err error) {
+	goVersion, err := host.Go(ctx)
+	if err != nil {
+		return t, "", err
+	}
+	if t.Root, err = ProjectRoot(); err != nil {
+		return t, "", err
+	}
+	if cache, err = os.UserCacheDir(); err != nil {
+		return t, "", fmt.Errorf("find cache: %w", err)
+	}
+	cache = filepath.Join(cache, "poplin")
+	if t.Kubernetes, err = build.Find(t.Root, cache, want.Kubernetes, goVersion); err != nil {
+		return t, cache, err
+	}
+	t.Containerd, err = build.FindContainerd(t.Root, cache, goVersion)
+	return t, cache, err
 }
 
 func (t Tools) buildAll(ctx context.Context, want Want, s *progress.Steps) error {

@@ -1,0 +1,191 @@
+package services
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"poplin.dev/poplin/test/bench/kernel"
+	"poplin.dev/poplin/test/bench/process"
+)
+
+// result is what one proxy did with one size.
+type result struct {
+	size
+	proxy string
+	// list is what the API server alone takes for the objects; start is from
+	// the start of the process to the last transaction, synced from objects to
+	// kernel.
+	list, start, synced time.Duration
+	// cold is the usage at that moment, resting that after the changes.
+	cold, resting process.Usage
+	changes       changes
+	ways          []way
+}
+
+// changes are single ones, one after the other.
+type changes struct {
+	// api is the call, watch from another watcher's event to the kernel, full
+	// from the start of the call to the kernel.
+	api, watch, full []time.Duration
+	cpu              time.Duration // per change
+	bytes            int           // that the kernel announced, per change
+}
+
+// at is a quantile.
+func at(list []time.Duration, q float64) time.Duration {
+	if len(list) == 0 {
+		return 0
+	}
+	list = slices.Sorted(slices.Values(list))
+	return list[min(int(q*float64(len(list))), len(list)-1)]
+}
+
+// measure has one proxy serve what there is, from a cold start.
+func (l *lab) measure(ctx context.Context, p *proxy, s size, o Options) (r result, err error) {
+	r = result{size: s, proxy: p.name}
+	if err := p.clear(); err != nil {
+		return r, err
+	}
+	if r.list, err = l.list(ctx); err != nil {
+		return r, err
+	}
+	run, err := process.Start(p.node, filepath.Join(l.dir, p.name+".log"), p.env, p.args...)
+	if err != nil {
+		return r, err
+	}
+	defer run.Stop()
+	done, err := p.wait(ctx, run, uint32(s.services+echoes+1)) // the last is default/kubernetes
+	if err != nil {
+		return r, err
+	}
+	r.start = done.Sub(run.Began)
+	if r.cold, err = run.Usage(); err != nil {
+		return r, err
+	}
+	took, err := p.metric(ctx, p.synced)
+	if err != nil {
+		return r, err
+	}
+	r.synced = time.Duration(took * float64(time.Second))
+	if r.changes, err = l.change(ctx, p, run, o); err != nil {
+		return r, err
+	}
+	if r.ways, err = p.connect(); err != nil {
+		return r, err
+	}
+	time.Sleep(o.rest())
+	r.resting, err = run.Usage()
+	return r, err
+}
+
+// list reads what a proxy reads, in the form in which it reads it.
+func (l *lab) list(ctx context.Context) (time.Duration, error) {
+	began := time.Now()
+	g, ctx := errgroup.WithContext(ctx)
+	for _, path := range []string{"/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices"} {
+		g.Go(func() error {
+			body, err := l.api.Open(ctx, path, "application/vnd.kubernetes.protobuf")
+			if err != nil {
+				return err
+			}
+			defer body.Close()
+			_, err = io.Copy(io.Discard, body)
+			return err
+		})
+	}
+	err := g.Wait()
+	return time.Since(began), err
+}
+
+const (
+	// look is how often the kernel is asked.
+	look = 2 * time.Millisecond
+	// quiet is how long nothing must change for a start to be over.
+	quiet = 2 * time.Second
+	limit = 5 * time.Minute
+)
+
+// wait returns when the proxy's last transaction was.
+func (p *proxy) wait(ctx context.Context, run *process.Process, services uint32) (last time.Time, err error) {
+	k, err := kernel.Open(p.node.Path())
+	if err != nil {
+		return last, err
+	}
+	defer k.Close()
+	before, complete := uint32(0), false
+	for began := time.Now(); time.Since(began) < limit; time.Sleep(look) {
+		if err := errors.Join(run.Alive(), ctx.Err()); err != nil {
+			return last, err
+		}
+		now, err := k.Generation()
+		if err != nil {
+			return last, err
+		}
+		if now != before {
+			before, last = now, time.Now()
+			n, err := k.Elements(p.family, p.table, p.set)
+			if err != nil {
+				return last, err
+			}
+			complete = n == services
+		}
+		if complete && time.Since(last) > quiet {
+			return last, nil
+		}
+	}
+	return last, fmt.Errorf("%s does not serve %d Services after %v", p.name, services, limit)
+}
+
+// change replaces endpoints, one after the other.
+func (l *lab) change(ctx context.Context, p *proxy, run *process.Process, o Options) (c changes, err error) {
+	m, err := kernel.Watch(p.node.Path())
+	if err != nil {
+		return c, err
+	}
+	defer m.Close()
+	events, err := l.watch(ctx)
+	if err != nil {
+		return c, err
+	}
+	defer events.close()
+	before, err := run.Usage()
+	if err != nil {
+		return c, err
+	}
+	n, apart := p.changes(o, l.crowd)
+	for range n {
+		// Neither in step with the proxy's clock nor with anything else's.
+		time.Sleep(apart + rand.N(apart/4))
+		began := time.Now()
+		a := l.address()
+		seen, done := events.expect(a), m.Expect(a)
+		if err := l.replace(ctx, rand.IntN(l.crowd.services), a); err != nil {
+			return c, err
+		}
+		c.api = append(c.api, time.Since(began))
+		select {
+		case t := <-done:
+			c.full = append(c.full, t.At.Sub(began))
+			c.bytes += t.Bytes
+			select {
+			case at := <-seen:
+				c.watch = append(c.watch, t.At.Sub(at))
+			case <-time.After(10 * time.Second):
+				return c, fmt.Errorf("no event for %s", a)
+			}
+		case <-time.After(time.Minute):
+			return c, fmt.Errorf("%s does not send anything to %s", p.name, a)
+		}
+	}
+	after, err := run.Usage()
+	c.cpu, c.bytes = (after.CPU-before.CPU)/time.Duration(n), c.bytes/n
+	return c, err
+}

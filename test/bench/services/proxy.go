@@ -1,0 +1,125 @@
+package services
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"poplin.dev/poplin/test/cluster/pki"
+	"poplin.dev/poplin/test/cni"
+)
+
+// The proxies' names, in tables too.
+const (
+	poplin    = "poplin"
+	kubeProxy = "kube-proxy"
+)
+
+// proxy is a program that serves Services on a node of its own.
+type proxy struct {
+	name string
+	n    byte // number of its node
+	env  []string
+	args []string
+	// family, table and set are where its Services are in the kernel.
+	family     byte
+	table, set string
+	// metrics is where it tells of itself; synced is the metric that has, in
+	// seconds, how long it took from the objects to the kernel.
+	metrics, synced string
+
+	node *cni.Node
+	pods podPair
+}
+
+func (l *lab) kubeProxy(program string) *proxy {
+	return &proxy{
+		name: kubeProxy, n: 1, family: unix.NFPROTO_IPV4, table: "kube-proxy", set: "service-ips",
+		metrics: "http://127.0.0.1:10249/metrics", synced: `kubeproxy_sync_full_proxy_rules_duration_seconds_sum{ip_family="IPv4"}`,
+		args: []string{
+			program, "--proxy-mode=nftables", "--kubeconfig=" + l.pki(pki.AdminKubeconfig), "--hostname-override=node-1",
+			"--cluster-cidr=" + pods, "--conntrack-max-per-core=0", "--conntrack-min=0",
+		},
+	}
+}
+
+func (l *lab) poplin() *proxy {
+	return &proxy{
+		name: poplin, n: 2, family: unix.NFPROTO_INET, table: "poplin-services", set: "frontends4",
+		metrics: "http://127.0.0.1:9410/metrics", synced: "poplin_sync_full_proxy_rules_duration_seconds_sum",
+		env: []string{"NODE_NAME=node-2"},
+		args: []string{
+			filepath.Join(l.dir, "poplind"), "-config", filepath.Join(l.dir, "config.yaml"), "-kubeconfig", l.pki(pki.AdminKubeconfig),
+			"-state-dir", filepath.Join(l.dir, "state"), "-socket", filepath.Join(l.dir, "poplind.sock"),
+		},
+	}
+}
+
+// home is where a node's files are.
+func (l *lab) home(p *proxy) string { return filepath.Join(l.dir, fmt.Sprint("node-", p.n)) }
+
+// prepare makes the proxy's node.
+func (l *lab) prepare(ctx context.Context, p *proxy) (err error) {
+	if p.node, err = cni.NewNode(l.home(p), l.dir); err != nil {
+		return err
+	}
+	l.onClose(p.node.Close)
+	if err := l.join(p.node, p.n); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(l.dir, "state"), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(l.dir, "config.yaml"), []byte("apiVersion: config.poplin.dev/v1alpha1\nkind: Configuration\ncni: {confDir: "+
+		filepath.Join(l.dir, "state")+"}\n"), 0o600); err != nil {
+		return err
+	}
+	return errors.Join(l.node(ctx, fmt.Sprint("node-", p.n), p.n), l.populate(ctx, p))
+}
+
+// clear empties nf_tables of the proxy's node.
+func (p *proxy) clear() error {
+	var out []byte
+	var err error
+	err = errors.Join(p.node.Do(func() { out, err = exec.Command("nft", "flush", "ruleset").CombinedOutput() }), err)
+	if err != nil {
+		return fmt.Errorf("nft flush ruleset: %w: %s", err, out)
+	}
+	return nil
+}
+
+// metric asks a running proxy for one figure of its own.
+func (p *proxy) metric(ctx context.Context, name string) (float64, error) {
+	client := &http.Client{Transport: &http.Transport{DialContext: dialer(p.node), DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.metrics, nil)
+	if err != nil {
+		return 0, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	return find(response.Body, name)
+}
+
+func find(text io.Reader, name string) (float64, error) {
+	lines := bufio.NewScanner(text)
+	for lines.Scan() {
+		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			return strconv.ParseFloat(value, 64)
+		}
+	}
+	return 0, errors.Join(fmt.Errorf("metric %s is not there", name), lines.Err())
+}

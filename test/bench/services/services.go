@@ -1,0 +1,100 @@
+// Package services measures Poplin's Services against kube-proxy in nftables
+// mode: a real etcd and API server, no controllers, and each proxy in a network
+// namespace of its own, served the same objects by turns. Inputs are options
+// and the programs; outputs are figures and verdicts. It refuses to let both
+// proxies run at once, as they would take each other's time.
+package services
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"poplin.dev/poplin/test/bench/report"
+	"poplin.dev/poplin/test/cluster/build"
+	"poplin.dev/poplin/test/cluster/progress"
+	"poplin.dev/poplin/test/cluster/tools"
+)
+
+// Options say how much is measured.
+type Options struct {
+	// Quick is the small sizes, with few changes.
+	Quick bool
+}
+
+// size is how many Services there are, and how many endpoints each has.
+type size struct{ services, endpoints int }
+
+func (s size) String() string { return fmt.Sprintf("%d x %d", s.services, s.endpoints) }
+
+// sizes is the order that makes the fewest requests: Services come, get more
+// endpoints, and go.
+func (o Options) sizes() []size {
+	if o.Quick {
+		return []size{{1, 1000}, {1000, 2}, {2000, 2}}
+	}
+	return []size{{1, 1000}, {1000, 2}, {5000, 2}, {10000, 2}, {10000, 10}, {5000, 10}, {1000, 10}}
+}
+
+// changes is how many endpoints are replaced one by one, and the time between
+// two: kube-proxy changes the kernel once a second at most.
+func (p *proxy) changes(o Options, s size) (n int, apart time.Duration) {
+	switch {
+	case p.name == poplin && o.Quick:
+		return 100, 20 * time.Millisecond
+	case p.name == poplin:
+		return 300, 20 * time.Millisecond
+	case o.Quick:
+		return 8, 1200 * time.Millisecond
+	case s.services >= 5000:
+		return 10, 1200 * time.Millisecond
+	}
+	return 20, 1200 * time.Millisecond
+}
+
+// rest is how long a process is left alone before its memory is looked at.
+func (o Options) rest() time.Duration {
+	if o.Quick {
+		return 3 * time.Second
+	}
+	return 10 * time.Second
+}
+
+// Measure is the whole of it.
+func Measure(ctx context.Context, o Options) (report.Area, error) {
+	steps := progress.New(os.Stderr)
+	t, err := tools.Programs(ctx, steps)
+	if err != nil {
+		return report.Area{}, err
+	}
+	a := report.Area{Name: "Services", Options: "kube-proxy " + t.Kubernetes.Version + " in nftables mode, IPv4, one proxy at a time"}
+	l := &lab{root: t.Root}
+	defer l.close()
+	if err := steps.Do("control plane", func() error { return l.up(ctx, t) }); err != nil {
+		return a, err
+	}
+	proxies := []*proxy{l.kubeProxy(t.Kubernetes.Program(build.Proxy)), l.poplin()}
+	for _, p := range proxies {
+		if err := l.prepare(ctx, p); err != nil {
+			return a, err
+		}
+	}
+	var all results
+	for _, s := range o.sizes() {
+		if err := steps.Do("objects of "+s.String(), func() error { return l.become(ctx, s) }); err != nil {
+			return a, err
+		}
+		for _, p := range proxies {
+			if err := steps.Do(s.String()+" "+p.name, func() error {
+				r, err := l.measure(ctx, p, s, o)
+				all = append(all, r)
+				return err
+			}); err != nil {
+				return a, err
+			}
+		}
+	}
+	a.Tables, a.Verdicts = all.tables(), all.verdicts()
+	return a, nil
+}
