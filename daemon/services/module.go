@@ -225,6 +225,12 @@ func (m *Module) Run(ctx context.Context) error {
 		Name: m.String(), Queue: queue, Log: m.deps.Log, Do: p.do,
 		Backoff: loop.Backoff{Min: 50 * time.Millisecond, Max: 10 * time.Second},
 		Every:   m.deps.Config.Verify, Again: key{what: all},
+		Beside: []func(context.Context){func(ctx context.Context) {
+			// Without events, the next look at everything finds it.
+			if err := p.kernel.Watch(ctx, func() { queue.Add(key{what: kernel}) }); err != nil {
+				m.deps.Log.Error("changes to the rules of Services are noticed late", "error", err)
+			}
+		}},
 	}
 	return worker.Run(ctx)
 }

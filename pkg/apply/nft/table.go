@@ -17,11 +17,12 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"poplin.dev/poplin/pkg/apply/monitor"
 )
 
 // Name is the table's name; its family is inet.
@@ -43,13 +44,8 @@ type Config struct {
 // Table is our table, through one lasting socket.
 type Table struct {
 	conf Config
-	// plain is closed once the kernel is known not to protect the table.
-	plain     chan struct{}
-	plainOnce sync.Once
-	// port is the socket's address: changes that bear it are our own.
-	port atomic.Uint32
-	// events hears what other programs do to nftables; it is Watch's.
-	events *netlink.Conn
+	// others hears what other programs do to the table.
+	others *monitor.Monitor
 
 	mu     sync.Mutex // guards the following
 	conn   *nftables.Conn
@@ -63,31 +59,25 @@ type Table struct {
 // changes nothing there.
 func Open(conf Config) (*Table, error) {
 	t := newTable(conf, Name)
-	if err := t.connect(); err != nil {
+	var err error
+	if t.others, err = monitor.Open(Name, 0); err != nil {
 		return nil, err
 	}
-	var err error
-	if t.events, err = netlink.Dial(unix.NETLINK_NETFILTER, nil); err != nil {
-		return nil, errors.Join(fmt.Errorf("open socket for nftables events: %w", err), t.conn.CloseLasting())
+	if err := t.connect(); err != nil {
+		return nil, errors.Join(err, t.others.Close())
 	}
-	// A burst beyond the buffer is no loss, the socket reports it; a larger
-	// one only makes that rare.
-	_ = t.events.SetReadBuffer(1 << 20)
 	return t, nil
 }
 
 func newTable(conf Config, name string) *Table {
-	return &Table{
-		conf: conf, plain: make(chan struct{}),
-		table: &nftables.Table{Name: name, Family: nftables.TableFamilyINet},
-	}
+	return &Table{conf: conf, table: &nftables.Table{Name: name, Family: nftables.TableFamilyINet}}
 }
 
 // Close leaves the table to the next process.
 func (t *Table) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return errors.Join(t.events.Close(), t.conn.CloseLasting())
+	return errors.Join(t.others.Close(), t.conn.CloseLasting())
 }
 
 // Remove takes the whole table away, and says whether there was one.
@@ -123,11 +113,12 @@ func (t *Table) connect() error {
 		return fmt.Errorf("open nftables socket (is nf_tables missing from the kernel?): %w", err)
 	}
 	t.conn = conn
-	port, err := portOf(t.sock)
-	if err != nil {
+	if t.others == nil {
+		return nil // a probe, which nobody watches
+	}
+	if err := t.others.Own(t.sock); err != nil {
 		return errors.Join(err, conn.CloseLasting())
 	}
-	t.port.Store(port)
 	return nil
 }
 
@@ -156,11 +147,11 @@ func (t *Table) ensure() error {
 	case t.conf.Plain && owned:
 		return fmt.Errorf("use table inet %s: an earlier process owned it, remove it with: nft delete table inet %s", Name, Name)
 	case t.conf.Plain:
-		t.unprotected()
+		t.others.Unprotected()
 		return t.send((*batch).addTable, 0)
 	case exists && !owned:
 		if unsupported(t.probe()) {
-			t.unprotected()
+			t.others.Unprotected()
 			return nil // all tables of this kernel are plain
 		}
 		// A plain table cannot become an owned one.
@@ -172,7 +163,7 @@ func (t *Table) ensure() error {
 	switch {
 	case unsupported(err) && !exists:
 		t.conf.Log.Info("kernel knows no owned nftables tables, others may change ours", "table", Name)
-		t.unprotected()
+		t.others.Unprotected()
 		return t.send((*batch).addTable, 0)
 	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("adopt table inet %s: another process owns it, is a second daemon running on this node? %w", Name, err)

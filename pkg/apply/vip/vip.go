@@ -11,6 +11,7 @@
 package vip
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,6 +22,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"poplin.dev/poplin/pkg/apply/monitor"
 	"poplin.dev/poplin/pkg/apply/vip/wire"
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/program/nft"
@@ -57,6 +59,7 @@ type Config struct {
 type Table struct {
 	conf   Config
 	sock   *netlink.Conn
+	others *monitor.Monitor
 	mirror *mirror // nil: the kernel must be read first
 	lastID uint32
 }
@@ -76,12 +79,21 @@ type mirror struct {
 
 // Open connects to the kernel and changes nothing there.
 func Open(conf Config) (*Table, error) {
-	t := &Table{conf: conf}
+	others, err := monitor.Open(Name, conf.NetNS)
+	if err != nil {
+		return nil, err
+	}
+	t := &Table{conf: conf, others: others}
 	return t, t.connect()
 }
 
 // Close leaves the table to the next process.
-func (t *Table) Close() error { return t.sock.Close() }
+func (t *Table) Close() error { return errors.Join(t.others.Close(), t.sock.Close()) }
+
+// Watch calls changed whenever another program has changed the table, until
+// ctx ends; only one caller can. Unlike the other methods it may run beside
+// them. A table with an owner nobody else can change.
+func (t *Table) Watch(ctx context.Context, changed func()) error { return t.others.Watch(ctx, changed) }
 
 // Forget has the next call read the kernel again.
 func (t *Table) Forget() { t.mirror = nil }
@@ -96,7 +108,7 @@ func (t *Table) connect() error {
 		return fmt.Errorf("enlarge nftables socket: %w", err)
 	}
 	t.sock = sock
-	return nil
+	return t.others.Own(sock)
 }
 
 // Program is what the kernel holds, read when it is not known. The caller
@@ -205,12 +217,14 @@ func (t *Table) ensure() error {
 		return b.Send(t.sock)
 	}
 	if t.conf.Plain {
+		t.others.Unprotected()
 		return add(0)
 	}
 	err := add(flagOwner | flagPersist)
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL):
 		t.conf.Log.Info("kernel knows no owned nftables tables, others may change ours", "table", Name)
+		t.others.Unprotected()
 		return add(0)
 	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("adopt table inet %s: another process owns it, is a second daemon running on this node? %w", Name, err)
