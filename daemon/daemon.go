@@ -36,7 +36,8 @@ type Config struct {
 	NodeName string
 	// File is the configuration file.
 	File string
-	// Kubeconfig replaces the pod's service account, for development.
+	// Kubeconfig replaces the pod's service account, which a static pod has
+	// not.
 	Kubeconfig string
 	// Credentials is where the service account is mounted; empty is where
 	// Kubernetes mounts it.

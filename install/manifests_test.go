@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -191,6 +192,35 @@ func TestManifestConfinesTheDaemon(t *testing.T) {
 	}
 	if ds.Spec.Selector.MatchLabels["app.kubernetes.io/name"] != ds.Spec.Template.Labels["app.kubernetes.io/name"] {
 		t.Error("the DaemonSet does not select its pods")
+	}
+}
+
+// The static pod is the DaemonSet's pod, but for who it is and where its
+// configuration lies.
+func TestStaticPodIsTheDaemonSets(t *testing.T) {
+	text, err := os.ReadFile("manifests/static/pod.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var static corev1.Pod
+	if err := yaml.UnmarshalStrict(text, &static); err != nil {
+		t.Fatal(err)
+	}
+	want := manifest(t)["DaemonSet poplind"].(*appsv1.DaemonSet).Spec.Template.Spec
+	want.ServiceAccountName, want.NodeSelector, want.Affinity, want.Tolerations = "", nil, nil, nil
+	path := func(name, path string, kind corev1.HostPathType) corev1.Volume {
+		return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: path, Type: &kind}}}
+	}
+	const conf, pki = "/etc/kubernetes/kubelet.conf", "/var/lib/kubelet/pki"
+	want.Volumes = slices.Concat([]corev1.Volume{
+		path("config", "/etc/poplin", corev1.HostPathDirectory), path("kubelet-conf", conf, corev1.HostPathFile), path("kubelet-pki", pki, corev1.HostPathDirectory),
+	}, want.Volumes[1:])
+	daemon := &want.Containers[0]
+	daemon.Command = slices.Insert(daemon.Command, 1, "--kubeconfig="+conf)
+	daemon.VolumeMounts = slices.Insert(daemon.VolumeMounts, 1,
+		corev1.VolumeMount{Name: "kubelet-conf", MountPath: conf, ReadOnly: true}, corev1.VolumeMount{Name: "kubelet-pki", MountPath: pki, ReadOnly: true})
+	if !reflect.DeepEqual(static.Spec, want) {
+		t.Errorf("got  %+v\nwant %+v", static.Spec, want)
 	}
 }
 

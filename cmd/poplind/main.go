@@ -55,7 +55,7 @@ func serve(ctx context.Context, args []string) error {
 	cfg := daemon.Config{NodeName: os.Getenv("NODE_NAME"), Log: os.Stderr}
 	f := flags("poplind")
 	f.StringVar(&cfg.File, "config", "/etc/poplin/config.yaml", "configuration `file`")
-	f.StringVar(&cfg.Kubeconfig, "kubeconfig", "", "kubeconfig `file`, for development outside a pod")
+	f.StringVar(&cfg.Kubeconfig, "kubeconfig", "", "kubeconfig `file`, for a static pod and for development")
 	f.StringVar(&cfg.StateDir, "state-dir", "/var/lib/poplin", "`directory` of what must survive a reboot")
 	f.StringVar(&cfg.Socket, "socket", "/run/poplin/poplind.sock", "`path` of the socket for poplinctl")
 	f.StringVar(&cfg.SysctlRoot, "sysctl-root", "/proc/sys/net", "`directory` where /proc/sys/net can be written")

@@ -137,6 +137,9 @@ func (c *Cluster) Path(node, path string) (string, error) {
 // reached from within the cluster, or through DialContext.
 func (c *Cluster) Kubeconfig() string { return c.pki(pki.AdminKubeconfig) }
 
+// KubeletKubeconfig is the file of a kubelet's kubeconfig.
+func (c *Cluster) KubeletKubeconfig(node string) string { return c.pki(pki.KubeletKubeconfig(node)) }
+
 // Server is the URL of the API server.
 func (c *Cluster) Server() string { return c.plan.Server() }
 

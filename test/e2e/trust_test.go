@@ -12,11 +12,14 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/cluster"
+	"poplin.dev/poplin/test/live"
 )
 
 // object is a Kubernetes object, or a patch.
@@ -239,5 +242,46 @@ func TestEventsAreSigned(t *testing.T) {
 		{"the kubelet's Event", own, http.MethodPatch, foreign, object{"message": "nothing to see"}, "must be, and remain"},
 		{"the administrator", admin, http.MethodPatch, foreign, object{"message": "nothing to see"}, ""},
 		{"deletion", own, http.MethodDelete, foreign, nil, "cannot delete"},
+	})
+}
+
+// As a static pod the daemon does its job with the kubelet's credentials, which
+// let it write what is its own node's.
+func TestStaticPod(t *testing.T) {
+	c := deployed(t)
+	const networks = "/apis/poplin.dev/v1alpha1/nodenetworks"
+	before := programmed(t, c)
+	live.Static(t, c, "worker-2")
+	out, err := c.Exec(t.Context(), "worker-2", "curl", "-s", "http://127.0.0.1:9411/readyz")
+	if err != nil || !strings.Contains(string(out), "cluster: ok") {
+		t.Errorf("readyz: %s, %v", out, err)
+	}
+	if after := programmed(t, c); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+	kubelet := as(t, c, func(rc *rest.Config) {
+		own, err := clientcmd.BuildConfigFromFlags("", c.KubeletKubeconfig("worker-2"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rc.TLSClientConfig = own.TLSClientConfig
+	})
+	network := func(node string) object {
+		o := object{}
+		get(t, c, &o, "nodenetwork", node)
+		o["spec"].(object)["mtu"] = 1400
+		return o
+	}
+	judge(t, []attempt{
+		{"its own", kubelet, http.MethodPut, networks + "/worker-2", network("worker-2"), ""},
+		{"a neighbour's", kubelet, http.MethodPut, networks + "/worker-1", network("worker-1"), "node worker-2 may not write the NodeNetwork of worker-1"},
+	})
+	// Made again, it is the static pod that writes.
+	if _, err := c.Kubectl(t.Context(), "delete", "nodenetwork", "worker-2"); err != nil {
+		t.Fatal(err)
+	}
+	await.Success(t, 30*time.Second, func() error {
+		_, err := c.Kubectl(t.Context(), "get", "nodenetwork", "worker-2")
+		return err
 	})
 }
