@@ -86,19 +86,22 @@ func Service(p vip.Program, own []netip.Addr, pkt Packet) Verdict {
 }
 
 type walk struct {
+	steps
 	program    vip.Program
 	own        []netip.Addr
 	packet     Packet
 	front      vip.Front
 	masquerade bool
-	verdict    Verdict
 }
 
-func (w *walk) step(format string, args ...any) {
+// steps collects what a walk meets.
+type steps struct{ verdict Verdict }
+
+func (w *steps) step(format string, args ...any) {
 	w.verdict.Steps = append(w.verdict.Steps, fmt.Sprintf(format, args...))
 }
 
-func (w *walk) end(a Action, format string, args ...any) Verdict {
+func (w *steps) end(a Action, format string, args ...any) Verdict {
 	w.step(format, args...)
 	w.verdict.Action = a
 	return w.verdict
