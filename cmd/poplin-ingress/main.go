@@ -11,14 +11,11 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
 	daemon "poplin.dev/poplin/daemon/ingress"
-	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/ingress"
-	"poplin.dev/poplin/pkg/program/web"
 	"poplin.dev/poplin/pkg/version"
 )
 
@@ -62,6 +59,7 @@ func run(args []string) error {
 	f.IntVar(&cfg.Proxy.HTTPSPort, "https-port", 443, "`port` that clients reach HTTPS at, for redirects")
 	f.IntVar(&cfg.Proxy.MaxConnections, "max-connections", 20000, "`number` of clients' connections on each of HTTP and HTTPS")
 	f.BoolVar(&cfg.Proxy.NoEncodedSlash, "refuse-encoded-slash", false, "answer 400 to paths with %2F or %5C")
+	f.BoolVar(&cfg.Proxy.NetHTTP, "net-http", false, "serve HTTP/1.1 with Go's net/http alone: slower, and less strict about what it reads")
 	f.DurationVar(&cfg.Proxy.Withdraw, "withdraw", 5*time.Second, "`time` to go on taking connections after SIGTERM, until load balancers know")
 	f.DurationVar(&cfg.Proxy.Drain, "drain", 30*time.Second, "`time` for requests and streams under way to end after that")
 	if err := f.Parse(args); err != nil {
@@ -83,38 +81,4 @@ func run(args []string) error {
 		cfg.Address = a
 	}
 	return daemon.Run(ctx, cfg)
-}
-
-// list reads items separated by commas.
-func list(item func(string) error) func(string) error {
-	return func(s string) error {
-		for part := range strings.SplitSeq(s, ",") {
-			if err := item(strings.TrimSpace(part)); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-}
-
-func object(to *cluster.ObjectName) func(string) error {
-	return func(s string) error {
-		namespace, name, found := strings.Cut(s, "/")
-		if !found || namespace == "" || name == "" {
-			return errors.New("write NAMESPACE/NAME")
-		}
-		*to = cluster.ObjectName{Namespace: namespace, Name: name}
-		return nil
-	}
-}
-
-func backend(to *web.BackendID) func(string) error {
-	return func(s string) error {
-		name, port, found := strings.Cut(s, ":")
-		if !found || port == "" {
-			return errors.New("write NAMESPACE/NAME:PORT")
-		}
-		to.Port = port
-		return object(&to.Service)(name)
-	}
 }

@@ -150,6 +150,7 @@ var direction = map[string][]string{
 	"pkg/apply":           {"pkg/cluster", "pkg/program", "pkg/apply/diff", "pkg/apply/monitor"},
 	"pkg/apply/route":     {"pkg/cluster", "pkg/program", "pkg/apply/diff", "pkg/apply/ethtool"},
 	"pkg/apply/vip":       {"pkg/cluster", "pkg/program", "pkg/apply/monitor", "pkg/apply/vip"},
+	"pkg/apply/proxy":     {"pkg/cluster", "pkg/program", "pkg/apply/proxy"},
 	"plugins":             {"plugins", "pkg/version"},
 	"daemon":              {"daemon", "pkg", "install"},
 	"daemon/overlay":      {"pkg"},

@@ -38,12 +38,12 @@ func (a *authenticator) external(x *exchange, r *http.Request, e *web.ExternalAu
 	ctx, cancel := context.WithTimeout(r.Context(), judge.Time)
 	defer cancel()
 	request := web.Request{Scheme: "http", Host: x.host, URI: x.uri(r), Method: r.Method}
-	if x.secure {
+	if x.caller.Secure {
 		request.Scheme = "https"
 	}
 	resp, err := a.ask(ctx, x, r, e, request)
 	if err != nil {
-		x.p.log.Warn("authentication server does not answer", "ingress", x.route.Ingress.String(), "error", err)
+		x.p.Log.Warn("authentication server does not answer", "ingress", x.route.Ingress.String(), "error", err)
 		x.fail(http.StatusServiceUnavailable, "the authentication server does not answer")
 		return false
 	}
@@ -68,7 +68,7 @@ func (a *authenticator) external(x *exchange, r *http.Request, e *web.ExternalAu
 	case resp.StatusCode == http.StatusForbidden:
 		x.fail(http.StatusForbidden, "you are not admitted here")
 	default:
-		x.p.log.Warn("authentication server answers neither yes nor no", "ingress", x.route.Ingress.String(), "status", resp.StatusCode)
+		x.p.Log.Warn("authentication server answers neither yes nor no", "ingress", x.route.Ingress.String(), "status", resp.StatusCode)
 		x.fail(http.StatusServiceUnavailable, "the authentication server does not answer")
 	}
 	return false

@@ -39,8 +39,10 @@ func hangUp(t *testing.T) (address string, seen *atomic.Int64) {
 	return l.Addr().String(), seen
 }
 
-func TestRetries(t *testing.T) {
-	f := run(t, Config{})
+func TestRetries(t *testing.T) { engines(t, testRetries) }
+
+func testRetries(t *testing.T, e engineName) {
+	f := run(t, e, Config{})
 	var served atomic.Int64
 	good := server(t, func(w http.ResponseWriter, r *http.Request) { served.Add(1); echo(w, r) })
 	refusing := listenLocal(t)
@@ -96,8 +98,10 @@ func TestRetries(t *testing.T) {
 	}
 }
 
-func TestLeastLoaded(t *testing.T) {
-	f := run(t, Config{})
+func TestLeastLoaded(t *testing.T) { engines(t, testLeastLoaded) }
+
+func testLeastLoaded(t *testing.T, e engineName) {
+	f := run(t, e, Config{})
 	var fast, slow atomic.Int64
 	release := make(chan bool)
 	t.Cleanup(func() { close(release) })
@@ -131,8 +135,10 @@ func TestLeastLoaded(t *testing.T) {
 }
 
 // TestConnectionsAreReused counts what a back end accepts.
-func TestConnectionsAreReused(t *testing.T) {
-	f := run(t, Config{})
+func TestConnectionsAreReused(t *testing.T) { engines(t, testConnectionsAreReused) }
+
+func testConnectionsAreReused(t *testing.T, e engineName) {
+	f := run(t, e, Config{})
 	var opened atomic.Int64
 	l := listenLocal(t)
 	s := &http.Server{Handler: http.HandlerFunc(echo), ConnState: func(_ net.Conn, st http.ConnState) {

@@ -5,12 +5,11 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/netip"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
+	"poplin.dev/poplin/pkg/apply/proxy/engine"
 	"poplin.dev/poplin/pkg/apply/proxy/header"
 	"poplin.dev/poplin/pkg/apply/proxy/upstream"
 	"poplin.dev/poplin/pkg/program/web"
@@ -25,13 +24,11 @@ type exchange struct {
 	ask    upstream.Ask
 	record Record
 
-	// peer is who is connected, client whom it speaks for.
-	peer, client netip.Addr
-	trusted      bool // peer is
-	secure       bool // the client uses HTTPS
-	host, path   string
-	target       string    // the path that is forwarded
-	forwarded    [6]string // backs header values
+	caller     engine.Caller
+	said       engine.Words
+	host, path string
+	target     string    // the path that is forwarded
+	forwarded  [6]string // backs header values
 
 	// cancel ends the request to the endpoint; silence is the timer that
 	// does when nothing moves.
@@ -50,7 +47,7 @@ func (x *exchange) WriteHeader(status int) {
 		x.headed = true
 		x.record.Status = status
 		h := x.Header()
-		if x.p.draining.Load() {
+		if x.p.Draining() {
 			// On HTTP/2 the server turns this into a GOAWAY.
 			h["Connection"] = []string{"close"}
 		}
@@ -63,11 +60,11 @@ func (x *exchange) WriteHeader(status int) {
 
 // mark sets the headers that a route asks for.
 func (x *exchange) mark(h http.Header) {
-	if x.route.HSTS != "" && x.secure {
+	if x.route.HSTS != "" && x.caller.Secure {
 		h["Strict-Transport-Security"] = []string{x.route.HSTS}
 	}
 	if a := x.route.Affinity; a != nil && x.ask.ID != "" && (x.ask.Sticky == "" || x.ask.ID != x.ask.Sticky && (a.Move || !x.known())) {
-		h.Add("Set-Cookie", header.Cookie(a, x.ask.ID, x.secure))
+		h.Add("Set-Cookie", header.Cookie(a, x.ask.ID, x.caller.Secure))
 	}
 }
 
@@ -97,7 +94,7 @@ func (x *exchange) fail(status int, why string) {
 	h := x.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")
-	body := strconv.Itoa(status) + " " + http.StatusText(status) + ": " + why + "\n"
+	body := engine.Refusal(status, why)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	x.WriteHeader(status)
 	_, _ = io.WriteString(x, body)
@@ -126,21 +123,6 @@ func (x *exchange) broken() {
 	}
 }
 
-// readTime is how long the endpoint may be silent.
-func (x *exchange) readTime() time.Duration {
-	if x.route.Read > 0 {
-		return x.route.Read
-	}
-	return x.p.cfg.ReadTime
-}
-
-func (x *exchange) sendTime() time.Duration {
-	if x.route.Send > 0 {
-		return x.route.Send
-	}
-	return x.readTime()
-}
-
 // requestBody is a request's body on its way.
 type requestBody struct {
 	io.ReadCloser
@@ -149,16 +131,16 @@ type requestBody struct {
 	limit int64
 }
 
-var errTooLarge = errors.New("the request's body is larger than the route allows")
+var errTooLarge = errors.New(engine.TooLarge)
 
 // Read bounds the client's silence and the body's size. The deadline must not
 // outlive the call: the server reads on in the background to learn whether
 // the client has left.
 func (b *requestBody) Read(p []byte) (int, error) {
-	_ = b.rc.SetReadDeadline(time.Now().Add(b.x.p.cfg.BodyTime))
+	_ = b.rc.SetReadDeadline(time.Now().Add(b.x.p.BodyTime))
 	n, err := b.ReadCloser.Read(p)
 	_ = b.rc.SetReadDeadline(time.Time{})
-	b.x.touch(b.x.sendTime())
+	b.x.touch(b.x.p.SendSilence(b.x.route))
 	if total := b.x.bodyIn.Add(int64(n)); b.limit > 0 && total > b.limit {
 		b.x.tooLarge.Store(true)
 		return 0, errTooLarge
@@ -216,29 +198,4 @@ func (c exchangeContext) Value(key any) any {
 func exchangeOf(ctx context.Context) *exchange {
 	x, _ := ctx.Value(exchangeKey{}).(*exchange)
 	return x
-}
-
-// locate finds out whom the peer speaks for: the last address in
-// X-Forwarded-For that is no trusted proxy's, as far as trust reaches.
-func (x *exchange) locate(r *http.Request) {
-	at, _ := netip.ParseAddrPort(r.RemoteAddr)
-	x.peer = at.Addr().Unmap().WithZone("")
-	x.client, x.secure = x.peer, r.TLS != nil
-	if x.trusted = len(x.p.cfg.Trusted) > 0 && x.p.trusts(x.peer); !x.trusted {
-		return
-	}
-	if proto := r.Header.Get("X-Forwarded-Proto"); proto != "" {
-		x.secure = proto == "https"
-	}
-	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
-	for i := len(hops) - 1; i >= 0; i-- {
-		a, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
-		if err != nil {
-			return
-		}
-		x.client = a.Unmap().WithZone("")
-		if !x.p.trusts(x.client) {
-			return
-		}
-	}
 }

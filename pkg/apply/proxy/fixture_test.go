@@ -45,9 +45,25 @@ func (f *fixture) Done(r *Record) {
 
 func (f *fixture) Connections(int) {}
 
+// engineName is which engine serves HTTP/1.1.
+type engineName string
+
+const (
+	own     engineName = "own"
+	netHTTP engineName = "net-http"
+)
+
+// engines runs a test with each: a proxy is one program, whatever serves it.
+func engines(t *testing.T, test func(t *testing.T, e engineName)) {
+	for _, e := range []engineName{own, netHTTP} {
+		t.Run(string(e), func(t *testing.T) { test(t, e) })
+	}
+}
+
 // run starts a proxy and stops it with the test.
-func run(t *testing.T, cfg Config) *fixture {
+func run(t *testing.T, e engineName, cfg Config) *fixture {
 	t.Helper()
+	cfg.NetHTTP = e == netHTTP
 	f := &fixture{t: t, cert: selfSigned(t, "example.com", "*.example.com")}
 	cfg.Observer = f
 	f.Proxy = New(cfg)

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -26,7 +25,7 @@ func (p *Proxy) newReverse() *httputil.ReverseProxy {
 		Transport:      roundTripper{},
 		ModifyResponse: p.received,
 		ErrorHandler:   p.failed,
-		ErrorLog:       log.New(debugWriter{p.log}, "", 0),
+		ErrorLog:       log.New(debugWriter{p.Log}, "", 0),
 		BufferPool:     &p.buffers,
 	}
 }
@@ -76,28 +75,10 @@ func (x *exchange) address(in, out *http.Request) {
 	}
 }
 
-// introduce says whom the request comes from. A trusted proxy's words are
-// kept and added to; anybody else's were dropped.
+// introduce says whom the request comes from.
 func (x *exchange) introduce(in *http.Request, h http.Header) {
-	scheme, port := "http", "80"
-	if x.secure {
-		scheme, port = "https", "443"
-	}
-	v := &x.forwarded
-	v[0] = x.peer.String()
-	v[1], v[2], v[3], v[4] = in.Host, scheme, port, x.client.String()
-	v[5] = x.record.ID
-	if x.trusted {
-		if before := strings.Join(in.Header["X-Forwarded-For"], ", "); before != "" {
-			v[0] = before + ", " + v[0]
-		}
-		if host := in.Header.Get("X-Forwarded-Host"); host != "" {
-			v[1] = host
-		}
-		if p, err := strconv.ParseUint(in.Header.Get("X-Forwarded-Port"), 10, 16); err == nil {
-			v[3] = strconv.FormatUint(p, 10)
-		}
-	}
+	w, v := x.caller.Words(in.Host, x.said), &x.forwarded
+	*v = [6]string{w.For, w.Host, w.Proto, w.Port, w.RealIP, x.record.ID}
 	h["X-Forwarded-For"] = v[0:1:1]
 	h["X-Forwarded-Host"] = v[1:2:2]
 	h["X-Forwarded-Proto"] = v[2:3:3]
@@ -130,8 +111,8 @@ func (p *Proxy) received(resp *http.Response) error {
 		x.patient.Store(true)
 	}
 	if x.silence != nil && !x.patient.Load() {
-		resp.Body = &responseBody{resp.Body, x, x.readTime()}
-		x.touch(x.readTime())
+		resp.Body = &responseBody{resp.Body, x, x.p.ReadSilence(x.route)}
+		x.touch(x.p.ReadSilence(x.route))
 	}
 	return nil
 }
@@ -145,8 +126,8 @@ func (x *exchange) tunnel(resp *http.Response, explicit bool) error {
 	}
 	x.record.Status, x.headed = resp.StatusCode, true
 	if explicit {
-		resp.Body = &tunnelBody{body, x, x.readTime()}
-		x.touch(x.readTime())
+		resp.Body = &tunnelBody{body, x, x.p.ReadSilence(x.route)}
+		x.touch(x.p.ReadSilence(x.route))
 	} else {
 		x.patient.Store(true)
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"poplin.dev/poplin/pkg/apply/proxy/engine"
 	"poplin.dev/poplin/pkg/ingress/annotation"
 	"poplin.dev/poplin/pkg/program/web"
 )
@@ -26,8 +27,10 @@ func options(t *testing.T, lines ...string) web.Options {
 	return s.Options
 }
 
-func TestAddressRanges(t *testing.T) {
-	f := run(t, Config{})
+func TestAddressRanges(t *testing.T) { engines(t, testAddressRanges) }
+
+func testAddressRanges(t *testing.T, e engineName) {
+	f := run(t, e, Config{})
 	back := server(t, echo)
 	for _, c := range []struct {
 		annotation string
@@ -47,8 +50,10 @@ func TestAddressRanges(t *testing.T) {
 	}
 }
 
-func TestBasicAuthentication(t *testing.T) {
-	f := run(t, Config{})
+func TestBasicAuthentication(t *testing.T) { engines(t, testBasicAuthentication) }
+
+func testBasicAuthentication(t *testing.T, e engineName) {
+	f := run(t, e, Config{})
 	o := options(t, "auth-type: basic", "auth-secret: users", "auth-realm: Staff only")
 	o.Basic.Users = map[string]string{
 		"sha": "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", "bcrypt": "$2y$05$bvIG6Nmid91Mu9RcmmWZfO5HJIMCT8riNW0hEp8f6/FuA2/mHZFpe",
@@ -78,8 +83,10 @@ func TestBasicAuthentication(t *testing.T) {
 	}
 }
 
-func TestExternalAuthentication(t *testing.T) {
-	f := run(t, Config{})
+func TestExternalAuthentication(t *testing.T) { engines(t, testExternalAuthentication) }
+
+func testExternalAuthentication(t *testing.T, e engineName) {
+	f := run(t, e, Config{})
 	back := server(t, echo)
 	var asked *http.Request
 	judge := server(t, func(w http.ResponseWriter, r *http.Request) {
@@ -138,8 +145,10 @@ func TestAuthenticationServersAreNotOurselves(t *testing.T) {
 	}
 }
 
-func TestCORS(t *testing.T) {
-	f := run(t, Config{})
+func TestCORS(t *testing.T) { engines(t, testCORS) }
+
+func testCORS(t *testing.T, e engineName) {
+	f := run(t, e, Config{})
 	back := server(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Access-Control-Allow-Origin", "https://of-the-back-end")
 	})
@@ -177,8 +186,10 @@ func TestCORS(t *testing.T) {
 	}
 }
 
-func TestAffinity(t *testing.T) {
-	f := run(t, Config{})
+func TestAffinity(t *testing.T) { engines(t, testAffinity) }
+
+func testAffinity(t *testing.T, e engineName) {
+	f := run(t, e, Config{})
 	name := func(n string) string {
 		return server(t, func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(n)) })
 	}
@@ -219,13 +230,15 @@ func TestAffinity(t *testing.T) {
 
 func TestPrefixesOfDifferentFamilies(t *testing.T) {
 	v4, v6 := netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")
-	if within([]netip.Prefix{v4}, netip.MustParseAddr("::1")) || within([]netip.Prefix{v6}, netip.MustParseAddr("127.0.0.1")) {
+	if engine.Within([]netip.Prefix{v4}, netip.MustParseAddr("::1")) || engine.Within([]netip.Prefix{v6}, netip.MustParseAddr("127.0.0.1")) {
 		t.Error("one family's range admits the other")
 	}
 }
 
-func TestHSTS(t *testing.T) {
-	f := run(t, Config{})
+func TestHSTS(t *testing.T) { engines(t, testHSTS) }
+
+func testHSTS(t *testing.T, e engineName) {
+	f := run(t, e, Config{})
 	f.route(web.Options{HSTS: "max-age=60"}, server(t, echo))
 	for protocol, want := range map[string]string{"http/1.1": "", "h2": "max-age=60"} {
 		resp, err := f.client(protocol).Get(scheme(protocol) + "example.com/")

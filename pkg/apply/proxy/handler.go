@@ -8,27 +8,27 @@ import (
 	"strings"
 	"time"
 
+	"poplin.dev/poplin/pkg/apply/proxy/engine"
 	"poplin.dev/poplin/pkg/apply/proxy/header"
 	"poplin.dev/poplin/pkg/apply/proxy/upstream"
 	"poplin.dev/poplin/pkg/program/web"
 )
 
-// statusClientGone is nginx's number for a client that left.
-const statusClientGone = 499
-
 // ServeHTTP answers one request: route, guards, endpoint.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	p.active.Add(1)
+	p.Begin()
 	x := &exchange{ResponseWriter: w, p: p}
 	x.record = Record{
 		Start: time.Now(), Method: r.Method, Host: r.Host, URI: r.RequestURI, Proto: r.Proto, TLS: r.TLS != nil,
 		UserAgent: r.Header.Get("User-Agent"), Referer: r.Header.Get("Referer"),
 	}
-	x.locate(r)
-	x.record.Client = x.client
-	x.record.ID = header.RequestID(r.Header)
+	x.caller = p.Caller(r.RemoteAddr, r.TLS != nil)
+	x.said = said(r)
+	p.Hear(&x.caller, x.said)
+	x.record.Client = x.caller.Client
+	x.record.ID = header.ID(r.Header.Get("X-Request-Id"))
 	defer x.finish()
-	st := p.state.Load()
+	st := p.Table()
 	if !x.find(st, r) || !x.admit(r) {
 		return
 	}
@@ -38,22 +38,28 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // finish also runs when the copying of an answer was given up by a panic
 // with http.ErrAbortHandler: the request counts all the same.
 func (x *exchange) finish() {
-	x.record.Duration = time.Since(x.record.Start)
 	x.record.Endpoint, x.record.Attempts = x.ask.Endpoint, x.ask.Attempts
 	x.record.BytesIn = x.bodyIn.Load()
-	x.p.cfg.Observer.Done(&x.record)
-	x.p.active.Add(-1)
+	x.p.End(&x.record)
+}
+
+// said is what the request came with under the names of our words.
+func said(r *http.Request) engine.Words {
+	return engine.Words{
+		For: strings.Join(r.Header["X-Forwarded-For"], ", "), Host: r.Header.Get("X-Forwarded-Host"),
+		Proto: r.Header.Get("X-Forwarded-Proto"), Port: r.Header.Get("X-Forwarded-Port"),
+	}
 }
 
 // find decides which route the request takes.
-func (x *exchange) find(st *state, r *http.Request) bool {
+func (x *exchange) find(st *engine.Table, r *http.Request) bool {
 	var ok bool
 	if x.host, ok = web.HostName(r.Host); !ok && (r.Host != "" || r.ProtoAtLeast(1, 1)) {
-		x.fail(http.StatusBadRequest, "the Host header is no host name")
+		x.fail(http.StatusBadRequest, engine.NoHost)
 		return false
 	}
 	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
-		x.fail(http.StatusMethodNotAllowed, "this method is not served")
+		x.fail(http.StatusMethodNotAllowed, engine.NoMethod)
 		return false
 	}
 	var err error
@@ -61,16 +67,16 @@ func (x *exchange) find(st *state, r *http.Request) bool {
 		x.fail(http.StatusBadRequest, "the "+err.Error())
 		return false
 	}
-	if x.p.cfg.NoEncodedSlash && (strings.Contains(x.path, "%2F") || strings.Contains(x.path, "%5C")) {
-		x.fail(http.StatusBadRequest, "the path has an escaped slash")
+	if x.p.NoEncodedSlash && engine.HasEscapedSlash(x.path) {
+		x.fail(http.StatusBadRequest, engine.EscapedSlash)
 		return false
 	}
-	x.route = st.program.Match(x.host, x.path)
+	x.route = st.Match(x.host, x.path)
 	if x.route == nil {
-		x.fail(http.StatusNotFound, "no route for this host and path")
+		x.fail(http.StatusNotFound, engine.NoRoute)
 		return false
 	}
-	x.record.Ingress, x.record.Backend, x.record.Quiet = x.route.Ingress, x.route.Backend, x.route.NoAccessLog
+	x.record.Take(x.route)
 	return true
 }
 
@@ -79,18 +85,18 @@ func (x *exchange) admit(r *http.Request) bool {
 	o := x.route.Options
 	switch {
 	case o.Closed != "":
-		x.fail(http.StatusServiceUnavailable, "this route is closed: its configuration cannot be followed safely")
-	case o.ToHTTPS && !x.secure:
+		x.fail(http.StatusServiceUnavailable, engine.Closed)
+	case o.ToHTTPS && !x.caller.Secure:
 		x.redirect(x.httpsURL(r), http.StatusPermanentRedirect)
-	case within(o.Deny, x.client), len(o.Allow) > 0 && !within(o.Allow, x.client):
-		x.fail(http.StatusForbidden, "your address is not admitted here")
+	case !engine.Admits(o, x.caller.Client):
+		x.fail(http.StatusForbidden, engine.NotAdmitted)
 	case o.Redirect.To != "":
 		x.redirect(o.Redirect.To, o.Redirect.Code)
 	case o.CORS != nil && x.cors(r, o.CORS):
 	case o.Basic != nil && !x.p.auth.basic(x, r, o.Basic):
 	case o.External != nil && !x.p.auth.external(x, r, o.External):
 	case o.BodyLimit > 0 && r.ContentLength > o.BodyLimit:
-		x.fail(http.StatusRequestEntityTooLarge, errTooLarge.Error())
+		x.fail(http.StatusRequestEntityTooLarge, engine.TooLarge)
 	default:
 		return true
 	}
@@ -108,8 +114,8 @@ func (x *exchange) httpsURL(r *http.Request) string {
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
-	if x.p.cfg.HTTPSPort != 443 {
-		host += ":" + strconv.Itoa(x.p.cfg.HTTPSPort)
+	if x.p.HTTPSPort != 443 {
+		host += ":" + strconv.Itoa(x.p.HTTPSPort)
 	}
 	return "https://" + host + x.uri(r)
 }
@@ -123,13 +129,13 @@ func (x *exchange) uri(r *http.Request) string {
 }
 
 // forward lets an endpoint answer.
-func (x *exchange) forward(st *state, r *http.Request) {
+func (x *exchange) forward(st *engine.Table, r *http.Request) {
 	ok := false
 	if x.target, ok = x.route.Rewritten(x.path); !ok {
-		x.fail(http.StatusBadRequest, "the path cannot be rewritten")
+		x.fail(http.StatusBadRequest, engine.NoRewrite)
 		return
 	}
-	x.ask = upstream.Ask{Backend: st.backends[x.route.Backend], Upstream: &x.route.Upstream, Connect: x.route.Connect}
+	x.ask = upstream.Ask{Backend: st.Backend(x.route), Upstream: &x.route.Upstream, Connect: x.route.Connect}
 	if a := x.route.Affinity; a != nil {
 		if c, err := r.Cookie(a.Cookie); err == nil {
 			x.ask.Sticky = c.Value
@@ -139,7 +145,7 @@ func (x *exchange) forward(st *state, r *http.Request) {
 	defer cancel()
 	x.cancel = cancel
 	if x.route.Read > 0 || !strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
-		x.silence = time.AfterFunc(max(x.readTime(), x.sendTime()), x.broken)
+		x.silence = time.AfterFunc(max(x.p.ReadSilence(x.route), x.p.SendSilence(x.route)), x.broken)
 		defer x.silence.Stop()
 	}
 	r = r.WithContext(exchangeContext{ctx, x})
@@ -158,18 +164,18 @@ func (p *Proxy) failed(_ http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeOf(r.Context())
 	switch {
 	case x.tooLarge.Load():
-		x.fail(http.StatusRequestEntityTooLarge, errTooLarge.Error())
+		x.fail(http.StatusRequestEntityTooLarge, engine.TooLarge)
 	case x.timedOut.Load():
-		x.fail(http.StatusGatewayTimeout, "the back end did not answer in time")
+		x.fail(http.StatusGatewayTimeout, engine.LateAnswer)
 	case errors.Is(err, upstream.ErrNoEndpoint):
 		x.fail(http.StatusServiceUnavailable, err.Error())
 	case r.Context().Err() != nil:
 		// Nobody is listening. The write only ends the exchange.
-		x.record.Status, x.record.Error = statusClientGone, "the client left"
+		x.record.Status, x.record.Error = engine.StatusClientGone, engine.ClientGone
 		x.headed = true
 		x.ResponseWriter.WriteHeader(http.StatusBadGateway)
 	default:
-		p.log.Debug("no answer", "ingress", x.route.Ingress.String(), "endpoint", x.ask.Endpoint, "error", err)
-		x.fail(http.StatusBadGateway, "the back end gave no valid answer")
+		p.Log.Debug("no answer", "ingress", x.route.Ingress.String(), "endpoint", x.ask.Endpoint, "error", err)
+		x.fail(http.StatusBadGateway, engine.NoAnswer)
 	}
 }

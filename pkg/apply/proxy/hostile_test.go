@@ -58,12 +58,23 @@ func (s *spy) take() string {
 	return out
 }
 
+// by is what an engine does. net/http takes some of what a narrow reader
+// refuses; that it takes it in one meaning only is what the rows show.
+func by(e engineName, narrow, wide string) string {
+	if e == own {
+		return narrow
+	}
+	return wide
+}
+
 // TestFraming sends what servers in a row have been known to cut in different
 // places. Whatever is answered, the back end must see no request that a
 // strict reader of the bytes would not see.
-func TestFraming(t *testing.T) {
+func TestFraming(t *testing.T) { engines(t, testFraming) }
+
+func testFraming(t *testing.T, e engineName) {
 	t.Parallel()
-	f := run(t, Config{})
+	f := run(t, e, Config{})
 	var s spy
 	f.route(web.Options{}, s.serve(t))
 	const host = "Host: example.com\r\n"
@@ -71,9 +82,9 @@ func TestFraming(t *testing.T) {
 	for _, c := range []struct{ what, send, status, seen string }{
 		{"nothing wrong", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 3\r\n\r\nabc", "200", "POST /a [abc]"},
 		{"two requests in a row", "GET /a HTTP/1.1\r\n" + host + "\r\nGET /b HTTP/1.1\r\n" + host + "\r\n", "200 200", "GET /a [], GET /b []"},
-		{"both lengths, chunked holds", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nX", "200", "POST /a []"},
+		{"a length and a coding", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nX", by(e, "400", "200"), by(e, "", "POST /a []")},
 		{"two lengths", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 0\r\nContent-Length: 44\r\n\r\n" + smuggled, "400", ""},
-		{"two equal lengths", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", "200", "POST /a [abc]"},
+		{"two equal lengths", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", by(e, "400", "200"), by(e, "", "POST /a [abc]")},
 		{"a list of lengths", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 3, 3\r\n\r\nabc", "400", ""},
 		{"a signed length", "POST /a HTTP/1.1\r\n" + host + "Content-Length: +3\r\n\r\nabc", "400", ""},
 		{"a huge length", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 99999999999999999999\r\n\r\n", "400", ""},
@@ -106,9 +117,11 @@ func TestFraming(t *testing.T) {
 	}
 }
 
-func TestChunkExtensionsAreDropped(t *testing.T) {
+func TestChunkExtensionsAreDropped(t *testing.T) { engines(t, testChunkExtensionsAreDropped) }
+
+func testChunkExtensionsAreDropped(t *testing.T, e engineName) {
 	t.Parallel()
-	f := run(t, Config{})
+	f := run(t, e, Config{})
 	l := listenLocal(t)
 	defer l.Close()
 	wire := make(chan string, 1)
@@ -129,9 +142,11 @@ func TestChunkExtensionsAreDropped(t *testing.T) {
 	}
 }
 
-func TestHeaderLimits(t *testing.T) {
+func TestHeaderLimits(t *testing.T) { engines(t, testHeaderLimits) }
+
+func testHeaderLimits(t *testing.T, e engineName) {
 	t.Parallel()
-	f := run(t, Config{HeaderBytes: 16 << 10})
+	f := run(t, e, Config{HeaderBytes: 16 << 10})
 	f.route(web.Options{}, server(t, echo))
 	big := strings.Repeat("x", 30<<10)
 	for what, request := range map[string]string{
@@ -154,9 +169,11 @@ func TestHeaderLimits(t *testing.T) {
 
 // TestSlowHeaders holds connections that never finish a header: each is cut
 // in time, and others are served meanwhile.
-func TestSlowHeaders(t *testing.T) {
+func TestSlowHeaders(t *testing.T) { engines(t, testSlowHeaders) }
+
+func testSlowHeaders(t *testing.T, e engineName) {
 	t.Parallel()
-	f := run(t, Config{HeaderTime: 300 * time.Millisecond, IdleTime: 300 * time.Millisecond})
+	f := run(t, e, Config{HeaderTime: 300 * time.Millisecond, IdleTime: 300 * time.Millisecond})
 	f.route(web.Options{}, server(t, echo))
 	for _, start := range []string{"", "GET / HT", "GET / HTTP/1.1\r\nHost: example.com\r\nX-A:", "PRI * HTTP/2.0\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"} {
 		for name, address := range map[string]string{"plain": f.plain, "TLS": f.secure} {
@@ -177,7 +194,9 @@ func TestSlowHeaders(t *testing.T) {
 	}
 }
 
-func TestIdleConnections(t *testing.T) {
+func TestIdleConnections(t *testing.T) { engines(t, testIdleConnections) }
+
+func testIdleConnections(t *testing.T, e engineName) {
 	n := count(1000, 10000)
 	// Both ends of every connection are this process'.
 	var files syscall.Rlimit
@@ -188,7 +207,7 @@ func TestIdleConnections(t *testing.T) {
 		t.Logf("%d connections instead of %d: `ulimit -n` is %d", most, n, files.Cur)
 		n = most
 	}
-	f := run(t, Config{})
+	f := run(t, e, Config{})
 	f.route(web.Options{}, server(t, echo))
 	before := heap()
 	conns := make([]net.Conn, 0, n)
@@ -266,8 +285,10 @@ func (h *h2conn) request() []byte {
 // TestHTTP2Floods sends what has taken servers down: streams opened and reset
 // at once, and a header section without end. The connection may end; memory
 // stays bounded and others are served.
-func TestHTTP2Floods(t *testing.T) {
-	f := run(t, Config{})
+func TestHTTP2Floods(t *testing.T) { engines(t, testHTTP2Floods) }
+
+func testHTTP2Floods(t *testing.T, e engineName) {
+	f := run(t, e, Config{})
 	release := make(chan bool)
 	back := server(t, func(_ http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/healthy" {

@@ -17,8 +17,10 @@ import (
 	"poplin.dev/poplin/pkg/program/web"
 )
 
-func TestProtocols(t *testing.T) {
-	f := run(t, Config{})
+func TestProtocols(t *testing.T) { engines(t, testProtocols) }
+
+func testProtocols(t *testing.T, e engineName) {
+	f := run(t, e, Config{})
 	back := server(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		w.Header().Set("Trailer", "X-Sum")
@@ -48,8 +50,10 @@ func TestProtocols(t *testing.T) {
 	}
 }
 
-func TestBackendsOverTLS(t *testing.T) {
-	f := run(t, Config{})
+func TestBackendsOverTLS(t *testing.T) { engines(t, testBackendsOverTLS) }
+
+func testBackendsOverTLS(t *testing.T, e engineName) {
+	f := run(t, e, Config{})
 	cert := selfSigned(t, "web.default.svc", "inner.example.com")
 	l := listenLocal(t)
 	s := &http.Server{Handler: http.HandlerFunc(echo)}
@@ -78,8 +82,10 @@ func TestBackendsOverTLS(t *testing.T) {
 	}
 }
 
-func TestCertificatesByServerName(t *testing.T) {
-	f := run(t, Config{})
+func TestCertificatesByServerName(t *testing.T) { engines(t, testCertificatesByServerName) }
+
+func testCertificatesByServerName(t *testing.T, e engineName) {
+	f := run(t, e, Config{})
 	exact, wild := selfSigned(t, "www.example.com"), selfSigned(t, "*.example.com")
 	f.Set(&web.Program{Certificates: map[string]*web.Certificate{"www.example.com": {Certificate: exact}, "*.example.com": {Certificate: wild}}})
 	for name, want := range map[string]*x509.Certificate{
@@ -129,8 +135,10 @@ func TestCertificatesByServerName(t *testing.T) {
 	}
 }
 
-func TestHeaders(t *testing.T) {
-	f := run(t, Config{})
+func TestHeaders(t *testing.T) { engines(t, testHeaders) }
+
+func testHeaders(t *testing.T, e engineName) {
+	f := run(t, e, Config{})
 	f.route(web.Options{}, server(t, echo))
 	forged := []string{
 		"X-Forwarded-For: 1.2.3.4", "X-Forwarded-Host: evil.com", "X-Forwarded-Proto: https", "X-Forwarded-Port: 1", "X-Real-Ip: 1.2.3.4",
@@ -159,8 +167,10 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
-func TestTrustedProxies(t *testing.T) {
-	f := run(t, Config{Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8")}})
+func TestTrustedProxies(t *testing.T) { engines(t, testTrustedProxies) }
+
+func testTrustedProxies(t *testing.T, e engineName) {
+	f := run(t, e, Config{Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8")}})
 	allow := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
 	f.route(web.Options{Allow: allow}, server(t, echo))
 	for _, c := range []struct {
@@ -184,9 +194,11 @@ func TestTrustedProxies(t *testing.T) {
 	}
 }
 
-func TestAnswersOfItsOwn(t *testing.T) {
+func TestAnswersOfItsOwn(t *testing.T) { engines(t, testAnswersOfItsOwn) }
+
+func testAnswersOfItsOwn(t *testing.T, e engineName) {
 	t.Parallel()
-	f := run(t, Config{NoEncodedSlash: true})
+	f := run(t, e, Config{NoEncodedSlash: true})
 	back := server(t, echo)
 	route := f.route(web.Options{}, back)
 	for _, c := range []struct{ request, want string }{
@@ -237,8 +249,10 @@ func TestAnswersOfItsOwn(t *testing.T) {
 	_ = route
 }
 
-func TestRewritesAndUpstreamHost(t *testing.T) {
-	f := run(t, Config{})
+func TestRewritesAndUpstreamHost(t *testing.T) { engines(t, testRewritesAndUpstreamHost) }
+
+func testRewritesAndUpstreamHost(t *testing.T, e engineName) {
+	f := run(t, e, Config{})
 	r := f.route(web.Options{Upstream: web.Upstream{Host: "inner.example.com"}}, server(t, echo))
 	for _, c := range []struct{ match, rewrite, path, want string }{
 		{"(?i)^(?:/app(/|$)(.*))", "/$2", "/app/x/y?q=1", "/x/y?q=1"},
@@ -268,9 +282,11 @@ func TestRewritesAndUpstreamHost(t *testing.T) {
 	}
 }
 
-func TestTimeouts(t *testing.T) {
+func TestTimeouts(t *testing.T) { engines(t, testTimeouts) }
+
+func testTimeouts(t *testing.T, e engineName) {
 	t.Parallel()
-	f := run(t, Config{ReadTime: 150 * time.Millisecond, BodyTime: 150 * time.Millisecond})
+	f := run(t, e, Config{ReadTime: 150 * time.Millisecond, BodyTime: 150 * time.Millisecond})
 	release := make(chan bool)
 	t.Cleanup(func() { close(release) })
 	back := server(t, func(w http.ResponseWriter, r *http.Request) {
@@ -324,8 +340,10 @@ func TestTimeouts(t *testing.T) {
 	}
 }
 
-func TestBodyLimit(t *testing.T) {
-	f := run(t, Config{})
+func TestBodyLimit(t *testing.T) { engines(t, testBodyLimit) }
+
+func testBodyLimit(t *testing.T, e engineName) {
+	f := run(t, e, Config{})
 	f.route(web.Options{BodyLimit: 1000}, server(t, func(w http.ResponseWriter, r *http.Request) {
 		n, err := io.Copy(io.Discard, r.Body)
 		if err != nil {
@@ -353,9 +371,11 @@ func TestBodyLimit(t *testing.T) {
 	}
 }
 
-func TestContinue(t *testing.T) {
+func TestContinue(t *testing.T) { engines(t, testContinue) }
+
+func testContinue(t *testing.T, e engineName) {
 	t.Parallel()
-	f := run(t, Config{})
+	f := run(t, e, Config{})
 	f.route(web.Options{}, server(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/no" {
 			w.WriteHeader(403)

@@ -26,12 +26,6 @@ const (
 	settle = time.Second
 )
 
-// front is one socket and its server.
-type front struct {
-	*http.Server
-	listener *listen.Listener
-}
-
 // Serve answers on the two sockets, either of which may be nil, until ctx
 // ends; then it drains. An error is of a socket that fails.
 func (p *Proxy) Serve(ctx context.Context, plain, secure net.Listener) error {
@@ -44,26 +38,21 @@ func (p *Proxy) Serve(ctx context.Context, plain, secure net.Listener) error {
 			continue
 		}
 		limited, err := listen.New(l, listen.Config{
-			Max: p.cfg.MaxConnections, Stall: p.cfg.WriteTime, Opened: p.cfg.Observer.Connections,
-			ProxyProtocol: p.cfg.ProxyProtocol, Trusted: p.cfg.Trusted, HeaderTime: p.cfg.HeaderTime,
+			Max: p.MaxConnections, Stall: p.WriteTime, Opened: p.Observer.Connections,
+			ProxyProtocol: p.ProxyProtocol, Trusted: p.Trusted, HeaderTime: p.HeaderTime,
 		})
 		if err != nil {
 			return err
 		}
-		s := p.server(base, l == secure)
-		fronts = append(fronts, front{s, limited})
+		f := front{p.server(base, l == secure), limited, newQueue(l.Addr())}
+		fronts = append(fronts, f)
 		go func() {
-			var err error
-			if l == secure {
-				err = s.ServeTLS(limited, "", "")
-			} else {
-				err = s.Serve(limited)
-			}
-			if !errors.Is(err, http.ErrServerClosed) && !(p.Draining() && errors.Is(err, net.ErrClosed)) {
+			if err := p.run(base, f); !errors.Is(err, http.ErrServerClosed) && !(p.Draining() && errors.Is(err, net.ErrClosed)) {
 				failed <- fmt.Errorf("serve on %s: %w", l.Addr(), err)
 			}
 		}()
 	}
+	go p.quick.Watch(base)
 	var err error
 	select {
 	case <-ctx.Done():
@@ -73,8 +62,10 @@ func (p *Proxy) Serve(ctx context.Context, plain, secure net.Listener) error {
 	abort()
 	for _, f := range fronts {
 		f.Close()
+		f.listener.Close()
 	}
-	p.pool.CloseIdle()
+	p.quick.Close()
+	p.CloseIdle()
 	return err
 }
 
@@ -85,10 +76,10 @@ func (p *Proxy) Serve(ctx context.Context, plain, secure net.Listener) error {
 // counted; and it drops a request that it reads while it begins, so it is
 // told only when connections had time to bring theirs.
 func (p *Proxy) drain(base context.Context, fronts []front) {
-	p.draining.Store(true)
-	p.log.Info("draining", "withdraw", p.cfg.Withdraw, "drain", p.cfg.Drain, "requests", p.Active())
-	wait(base, p.cfg.Withdraw)
-	ctx, cancel := context.WithTimeout(base, p.cfg.Drain)
+	p.Leave()
+	p.Log.Info("draining", "withdraw", p.Withdraw, "drain", p.Drain, "requests", p.Active())
+	wait(base, p.Withdraw)
+	ctx, cancel := context.WithTimeout(base, p.Drain)
 	defer cancel()
 	open := func() (n int) {
 		for _, f := range fronts {
@@ -106,12 +97,13 @@ func (p *Proxy) drain(base context.Context, fronts []front) {
 	for _, f := range fronts {
 		wg.Go(func() { _ = f.Shutdown(ctx) }) // what did not end in time is cut below
 	}
-	wg.Wait()
-	for p.Active() > 0 && ctx.Err() == nil {
+	for (p.Active() > 0 || p.quick.Open() > 0) && ctx.Err() == nil {
+		p.quick.CloseIdle()
 		wait(ctx, 10*time.Millisecond)
 	}
+	wg.Wait()
 	if n := p.Active(); n > 0 {
-		p.log.Warn("drain time is over", "requests", n)
+		p.Log.Warn("drain time is over", "requests", n)
 	}
 }
 
@@ -119,11 +111,11 @@ func (p *Proxy) server(base context.Context, secure bool) *http.Server {
 	s := &http.Server{
 		Handler:           p,
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ReadHeaderTimeout: p.cfg.HeaderTime,
-		IdleTimeout:       p.cfg.IdleTime,
-		MaxHeaderBytes:    p.cfg.HeaderBytes,
+		ReadHeaderTimeout: p.HeaderTime,
+		IdleTimeout:       p.IdleTime,
+		MaxHeaderBytes:    p.HeaderBytes,
 		// Clients' mistakes, a line each.
-		ErrorLog:  log.New(debugWriter{p.log}, "", 0),
+		ErrorLog:  log.New(debugWriter{p.Log}, "", 0),
 		Protocols: new(http.Protocols),
 		HTTP2:     &http.HTTP2Config{MaxConcurrentStreams: h2Streams, MaxReceiveBufferPerConnection: h2Buffer},
 		// OPTIONS * is refused like every request without a path.
@@ -145,6 +137,9 @@ func (p *Proxy) tlsConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"h2", "http/1.1"},
+		// Records of 16 kB from the first on: small ones would show a
+		// page's first bytes sooner, and cost a system call each.
+		DynamicRecordSizingDisabled: true,
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			name := strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))
 			if c := p.Program().Covers(name); c != nil {

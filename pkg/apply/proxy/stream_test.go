@@ -73,9 +73,11 @@ func (w *tunnel) say(line string) (string, error) {
 
 const webSocket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n"
 
-func TestWebSocket(t *testing.T) {
+func TestWebSocket(t *testing.T) { engines(t, testWebSocket) }
+
+func testWebSocket(t *testing.T, e engineName) {
 	t.Parallel()
-	f := run(t, Config{ReadTime: 100 * time.Millisecond})
+	f := run(t, e, Config{ReadTime: 100 * time.Millisecond})
 	f.route(web.Options{}, shout(t))
 	w, resp := f.upgrade(webSocket)
 	if resp.StatusCode != 101 {
@@ -96,8 +98,10 @@ func TestWebSocket(t *testing.T) {
 	}
 }
 
-func TestOnlyWebSocketUpgrades(t *testing.T) {
-	f := run(t, Config{})
+func TestOnlyWebSocketUpgrades(t *testing.T) { engines(t, testOnlyWebSocketUpgrades) }
+
+func testOnlyWebSocketUpgrades(t *testing.T, e engineName) {
+	f := run(t, e, Config{})
 	f.route(web.Options{}, shout(t))
 	for _, headers := range []string{
 		"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n",
@@ -112,8 +116,10 @@ func TestOnlyWebSocketUpgrades(t *testing.T) {
 	}
 }
 
-func TestServerSentEventsAreNotHeldBack(t *testing.T) {
-	f := run(t, Config{})
+func TestServerSentEventsAreNotHeldBack(t *testing.T) { engines(t, testServerSentEventsAreNotHeldBack) }
+
+func testServerSentEventsAreNotHeldBack(t *testing.T, e engineName) {
+	f := run(t, e, Config{})
 	next := make(chan bool)
 	f.route(web.Options{}, server(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -188,9 +194,11 @@ func chat(t *testing.T) string {
 	})
 }
 
-func TestGRPCStreamAndTrailers(t *testing.T) {
+func TestGRPCStreamAndTrailers(t *testing.T) { engines(t, testGRPCStreamAndTrailers) }
+
+func testGRPCStreamAndTrailers(t *testing.T, e engineName) {
 	t.Parallel()
-	f := run(t, Config{ReadTime: 100 * time.Millisecond})
+	f := run(t, e, Config{ReadTime: 100 * time.Millisecond})
 	f.routeAs(web.Options{}, web.H2C, chat(t))
 	send, end := f.grpcCall(t)
 	for i := range 5 {
@@ -254,8 +262,10 @@ func (l *load) end(t *testing.T) {
 
 // TestChangesFailNothing changes routes, endpoints and certificates under
 // requests of every kind.
-func TestChangesFailNothing(t *testing.T) {
-	f := run(t, Config{})
+func TestChangesFailNothing(t *testing.T) { engines(t, testChangesFailNothing) }
+
+func testChangesFailNothing(t *testing.T, e engineName) {
+	f := run(t, e, Config{})
 	backs := []string{server(t, echo), server(t, echo), server(t, echo)}
 	ws, grpc := shout(t), chat(t)
 	set := func(n int) {
@@ -299,9 +309,11 @@ func TestChangesFailNothing(t *testing.T) {
 
 // TestDrain ends a proxy under load: nothing that was begun fails, streams
 // get their time, and clients are asked to leave before the listener closes.
-func TestDrain(t *testing.T) {
+func TestDrain(t *testing.T) { engines(t, testDrain) }
+
+func testDrain(t *testing.T, e engineName) {
 	t.Parallel()
-	f := run(t, Config{Withdraw: 300 * time.Millisecond, Drain: 5 * time.Second})
+	f := run(t, e, Config{Withdraw: 300 * time.Millisecond, Drain: 5 * time.Second})
 	slow := make(chan bool)
 	back := server(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
@@ -361,9 +373,11 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-func TestDrainTimeEndsTunnels(t *testing.T) {
+func TestDrainTimeEndsTunnels(t *testing.T) { engines(t, testDrainTimeEndsTunnels) }
+
+func testDrainTimeEndsTunnels(t *testing.T, e engineName) {
 	t.Parallel()
-	f := run(t, Config{Drain: 300 * time.Millisecond})
+	f := run(t, e, Config{Drain: 300 * time.Millisecond})
 	f.route(web.Options{}, shout(t))
 	w, _ := f.upgrade(webSocket)
 	ended := make(chan error, 1)
@@ -384,8 +398,10 @@ func TestDrainTimeEndsTunnels(t *testing.T) {
 
 // TestInformationalAnswers sends early hints with and without a body in the
 // request: they take different ways.
-func TestInformationalAnswers(t *testing.T) {
-	f := run(t, Config{})
+func TestInformationalAnswers(t *testing.T) { engines(t, testInformationalAnswers) }
+
+func testInformationalAnswers(t *testing.T, e engineName) {
+	f := run(t, e, Config{})
 	f.route(web.Options{}, server(t, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		w.Header().Set("Link", "</style.css>; rel=preload")

@@ -5,8 +5,9 @@
 package header
 
 import (
-	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 
@@ -50,14 +51,14 @@ func RemoveClaims(h http.Header) {
 	}
 }
 
-// RequestID keeps the client's, if it is fit for logs.
-func RequestID(h http.Header) string {
-	id := h.Get("X-Request-Id")
-	if len(id) > 0 && len(id) <= 128 && strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.:+/=") == "" {
-		return id
+// ID names a request: as the client did, if that is fit for logs.
+func ID(given string) string {
+	if len(given) > 0 && len(given) <= 128 && strings.Trim(given, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.:+/=") == "" {
+		return given
 	}
 	var b [16]byte
-	rand.Read(b[:])
+	binary.NativeEndian.PutUint64(b[:], rand.Uint64())
+	binary.NativeEndian.PutUint64(b[8:], rand.Uint64())
 	return hex.EncodeToString(b[:])
 }
 

@@ -23,12 +23,12 @@ func TestRemove(t *testing.T) {
 
 func TestRequestID(t *testing.T) {
 	for given, kept := range map[string]bool{"abc-1.2_3:4+5/6=": true, "": false, "a b": false, "a\"": false, strings.Repeat("x", 129): false} {
-		got := RequestID(http.Header{"X-Request-Id": {given}})
+		got := ID(given)
 		if (got == given) != kept || got == "" {
 			t.Errorf("%q: %q", given, got)
 		}
 	}
-	one, two := RequestID(nil), RequestID(nil)
+	one, two := ID(""), ID("")
 	if one == two {
 		t.Error("two requests with one id")
 	}

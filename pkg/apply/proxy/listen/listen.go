@@ -155,6 +155,14 @@ func (c *conn) CloseWrite() error {
 	return nil
 }
 
+// SyscallConn lets others ask the kernel about the socket.
+func (c *conn) SyscallConn() (syscall.RawConn, error) {
+	if s, ok := c.Conn.(syscall.Conn); ok {
+		return s.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
+}
+
 func (c *conn) readHeader() {
 	if !c.expect {
 		return

@@ -28,9 +28,9 @@ func (e *endpoint) do(req *http.Request, a *Ask) (*http.Response, error) {
 }
 
 func (e *endpoint) send(req *http.Request, a *Ask) (*http.Response, error) {
-	protocol := a.protocol()
+	protocol := a.Protocol()
 	if protocol == web.HTTP && Repeatable(req) && len(req.Header["Expect"]) == 0 {
-		return e.simple.RoundTrip(req, a.Early)
+		return simple{&e.links}.RoundTrip(req, a.Early)
 	}
 	if protocol.TLS() {
 		req.URL.Scheme = "https"

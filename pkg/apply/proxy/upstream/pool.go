@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"poplin.dev/poplin/pkg/apply/proxy/link"
 	"poplin.dev/poplin/pkg/program/web"
 )
 
@@ -41,7 +42,7 @@ type endpoint struct {
 	load atomic.Int64 // requests under way
 	rest atomic.Int64 // Unix nanoseconds until which it is passed over
 
-	simple     simple
+	links      link.Pool
 	plain      atomic.Pointer[http.Transport]
 	transports sync.Map // profile to *http.Transport
 }
@@ -64,7 +65,7 @@ func (p *Pool) Acquire(b *web.Backend) *Backend {
 		e := p.endpoints[addr]
 		if e == nil {
 			sum := sha256.Sum256([]byte(addr.String()))
-			e = &endpoint{addr: addr, id: hex.EncodeToString(sum[:8]), simple: simple{address: addr.String()}}
+			e = &endpoint{addr: addr, id: hex.EncodeToString(sum[:8]), links: link.Pool{Address: addr.String()}}
 			p.endpoints[addr] = e
 		}
 		e.users++
@@ -111,7 +112,7 @@ func (p *Pool) CloseIdle() {
 }
 
 func (e *endpoint) closeIdle() {
-	e.simple.CloseIdleConnections()
+	e.links.Close()
 	if t := e.plain.Load(); t != nil {
 		t.CloseIdleConnections()
 	}

@@ -7,12 +7,11 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"net/http"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
+
+	"poplin.dev/poplin/pkg/apply/proxy/link"
 )
 
 // simple is a transport for most requests: HTTP/1.1, no body, safe to repeat.
@@ -20,28 +19,28 @@ import (
 // the answer is read; http.Transport has two for each connection, and their
 // hand-overs are half of what it costs. Everything else goes to
 // http.Transport.
-type simple struct {
-	address string
+type simple struct{ pool *link.Pool }
 
-	mu   sync.Mutex
-	idle []*simpleConn // the latest used last
-	// closing keeps nothing for reuse; sweeping says that a timer runs.
-	closing, sweeping bool
-}
-
-type simpleConn struct {
-	net.Conn
+// codec reads and writes messages on a connection, and stays with it.
+type codec struct {
+	*link.Link
 	// limited bounds an answer's header; bodies have no bound.
 	limited io.LimitedReader
 	br      *bufio.Reader
 	bw      *bufio.Writer
-	since   time.Time // idle
+}
 
-	// raw and peek ask the kernel about an idle connection; silent is its
-	// answer.
-	raw    syscall.RawConn
-	peek   func(fd uintptr) bool
-	silent bool
+func codecOf(l *link.Link) *codec {
+	if c, ok := l.Extra.(*codec); ok {
+		return c
+	}
+	// The deadlines are the context's: those that the other engine left do
+	// not count here.
+	c := &codec{Link: l, bw: bufio.NewWriter(l.Conn)}
+	c.limited.R = l.Conn
+	c.br = bufio.NewReader(&c.limited)
+	l.Extra = c
+	return c
 }
 
 // errStale says that a connection had been closed before the request came.
@@ -49,13 +48,15 @@ var errStale = errors.New("the connection was closed while it was idle")
 
 // RoundTrip tries again on a fresh connection where an old one turns out to be
 // closed: the request is safe to repeat.
-func (s *simple) RoundTrip(req *http.Request, early func(int, http.Header)) (*http.Response, error) {
+func (s simple) RoundTrip(req *http.Request, early func(int, http.Header)) (*http.Response, error) {
 	for {
-		c, reused, err := s.get(req.Context())
+		l, reused, err := s.get(req.Context())
 		if err != nil {
 			return nil, err
 		}
-		resp, err := s.exchange(c, req, early)
+		l.Silence(time.Now(), 0)
+		l.Stall(0)
+		resp, err := s.exchange(codecOf(l), req, early)
 		if errors.Is(err, errStale) && reused && req.Context().Err() == nil {
 			continue
 		}
@@ -63,103 +64,22 @@ func (s *simple) RoundTrip(req *http.Request, early func(int, http.Header)) (*ht
 	}
 }
 
-func (s *simple) get(ctx context.Context) (c *simpleConn, reused bool, err error) {
-	for {
-		s.mu.Lock()
-		n := len(s.idle)
-		if n == 0 {
-			s.mu.Unlock()
-			break
+func (s simple) get(ctx context.Context) (l *link.Link, reused bool, err error) {
+	for l := s.pool.Idle(time.Now()); l != nil; l = s.pool.Idle(time.Now()) {
+		if l.Quiet() {
+			return l, true, nil
 		}
-		c := s.idle[n-1]
-		s.idle[n-1] = nil
-		s.idle = s.idle[:n-1]
-		s.mu.Unlock()
-		if time.Since(c.since) < idleTime && c.quiet() {
-			return c, true, nil
-		}
-		c.Close()
+		l.Close()
 	}
-	bounded, cancel := context.WithTimeout(ctx, connectTime(ctx))
-	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(bounded, "tcp", s.address)
-	if err != nil {
+	if l, err = s.pool.Dial(ctx, connectTime(ctx)); err != nil {
 		return nil, false, dialError{err}
 	}
-	c, err = newSimpleConn(conn)
-	return c, false, err
-}
-
-func newSimpleConn(conn net.Conn) (*simpleConn, error) {
-	c := &simpleConn{Conn: conn, bw: bufio.NewWriter(conn)}
-	c.limited.R = conn
-	c.br = bufio.NewReader(&c.limited)
-	var err error
-	if c.raw, err = conn.(syscall.Conn).SyscallConn(); err != nil {
-		conn.Close()
-		return nil, dialError{err}
-	}
-	c.peek = func(fd uintptr) bool {
-		var b [1]byte
-		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		c.silent = err == syscall.EAGAIN
-		return true
-	}
-	return c, nil
-}
-
-// quiet reports whether an idle connection is open and silent: the end of the
-// stream, or bytes nobody asked for, make it useless.
-func (c *simpleConn) quiet() bool {
-	c.silent = false
-	return c.raw.Read(c.peek) == nil && c.silent
-}
-
-func (s *simple) put(c *simpleConn) {
-	c.since = time.Now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closing || len(s.idle) >= maxIdle {
-		c.Close()
-		return
-	}
-	s.idle = append(s.idle, c)
-	if !s.sweeping {
-		s.sweeping = true
-		time.AfterFunc(idleTime, s.sweep)
-	}
-}
-
-// sweep closes what was idle for too long. The oldest stand first.
-func (s *simple) sweep() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	old := 0
-	for old < len(s.idle) && time.Since(s.idle[old].since) >= idleTime {
-		s.idle[old].Close()
-		old++
-	}
-	s.idle = append(s.idle[:0], s.idle[old:]...)
-	clear(s.idle[len(s.idle):cap(s.idle)])
-	if s.sweeping = len(s.idle) > 0; s.sweeping {
-		time.AfterFunc(idleTime/2, s.sweep)
-	}
-}
-
-// CloseIdleConnections closes them, and those under way once they are done.
-func (s *simple) CloseIdleConnections() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range s.idle {
-		c.Close()
-	}
-	s.idle, s.closing = nil, true
+	return l, false, nil
 }
 
 // exchange sends the request and reads the answer's header. The connection is
 // the body's then, which gives it back.
-func (s *simple) exchange(c *simpleConn, req *http.Request, early func(int, http.Header)) (*http.Response, error) {
+func (s simple) exchange(c *codec, req *http.Request, early func(int, http.Header)) (*http.Response, error) {
 	stop := context.AfterFunc(req.Context(), func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	resp, err := c.talk(req, early)
 	if err != nil {
@@ -178,14 +98,14 @@ func (s *simple) exchange(c *simpleConn, req *http.Request, early func(int, http
 	return resp, nil
 }
 
-func (c *simpleConn) talk(req *http.Request, early func(int, http.Header)) (*http.Response, error) {
+func (c *codec) talk(req *http.Request, early func(int, http.Header)) (*http.Response, error) {
 	if err := writeRequest(c.bw, req); err != nil {
 		return nil, err
 	}
 	if err := c.bw.Flush(); err != nil {
 		return nil, errors.Join(errStale, err)
 	}
-	c.limited.N = maxAnswerHeader
+	c.limited.N = MaxAnswerHeader
 	if _, err := c.br.Peek(1); err != nil {
 		return nil, errors.Join(errStale, err)
 	}
@@ -193,7 +113,7 @@ func (c *simpleConn) talk(req *http.Request, early func(int, http.Header)) (*htt
 		resp, err := http.ReadResponse(c.br, req)
 		switch {
 		case err != nil && c.limited.N <= 0:
-			return nil, fmt.Errorf("the answer's header is larger than %d bytes", maxAnswerHeader)
+			return nil, fmt.Errorf("the answer's header is larger than %d bytes", MaxAnswerHeader)
 		case err != nil:
 			return nil, err
 		case resp.StatusCode == http.StatusSwitchingProtocols:
@@ -241,8 +161,8 @@ func writeRequest(w *bufio.Writer, req *http.Request) error {
 // simpleBody gives its connection back when it was read to its end.
 type simpleBody struct {
 	io.ReadCloser
-	s    *simple
-	c    *simpleConn
+	s    simple
+	c    *codec
 	stop func() bool
 	keep bool
 }
@@ -269,7 +189,7 @@ func (b *simpleBody) end(whole bool) {
 	c := b.c
 	b.c = nil
 	if b.stop() && whole && b.keep && c.br.Buffered() == 0 {
-		b.s.put(c)
+		b.s.pool.Keep(c.Link, time.Now())
 	} else {
 		c.Close()
 	}

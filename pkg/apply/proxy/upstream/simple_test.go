@@ -9,11 +9,13 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"poplin.dev/poplin/pkg/apply/proxy/link"
 )
 
 // script is a server that answers every request with the same bytes, and
 // closes the connection where they are "close".
-func script(t *testing.T, answer string) (s *simple, connections *atomic.Int64) {
+func script(t *testing.T, answer string) (s simple, connections *atomic.Int64) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -44,10 +46,10 @@ func script(t *testing.T, answer string) (s *simple, connections *atomic.Int64) 
 			}()
 		}
 	}()
-	return &simple{address: l.Addr().String()}, connections
+	return simple{&link.Pool{Address: l.Addr().String()}}, connections
 }
 
-func ask(t *testing.T, s *simple, method string) (*http.Response, string, error) {
+func ask(t *testing.T, s simple, method string) (*http.Response, string, error) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, "http://example.com/x", nil)
 	if err != nil {
@@ -94,13 +96,13 @@ func TestSimpleRefuses(t *testing.T) {
 	for _, answer := range []string{
 		"close", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhiclose", "nonsense\r\n\r\nclose",
 		"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nhi",
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: cow\r\n\r\nhi", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("y", maxAnswerHeader+10) + "\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: cow\r\n\r\nhi", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("y", MaxAnswerHeader+10) + "\r\n\r\n",
 	} {
 		s, _ := script(t, answer)
 		if _, body, err := ask(t, s, "GET"); err == nil {
 			t.Errorf("%.60q: %q", answer, body)
 		}
-		if len(s.idle) != 0 {
+		if s.pool.Size() != 0 {
 			t.Errorf("%.60q: the connection was kept", answer)
 		}
 	}
@@ -115,7 +117,7 @@ func TestSimpleStaleConnections(t *testing.T) {
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hi") }), IdleTimeout: time.Millisecond}
 	go srv.Serve(l)
 	t.Cleanup(func() { srv.Close() })
-	s := &simple{address: l.Addr().String()}
+	s := simple{&link.Pool{Address: l.Addr().String()}}
 	for range 200 {
 		if _, body, err := ask(t, s, "GET"); err != nil || body != "hi" {
 			t.Fatal(body, err)
@@ -124,9 +126,9 @@ func TestSimpleStaleConnections(t *testing.T) {
 			time.Sleep(time.Duration(rest) * time.Millisecond)
 		}
 	}
-	s.CloseIdleConnections()
+	s.pool.Close()
 	ask(t, s, "GET")
-	if len(s.idle) != 0 {
+	if s.pool.Size() != 0 {
 		t.Error("a connection was kept after the endpoint was given up")
 	}
 }

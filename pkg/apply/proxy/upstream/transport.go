@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -8,20 +9,15 @@ import (
 	"net/http"
 	"time"
 
+	"poplin.dev/poplin/pkg/apply/proxy/link"
 	"poplin.dev/poplin/pkg/program/web"
 )
 
 const (
 	// DefaultConnect bounds a connection to an endpoint.
 	DefaultConnect = 5 * time.Second
-	// idleTime is below what common servers keep an idle connection for
-	// (Node.js and uvicorn 5 s), so that a request is rarely written to a
-	// connection the server has just closed.
-	idleTime = 4 * time.Second
-	// maxIdle is per endpoint.
-	maxIdle = 512
-	// maxAnswerHeader leaves room for large cookies and policies.
-	maxAnswerHeader = 256 << 10
+	// MaxAnswerHeader leaves room for large cookies and policies.
+	MaxAnswerHeader = 256 << 10
 	tlsTime         = 10 * time.Second
 	// continueTime is how long a body waits for "100 Continue".
 	continueTime = time.Second
@@ -77,11 +73,11 @@ func (e *endpoint) newTransport(p profile, up *web.Upstream) *http.Transport {
 			return c, nil
 		},
 		DisableCompression:     true,
-		MaxIdleConnsPerHost:    maxIdle,
-		IdleConnTimeout:        idleTime,
+		MaxIdleConnsPerHost:    link.MaxIdle,
+		IdleConnTimeout:        link.IdleTime,
 		TLSHandshakeTimeout:    tlsTime,
 		ExpectContinueTimeout:  continueTime,
-		MaxResponseHeaderBytes: maxAnswerHeader,
+		MaxResponseHeaderBytes: MaxAnswerHeader,
 		Protocols:              new(http.Protocols),
 	}
 	switch p.protocol {
@@ -112,8 +108,8 @@ type connectKey struct{}
 
 // connectTime is how long the request of ctx waits for a connection.
 func connectTime(ctx context.Context) time.Duration {
-	if a, ok := ctx.Value(connectKey{}).(*Ask); ok && a.Connect > 0 {
-		return a.Connect
+	if a, ok := ctx.Value(connectKey{}).(*Ask); ok {
+		return a.ConnectTime()
 	}
 	return DefaultConnect
 }
@@ -134,10 +130,11 @@ type Ask struct {
 	Endpoint, ID string
 	// Attempts is how many endpoints were tried.
 	Attempts int
+	tried    [maxAttempts]*endpoint
 }
 
-// protocol is the route's, or else the back end's.
-func (a *Ask) protocol() web.Protocol {
+// Protocol is the route's, or else the back end's.
+func (a *Ask) Protocol() web.Protocol {
 	if a.Upstream.Protocol != web.Auto {
 		return a.Upstream.Protocol
 	}
@@ -150,13 +147,46 @@ var ErrNoEndpoint = errors.New("the back end has no ready endpoint")
 // maxAttempts is ingress-nginx's proxy-next-upstream-tries.
 const maxAttempts = 3
 
+// Next chooses an endpoint that was not tried yet. It reports false when there
+// is none, or enough were tried.
+func (a *Ask) Next() bool {
+	if a.Backend == nil || a.Attempts == maxAttempts || a.Attempts == len(a.Backend.endpoints) {
+		return false
+	}
+	tried := a.tried[:a.Attempts]
+	var e *endpoint
+	if a.Sticky != "" && a.Attempts == 0 {
+		e = a.Backend.sticky(a.Sticky)
+	}
+	if e == nil {
+		e = a.Backend.pick(tried)
+	}
+	a.tried[a.Attempts] = e
+	a.Attempts++
+	a.Endpoint, a.ID = e.links.Address, e.id
+	return true
+}
+
+// at is the endpoint of this attempt.
+func (a *Ask) at() *endpoint { return a.tried[a.Attempts-1] }
+
+// Rest has others preferred to this attempt's endpoint for a while: it could
+// not be connected to.
+func (a *Ask) Rest() { a.at().rest.Store(time.Now().Add(restTime).UnixNano()) }
+
+// Load counts a request at this attempt's endpoint, and takes it off with -1.
+func (a *Ask) Load(delta int64) { a.at().load.Add(delta) }
+
+// Links is the connections to this attempt's endpoint.
+func (a *Ask) Links() *link.Pool { return &a.at().links }
+
+// ConnectTime bounds each connection attempt.
+func (a *Ask) ConnectTime() time.Duration { return cmp.Or(a.Connect, DefaultConnect) }
+
 // RoundTrip sends a request to an endpoint, and to another one if that
 // endpoint cannot have seen it, or if the request is safe to repeat and
 // nothing was answered. The body is closed by the caller.
 func (a *Ask) RoundTrip(req *http.Request) (*http.Response, error) {
-	if a.Backend == nil || len(a.Backend.endpoints) == 0 {
-		return nil, ErrNoEndpoint
-	}
 	if a.Connect > 0 {
 		req = req.WithContext(context.WithValue(req.Context(), connectKey{}, a))
 	}
@@ -165,18 +195,10 @@ func (a *Ask) RoundTrip(req *http.Request) (*http.Response, error) {
 		// The transport closes a body even when nothing was sent.
 		req.Body = keepOpen{body}
 	}
-	var room [maxAttempts]*endpoint
-	tried := room[:0]
-	for {
-		e := a.next(tried)
-		if e == nil {
-			return nil, ErrNoEndpoint
-		}
-		tried = append(tried, e)
-		a.Attempts++
-		a.Endpoint, a.ID = e.addr.String(), e.id
-		resp, err := e.do(req, a)
-		if err == nil {
+	err := ErrNoEndpoint
+	for a.Next() {
+		var resp *http.Response
+		if resp, err = a.at().do(req, a); err == nil {
 			return resp, nil
 		}
 		var dial dialError
@@ -185,21 +207,12 @@ func (a *Ask) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		if unsent {
-			e.rest.Store(time.Now().Add(restTime).UnixNano())
-		}
-		if len(tried) == maxAttempts || len(tried) >= len(a.Backend.endpoints) || !unsent && !Repeatable(req) {
+			a.Rest()
+		} else if !Repeatable(req) {
 			return nil, err
 		}
 	}
-}
-
-func (a *Ask) next(tried []*endpoint) *endpoint {
-	if a.Sticky != "" && len(tried) == 0 {
-		if e := a.Backend.sticky(a.Sticky); e != nil {
-			return e
-		}
-	}
-	return a.Backend.pick(tried)
+	return nil, err
 }
 
 // Repeatable requests may reach an endpoint twice (RFC 9110, section 9.2.1).
