@@ -41,7 +41,7 @@ image: build ## OCI archives dist/poplin-image.tar and dist/poplin-ingress-image
 	go run -trimpath -buildvcs=false ./install/image -image poplin-ingress -bin bin -version $(VERSION) -name $(INGRESS_IMAGE)
 
 .PHONY: demo
-demo: image ## a real three-node cluster on this machine, and proof that its pods reach each other
+demo: image browser ## a real three-node cluster on this machine, and proof: pods, a Service, an Ingress in a browser
 	bin/cluster tools
 	bin/cluster down --name $(NAME)
 	bin/cluster up --name $(NAME) --family dual --network poplin
@@ -55,6 +55,10 @@ demo-down: build ## stop the demo's cluster and leave nothing behind
 CLUSTER_TESTS := ./test/e2e/... ./test/cluster/...
 LOCAL_PACKAGES = $$(go list ./... | grep -v /test/fault)
 TESTFLAGS ?=
+
+.PHONY: browser
+browser:
+	@test/packages chromium chromium-driver
 
 .PHONY: test-tools
 test-tools: go
@@ -70,7 +74,7 @@ race: test-tools ## unit tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 go test -race -trimpath -buildvcs=false $(TESTFLAGS) $$(go list ./cmd/... ./plugins/... ./pkg/... ./daemon/... ./install/...)
 
 .PHONY: e2e
-e2e: image ## end-to-end tests on one real dual-stack cluster, and a short IPv6-only one
+e2e: image browser ## end-to-end tests on one real dual-stack cluster, and a short IPv6-only one
 	bin/cluster tools --containerd
 	go test -p 1 -trimpath -buildvcs=false -tags e2e -count=1 -timeout 20m $(TESTFLAGS) $(CLUSTER_TESTS)
 

@@ -1,6 +1,7 @@
 // Command demo shows the pod network at work on a running cluster of
 // test/cluster: it deploys the example, shows what kubectl shows, has each pod
-// ask each other pod, resolves a Service's name, and times a pod's start.
+// ask each other pod, resolves a Service's name, times a pod's start, and opens
+// a page through the Ingress in a browser.
 package main
 
 import (
@@ -63,6 +64,9 @@ func run(ctx context.Context, name string) error {
 		return err
 	}
 	if err := startUp(ctx, c); err != nil {
+		return err
+	}
+	if err := edge(ctx, c, root); err != nil {
 		return err
 	}
 	fmt.Printf(`

@@ -62,7 +62,8 @@ func (c *Client) Get(ctx context.Context, path string, into any) error {
 }
 
 // Send makes any request. The object, unless it is nil, goes with it; what the
-// API server answers goes into into, unless that is nil.
+// API server answers goes into into, unless that is nil. PATCH is a server-side
+// apply.
 func (c *Client) Send(ctx context.Context, method, path string, object, into any) error {
 	var body io.Reader
 	if object != nil {
@@ -77,6 +78,9 @@ func (c *Client) Send(ctx context.Context, method, path string, object, into any
 		return err
 	}
 	request.Header.Set("Content-Type", "application/json")
+	if method == http.MethodPatch {
+		request.Header.Set("Content-Type", "application/apply-patch+yaml") // JSON is YAML
+	}
 	response, err := c.http.Do(request)
 	if err != nil {
 		return err

@@ -75,6 +75,10 @@ func (l LAN) Make() error {
 		if err := configure(h, bridge, l.Gateways); err != nil {
 			return err
 		}
+		// Programs out here, such as a browser, talk to themselves.
+		if err := configure(h, "lo", nil); err != nil {
+			return err
+		}
 		if err := addRoutes(h, bridge, l.Routes); err != nil {
 			return err
 		}
