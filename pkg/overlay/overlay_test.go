@@ -261,6 +261,32 @@ func TestPeersOldestWins(t *testing.T) {
 	}
 }
 
+func TestContested(t *testing.T) {
+	me := self("192.0.2.1", "10.244.1.0/24", "fd00:10:244:1::/64")
+	own := me.Node()
+	own.Created = time.Unix(5, 0)
+	for _, tt := range []struct {
+		name  string
+		nodes []cluster.Node
+		want  string
+	}{
+		{"alone", nil, ""},
+		{"apart", []cluster.Node{own, node("a", 1, "192.0.2.5", "10.244.5.0/24")}, ""},
+		{"an older node's", []cluster.Node{own, node("a", 1, "192.0.2.5", "10.244.0.0/16")}, "10.244.1.0/24 overlaps 10.244.0.0/16 of node a"},
+		{"an older node's, one of two", []cluster.Node{own, node("a", 1, "192.0.2.5", "fd00:10:244:1::/80")}, "overlaps fd00:10:244:1::/80"},
+		{"a younger node's", []cluster.Node{node("a", 9, "192.0.2.5", "10.244.1.0/24"), own}, ""},
+		{"not published yet", []cluster.Node{node("a", 9, "192.0.2.5", "10.244.1.0/24")}, "of node a"},
+	} {
+		err := Contested(me, tt.nodes, prefixes("10.244.0.0/16", "fd00:10:244::/48"))
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
+		}
+	}
+	if err := Contested(me, nil, prefixes("10.244.0.0/16")); err == nil || !strings.Contains(err.Error(), "fd00:10:244:1::/64 is outside the cluster's ranges") {
+		t.Errorf("outside: %v", err)
+	}
+}
+
 // many makes n peers of a cluster with two families.
 func many(n int) []cluster.Node {
 	nodes := make([]cluster.Node, n)

@@ -36,6 +36,31 @@ func Peers(s Self, nodes []cluster.Node, within []netip.Prefix) (peers []cluster
 	return peers, refused
 }
 
+// Contested says why other nodes do not follow this one: what it claims lies
+// outside the cluster's ranges, or is an older node's.
+func Contested(s Self, nodes []cluster.Node, within []netip.Prefix) error {
+	for _, p := range s.PodCIDRs {
+		if !inside(p, within) {
+			return fmt.Errorf("this node's podCIDRs: %s is outside the cluster's ranges %v", p, within)
+		}
+	}
+	nodes = slices.Clone(nodes)
+	cluster.SortNodes(nodes)
+	for _, n := range nodes {
+		if n.Name == s.Name {
+			return nil // those that follow are younger
+		}
+		for _, theirs := range n.PodCIDRs {
+			for _, ours := range s.PodCIDRs {
+				if ours.Overlaps(theirs) {
+					return fmt.Errorf("this node's podCIDRs: %s overlaps %s of node %s, which had it first: pods here would not be reached; remove that node's NodeNetwork if it is gone, or give this node another range", ours, theirs, n.Name)
+				}
+			}
+		}
+	}
+	return nil
+}
+
 // acceptable judges a node by itself.
 func acceptable(s Self, n cluster.Node, within []netip.Prefix) error {
 	if err := n.Validate(); err != nil {
@@ -49,7 +74,7 @@ func acceptable(s Self, n cluster.Node, within []netip.Prefix) error {
 		return err
 	}
 	for _, p := range n.PodCIDRs {
-		if len(within) > 0 && !slices.ContainsFunc(within, func(w netip.Prefix) bool { return contains(w, p) }) {
+		if !inside(p, within) {
 			return fmt.Errorf("podCIDRs: %s is outside the cluster's ranges %v", p, within)
 		}
 		if p.Contains(s.Underlay.Addr) || p.Contains(n.VTEP.Addr) {
@@ -79,8 +104,11 @@ func (s Self) reaches(n cluster.Node) error {
 	return nil
 }
 
-func contains(outer, inner netip.Prefix) bool {
-	return outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr())
+// inside reports that one of the outer ranges, if there are any, holds p.
+func inside(p netip.Prefix, outer []netip.Prefix) bool {
+	return len(outer) == 0 || slices.ContainsFunc(outer, func(o netip.Prefix) bool {
+		return o.Bits() <= p.Bits() && o.Contains(p.Addr())
+	})
 }
 
 // claims is who has what. This node's own come first, whatever its age: its
