@@ -88,7 +88,7 @@ func Run(ctx context.Context, cfg Config) error {
 	})
 	now := newState(cfg, settings, cluster, known, count)
 	network := conflist.New(conflist.Deps{
-		Config:   conflistConfig(settings),
+		Config:   conflistConfig(settings, cfg.Socket),
 		Announce: cluster.NetworkAvailable,
 		Report:   now.conflist,
 		Log:      log,
@@ -152,8 +152,12 @@ func newLog(w io.Writer, format string, level slog.Leveler) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
-func conflistConfig(c config.Config) conflist.Config {
-	return conflist.Config{Dir: c.CNI.ConfDir, Name: c.CNI.Name, Capabilities: c.CNI.Capabilities, Plugins: c.CNI.Plugins}
+func conflistConfig(c config.Config, socket string) conflist.Config {
+	return conflist.Config{
+		Dir: c.CNI.ConfDir, Name: c.CNI.Name, Capabilities: c.CNI.Capabilities, Plugins: c.CNI.Plugins,
+		// Beside the socket, where nothing survives a reboot.
+		ReadyFile: filepath.Join(filepath.Dir(socket), "ready"),
+	}
 }
 
 func overlayConfig(c config.Config, sysctlRoot string) overlay.Config {

@@ -179,13 +179,22 @@ func testDaemon(t *testing.T) {
 	m.api.Put(nodes, m.node())
 	m.until("it waits for ranges", func() bool {
 		_, body := get("http://127.0.0.1:9411/readyz")
-		return strings.Contains(body, "spec.podCIDRs")
+		return strings.Contains(body, "spec.podCIDRs") && strings.Contains(m.readyFile(), "spec.podCIDRs")
 	})
 	if m.conflist() != "" {
 		t.Error("a conflist before there is a range")
 	}
 	m.api.Put(nodes, m.node("10.244.1.0/24", "fd00:10:244:1::/64"))
 	m.until("it is ready", func() bool { return m.report().Ready })
+	m.checkReady()
+	if got := m.readyFile(); got != "" {
+		t.Errorf("ready, but STATUS would say %q", got)
+	}
+	m.api.Put(nodes, m.node())
+	m.until("no pod may start without a range", func() bool { return strings.Contains(m.readyFile(), "spec.podCIDRs") })
+	m.checkKernel() // and what is there stays
+	m.api.Put(nodes, m.node("10.244.1.0/24", "fd00:10:244:1::/64"))
+	m.until("pods may start again", func() bool { return m.readyFile() == "" && m.report().Ready })
 	m.checkReady()
 
 	// The API server goes away: nothing happens. The log level is live, the
@@ -253,6 +262,15 @@ func (m *machine) powerCycle() {
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
+}
+
+// readyFile is what STATUS answers from.
+func (m *machine) readyFile() string {
+	b, err := os.ReadFile(filepath.Join(filepath.Dir(m.cfg.Socket), "ready"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
 }
 
 func (m *machine) conflist() string {

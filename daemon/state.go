@@ -60,7 +60,10 @@ func (s *state) overlay(o overlay.State) {
 		s.count.ChecksumFaulty.Set(number(c.Faulty))
 	}
 	s.count.Refused.Set(float64(len(o.Refused) + len(s.cluster.Skipped())))
-	if o.InPlace {
+	switch {
+	case o.Unfit != "":
+		s.network.Hold(o.Unfit)
+	case o.InPlace:
 		s.network.Set(conflist.Node{PodCIDRs: o.Self.PodCIDRs, Addresses: o.Self.Addresses, MTU: o.MTU})
 	}
 	s.exportReady()

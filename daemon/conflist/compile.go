@@ -29,6 +29,10 @@ type Config struct {
 	Capabilities map[string]bool
 	// Plugins follow poplin in the chain, each as the runtime gets it.
 	Plugins []json.RawMessage
+	// ReadyFile tells STATUS, and so the runtime, that pods may start: it is
+	// empty while they may, and holds the reason while they may not. Its
+	// directory does not survive a reboot.
+	ReadyFile string
 }
 
 type list struct {
@@ -45,6 +49,7 @@ type plugin struct {
 	MTU           int             `json:"mtu"`
 	NodeAddresses []netip.Addr    `json:"nodeAddresses,omitempty"`
 	Capabilities  map[string]bool `json:"capabilities,omitempty"`
+	ReadyFile     string          `json:"readyFile,omitempty"`
 	IPAM          ipam            `json:"ipam"`
 }
 
@@ -59,7 +64,7 @@ type rng struct {
 
 // compile is the file's text: the same for the same node and configuration.
 func compile(c Config, n Node) ([]byte, error) {
-	p := plugin{Type: "poplin", MTU: n.MTU, NodeAddresses: n.Addresses, Capabilities: c.Capabilities, IPAM: ipam{Type: "host-local"}}
+	p := plugin{Type: "poplin", MTU: n.MTU, NodeAddresses: n.Addresses, Capabilities: c.Capabilities, ReadyFile: c.ReadyFile, IPAM: ipam{Type: "host-local"}}
 	// A set per range: a pod gets one address of each.
 	for _, cidr := range n.PodCIDRs {
 		p.IPAM.Ranges = append(p.IPAM.Ranges, []rng{{cidr}})

@@ -34,7 +34,7 @@ func TestCompile(t *testing.T) {
 		config Config
 		node   Node
 	}{
-		{"dual", Config{Name: "poplin", Capabilities: map[string]bool{"ips": true}}, dual},
+		{"dual", Config{Name: "poplin", Capabilities: map[string]bool{"ips": true}, ReadyFile: "/run/poplin/ready"}, dual},
 		{"ipv6", Config{Name: "poplin"}, Node{PodCIDRs: dual.PodCIDRs[1:], Addresses: dual.Addresses[1:], MTU: 1430}},
 		{"chain", Config{Name: "cbr0", Plugins: []json.RawMessage{[]byte(`{"type":"portmap","capabilities":{"portMappings":true}}`), []byte(`{"type":"bandwidth"}`)}}, dual},
 	}
@@ -80,8 +80,9 @@ func TestCompile(t *testing.T) {
 
 type fixture struct {
 	*Module
-	t   *testing.T
-	dir string
+	t     *testing.T
+	dir   string
+	ready string
 
 	mu        sync.Mutex
 	announced int
@@ -90,9 +91,9 @@ type fixture struct {
 }
 
 func start(t *testing.T) *fixture {
-	f := &fixture{t: t, dir: t.TempDir()}
+	f := &fixture{t: t, dir: t.TempDir(), ready: filepath.Join(t.TempDir(), "run", "ready")}
 	f.Module = New(Deps{
-		Config: Config{Dir: f.dir, Name: "poplin"},
+		Config: Config{Dir: f.dir, Name: "poplin", ReadyFile: f.ready},
 		Announce: func(context.Context) error {
 			f.mu.Lock()
 			defer f.mu.Unlock()
@@ -167,6 +168,35 @@ func TestModule(t *testing.T) {
 	other.MTU = 1400
 	f.Set(other)
 	f.until("the MTU follows", func() bool { return strings.Contains(f.text(), "1400") })
+}
+
+// TestReadyFile: it says whether pods may start, and the conflist is left to
+// those that have started.
+func TestReadyFile(t *testing.T) {
+	f := start(t)
+	says := func(want string) func() bool {
+		return func() bool { b, err := os.ReadFile(f.ready); return err == nil && string(b) == want }
+	}
+	f.Hold("the Node has no spec.podCIDRs")
+	f.until("it is held", says("the Node has no spec.podCIDRs\n"))
+	if f.text() != "" || !strings.Contains(f.Waiting(), "podCIDRs") {
+		t.Errorf("file %q, waiting for %q", f.text(), f.Waiting())
+	}
+	f.Set(dual)
+	f.until("it is ready", says(""))
+	f.until("nothing is waited for", func() bool { return f.Waiting() == "" })
+	conflist := f.text()
+	f.Hold("the Node has no InternalIP")
+	f.until("it is held again", says("the Node has no InternalIP\n"))
+	if f.text() != conflist {
+		t.Errorf("the conflist became %q", f.text())
+	}
+	f.Set(dual)
+	f.until("it is ready again", says(""))
+	if err := os.Remove(f.ready); err != nil {
+		t.Fatal(err)
+	}
+	f.until("it is restored", says(""))
 }
 
 func TestModuleReportsOtherNetworks(t *testing.T) {

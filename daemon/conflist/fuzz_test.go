@@ -14,7 +14,7 @@ import (
 // FuzzCompile: whatever configuration is accepted and whatever ranges a Node
 // may have, a runtime and the plugin can read the conflist.
 func FuzzCompile(f *testing.F) {
-	const head = "apiVersion: config.poplin.dev/v1alpha1\nkind: Config\n"
+	const head = "apiVersion: config.poplin.dev/v1alpha1\nkind: Configuration\n"
 	f.Add(head, "10.244.1.0/24", "fd00:10:244:1::/64", 1450)
 	f.Add(head+"cni: {name: cbr0, capabilities: {ips: true}, plugins: [{type: bandwidth, x: [1, {}]}]}\n", "10.244.1.0/24", "", 1500)
 	f.Add(head+"cni: {plugins: [{type: \"\\u0000\", name: other, cniVersion: 9}]}\n", "", "fd00::/64", 1280)

@@ -1,8 +1,9 @@
 // Package conflist tells the container runtime of the pod network, and the
 // cluster that it is there. Input is this node's part in the network, given
-// once the overlay is in place; outputs are the conflist, written whole or
-// not at all, and a call that announces it. It refuses to write before that,
-// and never takes the file away: pods that are there keep their network while
+// once the overlay is in place, or why it can have none; outputs are the
+// conflist, written whole or not at all, a file that says whether pods may
+// start, and a call that announces it. It refuses to write the conflist before
+// that, and never takes it away: pods that are there keep their network while
 // the daemon is not.
 package conflist
 
@@ -58,6 +59,7 @@ type Module struct {
 
 	mu   sync.Mutex
 	node *Node // nil until the overlay is in place
+	held string
 	last State
 }
 
@@ -69,8 +71,20 @@ func New(deps Deps) *Module {
 // Set is called when the overlay is in place, each time with the whole node.
 func (m *Module) Set(n Node) {
 	m.mu.Lock()
-	changed := m.node == nil || !reflect.DeepEqual(*m.node, n)
-	m.node = &n
+	changed := m.node == nil || !reflect.DeepEqual(*m.node, n) || m.held != ""
+	m.node, m.held = &n, ""
+	m.mu.Unlock()
+	if changed {
+		m.queue.Add(File)
+	}
+}
+
+// Hold is called when no pod may start until the next Set, and says why. The
+// conflist stays as it is.
+func (m *Module) Hold(reason string) {
+	m.mu.Lock()
+	changed := m.held != reason
+	m.held = reason
 	m.mu.Unlock()
 	if changed {
 		m.queue.Add(File)
@@ -102,6 +116,8 @@ func (m *Module) Waiting() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
+	case m.held != "":
+		return m.held
 	case m.node == nil:
 		return "the overlay, before the runtime may start pods"
 	case m.last.Err != nil:
@@ -114,15 +130,23 @@ func (m *Module) Waiting() string {
 
 func (m *Module) pass(ctx context.Context, _ []string) error {
 	m.mu.Lock()
-	n := m.node
+	n, held := m.node, m.held
 	before := m.last
 	m.mu.Unlock()
+	if held != "" {
+		// What is in the conflist may be of use again, and pods that are there
+		// are deleted by it.
+		return m.tell(held + "\n")
+	}
 	if n == nil {
 		return nil
 	}
 	start := time.Now()
 	s := State{Path: before.Path}
 	s.Wrote, s.Err = m.write(*n)
+	if s.Err == nil {
+		s.Err = m.tell("")
+	}
 	if s.Err == nil {
 		s.Path = filepath.Join(m.deps.Config.Dir, File)
 		s.Preferred, s.Err = preferred(m.deps.Config.Dir)
@@ -154,6 +178,21 @@ func (m *Module) write(n Node) (changed bool, err error) {
 		m.deps.Log.Info("wrote the conflist: pods may start on this node", "file", filepath.Join(m.deps.Config.Dir, File), "podCIDRs", n.PodCIDRs, "mtu", n.MTU)
 	}
 	return changed, nil
+}
+
+// tell writes what STATUS answers.
+func (m *Module) tell(text string) error {
+	path := m.deps.Config.ReadyFile
+	if path == "" {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("make directory of the ready file: %w", err)
+	}
+	if _, err := install.File(path, 0o600, []byte(text)); err != nil {
+		return fmt.Errorf("write ready file: %w", err)
+	}
+	return nil
 }
 
 // preferred are the files that a runtime reads before ours: it sorts those

@@ -118,6 +118,9 @@ type State struct {
 	Took time.Duration
 	// Err is what the pass failed with, or what it waits for.
 	Err error
+	// Unfit says what the Node lacks that no pod can be without. Running pods
+	// are left as they are, and no other may start.
+	Unfit string
 	// InPlace says that the device, this node's own NodeNetwork and every
 	// known peer are as they should be: pods may start.
 	InPlace bool

@@ -160,9 +160,12 @@ func (p *pass) once(ctx context.Context) (state State, wait string) {
 	case !ok:
 		return state, "this node's Node object"
 	case len(self.Addresses) == 0:
-		return state, "an InternalIP in the Node's status.addresses, which the kubelet or the cloud provider sets"
+		state.Unfit = "the Node has no InternalIP in status.addresses, which the kubelet or the cloud provider sets"
 	case len(self.PodCIDRs) == 0:
-		return state, "spec.podCIDRs of the Node, which kube-controller-manager sets with --allocate-node-cidrs"
+		state.Unfit = "the Node has no spec.podCIDRs, which kube-controller-manager sets with --allocate-node-cidrs"
+	}
+	if state.Unfit != "" {
+		return state, "the Node to change: " + state.Unfit
 	}
 	nodes, ok := p.deps.Source.Nodes()
 	if !ok {

@@ -101,6 +101,7 @@ func TestParseRefuses(t *testing.T) {
 		{head + "cni: {name: 'a/b'}", `cni.name: "a/b" is no CNI network name`},
 		{head + "cni: {plugins: [portmap]}", `cni.plugins[0]: "portmap" is no object`},
 		{head + "cni: {plugins: [{}]}", `cni.plugins[0].type: "" is no plugin`},
+		{head + "cni: {plugins: [{type: portmap, cniVersion: 9}]}", `cni.plugins[0]: no container runtime could read it: json: cannot unmarshal number`},
 		{head + "cni: {plugins: [{type: ../sh}]}", `cni.plugins[0].type: "../sh" is no plugin`},
 		{head + "cni: {plugins: [{type: poplin}]}", "poplin is always first"},
 		{head + "cni: {capabilities: {ips: 1}}", "cni.capabilities.ips: 1 is neither true nor false"},

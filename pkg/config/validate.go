@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
 )
 
 // networkName is what the CNI specification allows (section 1, "name").
@@ -160,13 +162,17 @@ func (c CNI) validate(fail failFunc) {
 	}
 	for i, raw := range c.Plugins {
 		path := fmt.Sprintf("cni.plugins[%d]", i)
-		var p map[string]any
-		if json.Unmarshal(raw, &p) != nil {
+		if !strings.HasPrefix(string(raw), "{") {
 			fail(path, "%s is no object: write the plugin's own keys, with its type", raw)
 			continue
 		}
-		switch t, _ := p["type"].(string); {
-		case t == "" || strings.ContainsAny(t, `/\`):
+		var p types.PluginConf
+		if err := json.Unmarshal(raw, &p); err != nil {
+			fail(path, "no container runtime could read it: %v", err)
+			continue
+		}
+		switch t := p.Type; {
+		case t == "" || strings.ContainsAny(t, "/\\\x00"):
 			fail(path+".type", "%q is no plugin: write the name of a binary in the runtime's CNI directory", t)
 		case t == "poplin":
 			fail(path+".type", "poplin is always first in the chain: list only plugins that follow it")

@@ -3,7 +3,9 @@ package poplin
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -31,11 +33,22 @@ func (p Plugin) status(args call.Call) error {
 	if c.ReadyFile == "" {
 		return nil
 	}
-	if _, err := os.Stat(c.ReadyFile); err != nil {
-		return types.NewError(codeLimited, "node's network is not ready",
-			fmt.Sprintf("readyFile: %v; the daemon that makes it has not been ready since the node started: look at its log", err))
+	if why := notReady(c.ReadyFile); why != "" {
+		return types.NewError(codeLimited, "node's network is not ready", why)
 	}
 	return nil
+}
+
+// notReady reads why pods may not start; the file is empty while they may.
+func notReady(file string) string {
+	text, err := os.ReadFile(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Sprintf("there is no %s: poplind has not been ready since this node started; look at its log", file)
+	case err != nil:
+		return fmt.Sprintf("readyFile: %v", err)
+	}
+	return strings.TrimSpace(string(text))
 }
 
 // unavailable gives an error STATUS's code. What another plugin says with one

@@ -34,10 +34,11 @@ func TestStatusSaysWhyAddWouldFail(t *testing.T) {
 			take(5)(t, n)
 			no(t, os.Truncate(n.Dir+"/ipam/pods/10.244.1.6", 0))
 		}, 50, []string{"no free address"}},
-		"not ready": {range4, `"readyFile":"/no/such/ready",`, nil, 51, []string{"readyFile", "/no/such/ready"}},
-		"ready":     {range4, `"readyFile":"/proc/self/status",`, nil, 0, nil},
-		"read-only": {range4, "", mount(unix.MS_RDONLY, ""), 50, []string{"read-only"}},
-		"full":      {range4, "", mount(0, "size=4k,nr_inodes=4"), 50, []string{"no space left"}},
+		"not ready since boot": {range4, `"readyFile":"/no/such/ready",`, nil, 51, []string{"/no/such/ready", "poplind has not been ready since this node started"}},
+		"not ready any more":   {range4, `"readyFile":"/proc/sys/kernel/ostype",`, nil, 51, []string{"Linux"}},
+		"ready":                {range4, `"readyFile":"/dev/null",`, nil, 0, nil},
+		"read-only":            {range4, "", mount(unix.MS_RDONLY, ""), 50, []string{"read-only"}},
+		"full":                 {range4, "", mount(0, "size=4k,nr_inodes=4"), 50, []string{"no space left"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := node(t)
