@@ -3,8 +3,6 @@
 package fault
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"regexp"
 	"testing"
@@ -42,13 +40,6 @@ func TestDaemonKilled(t *testing.T) {
 func TestRulesetFlushed(t *testing.T) {
 	c := shared(t)
 	all := pods(t, c)
-	// A flush takes kube-proxy's tables too, which it would miss much later.
-	t.Cleanup(func() {
-		name := "kube-proxy-" + victim
-		if err := errors.Join(c.KillDaemon(context.WithoutCancel(t.Context()), name), c.StartDaemon(name)); err != nil {
-			t.Error(err)
-		}
-	})
 	before := rules(t, c, victim)
 	guards := guarded(t, c, all)
 	guards.hold(t)

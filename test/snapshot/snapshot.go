@@ -29,7 +29,7 @@ var kinds = []struct{ name, command string }{
 }
 
 // volatile is what changes without anybody's doing.
-var volatile = regexp.MustCompile(`packets \d+ bytes \d+|expires \S+|/proc/sys/net/netfilter/nf_conntrack_count:\d+`)
+var volatile = regexp.MustCompile(` # progname \S+|packets \d+ bytes \d+|expires \S+|/proc/sys/net/netfilter/nf_conntrack_count:\d+`)
 
 // Take reads a node with run, which executes a command there and returns what
 // it prints, and the files below some directories, by name, mode and size.
@@ -40,14 +40,19 @@ func Take(run func(command ...string) ([]byte, error), directories ...string) (S
 		if err != nil {
 			return fmt.Errorf("list every %s: %w", kind, err)
 		}
-		where := ""
+		var table, where string
 		for line := range strings.Lines(string(out)) {
 			line = strings.TrimRight(volatile.ReplaceAllString(line, ""), " \n")
 			// A line of nftables means something in its table and chain only.
-			if kind == "nftables" && strings.HasSuffix(line, "{") {
-				where = strings.TrimSuffix(line, "{")
+			if kind == "nftables" {
+				if strings.HasPrefix(line, "table ") {
+					table, where = line+" ", ""
+				} else if strings.HasSuffix(line, "{") {
+					where = strings.TrimSpace(line) + " "
+				}
+				line = table + where + strings.TrimSpace(line)
 			}
-			all = append(all, kind+": "+where+line)
+			all = append(all, kind+": "+line)
 		}
 		return nil
 	}
