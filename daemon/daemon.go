@@ -102,12 +102,13 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer table.Close()
 	count.GuardDrops(guardDrops(table, log))
+	memory := before.In(cfg.StateDir, log)
 	fabric := overlay.New(overlay.Deps{
 		Config:    overlayConfig(settings, cfg.SysctlRoot),
 		Source:    known,
 		Publisher: cluster,
 		Table:     table,
-		Note:      before.In(cfg.StateDir, log).Note,
+		Note:      memory.Note,
 		Report:    now.overlay,
 		Log:       log,
 	})
@@ -116,7 +117,7 @@ func Run(ctx context.Context, cfg Config) error {
 		Report: func(took time.Duration, err error) { count.Pass("hostports", took, err) },
 		Log:    log, Resync: resync,
 	})
-	vips, serving, err := newServices(settings, cluster, known, count, now.exportReady, log)
+	vips, serving, err := newServices(settings, cfg.SysctlRoot, memory.Note, cluster, known, count, now.exportReady, log)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"poplin.dev/poplin/daemon/services"
 	"poplin.dev/poplin/daemon/services/health"
 	"poplin.dev/poplin/daemon/snapshot"
+	"poplin.dev/poplin/pkg/apply/sysctl"
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/config"
 	"poplin.dev/poplin/pkg/kube"
@@ -41,12 +42,21 @@ type servicesState struct {
 
 // newServices makes the tasks that serve Services, or removes what an earlier
 // daemon left of them.
-func newServices(c config.Config, cluster *kube.Client, known *snapshot.Keeper, count *metrics.Metrics, moved func(), log *slog.Logger) (*servicesState, []loop.Task, error) {
+func newServices(c config.Config, sysctlRoot string, note func(sysctl.Change), cluster *kube.Client, known *snapshot.Keeper, count *metrics.Metrics, moved func(), log *slog.Logger) (*servicesState, []loop.Task, error) {
 	ranges, err := c.Services.NodePortRanges()
 	if err != nil {
 		return nil, nil, err
 	}
-	conf := services.Config{NodePorts: ranges, ExternalIPs: c.Services.ExternalIPCIDRs, OverlayPort: uint16(c.Overlay.Port), Verify: verify}
+	track := c.Services.Conntrack
+	conf := services.Config{
+		NodePorts: ranges, ExternalIPs: c.Services.ExternalIPCIDRs, OverlayPort: uint16(c.Overlay.Port),
+		SysctlRoot: sysctlRoot, Verify: verify,
+		Conntrack: services.Conntrack{
+			MaxPerCore: track.MaxPerCore, Min: track.Min, TCPBeLiberal: track.TCPBeLiberal,
+			TCPEstablished: time.Duration(track.TCPEstablishedTimeout), TCPCloseWait: time.Duration(track.TCPCloseWaitTimeout),
+			UDP: time.Duration(track.UDPTimeout), UDPStream: time.Duration(track.UDPStreamTimeout),
+		},
+	}
 	if !c.Services.Enabled {
 		return nil, nil, services.Remove(conf, log)
 	}
@@ -55,14 +65,14 @@ func newServices(c config.Config, cluster *kube.Client, known *snapshot.Keeper, 
 		return nil, nil, err
 	}
 	answers := health.New(health.Deps{
-		Healthz: c.Services.Healthz.Address, Node: s.node, Log: log,
+		Healthz: c.Services.Healthz.Address, Node: s.node, Alone: func() { s.module.SetAlone() }, Log: log,
 		Failed: func(key service.Key, message string) {
 			cluster.Event(s.view.Reference(key, false), "FailedToStartServiceHealthcheck", message)
 		},
 	})
 	s.module = services.New(services.Deps{
 		Config: conf, Source: s.view, Cluster: known, Health: answers, Event: cluster.Event,
-		Log: log, Report: s.report, Changed: s.export.Changed,
+		Note: note, Log: log, Report: s.report, Changed: s.export.Changed,
 	})
 	return s, []loop.Task{answers, s.view, s.module}, nil
 }
@@ -79,6 +89,7 @@ func (s *servicesState) report(now services.State) {
 	s.export.Starved(now.Starved.Internal, now.Starved.External)
 	s.export.Elements.Set(float64(now.Elements))
 	s.export.Findings.Set(float64(now.Findings))
+	s.export.Problems.Set(float64(now.Problems))
 	s.moved()
 }
 

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"poplin.dev/poplin/install"
 	"poplin.dev/poplin/pkg/apply/sysctl"
@@ -29,18 +30,21 @@ type entry struct {
 	sysctl.Change
 }
 
-// Memory is one node's. It belongs to one goroutine.
+// Memory is one node's.
 type Memory struct {
 	dir string
 	log *slog.Logger
+	mu  sync.Mutex // guards the file
 }
 
 // In is the memory in a state directory.
-func In(dir string, log *slog.Logger) *Memory { return &Memory{dir, log} }
+func In(dir string, log *slog.Logger) *Memory { return &Memory{dir: dir, log: log} }
 
-// Note remembers a change: the first of its boot, because later ones only
-// repair what others did to ours.
+// Note remembers a change. What was before the first one of a boot counts:
+// later ones repair what others did to ours, or go on from it.
 func (m *Memory) Note(c sysctl.Change) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if err := m.note(c); err != nil {
 		m.log.Warn("uninstalling will leave a sysctl as it is now", "key", c.Key, "before", c.Before, "error", err)
 	}
@@ -57,7 +61,10 @@ func (m *Memory) note(c sysctl.Change) error {
 		m.log.Warn("what was remembered is lost", "error", err)
 	}
 	if old, ok := known[c.Key]; ok && old.Boot == now.Boot {
-		return nil
+		if old.After == c.After {
+			return nil
+		}
+		now.Before, now.Also = old.Before, old.Also
 	}
 	if known == nil {
 		known = map[string]entry{}

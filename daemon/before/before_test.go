@@ -34,6 +34,12 @@ func TestMemory(t *testing.T) {
 	note("repaired")
 	remembered("first")
 
+	before.In(dir, slog.Default()).Note(sysctl.Change{Key: key, Before: "9", After: "10"})
+	if changes, _ := before.In(dir, slog.Default()).Changes(); changes[key].After != "10" {
+		t.Errorf("changed twice: %+v", changes[key])
+	}
+	remembered("first")
+
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"poplin.dev/poplin/pkg/apply/sysctl"
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/loop"
@@ -61,6 +62,10 @@ type Config struct {
 	ExternalIPs []netip.Prefix
 	// OverlayPort is the UDP port of the overlay.
 	OverlayPort uint16
+	// Conntrack is how connections are tracked, SysctlRoot where /proc/sys/net
+	// is found.
+	Conntrack  Conntrack
+	SysctlRoot string
 	// Plain makes a table without owner, as on a kernel that knows none.
 	Plain bool
 	// Verify is how often everything is compiled, and the kernel read, again.
@@ -73,6 +78,9 @@ type Deps struct {
 	Source  Source
 	Cluster Cluster
 	Health  Health
+	// Note is told of each change of a setting of the node before it is made;
+	// it may be nil.
+	Note func(sysctl.Change)
 	// Event tells users about an object what they should mend.
 	Event func(about cluster.Reference, reason, message string)
 	Log   *slog.Logger
@@ -99,24 +107,29 @@ type State struct {
 	Programmed []time.Duration
 	// Starved counts service ports without an endpoint on this node.
 	Starved services.Starved
-	// Findings counts what users should mend.
-	Findings int
+	// Findings counts what users should mend, Problems what administrators
+	// should.
+	Findings, Problems int
 }
 
 // Module serves the Services of one node; it implements loop.Task.
 type Module struct {
 	deps  Deps
 	ready *loop.Ready
+	queue *loop.Queue[key]
 
 	mu sync.Mutex
 	// pending is when the oldest change came in that is not in the kernel;
 	// updated when everything last was.
 	pending, updated time.Time
 	nodePorts        []netip.Addr
+	alone            bool // no kube-proxy runs here
 }
 
 // New makes the module; Run starts it.
-func New(deps Deps) *Module { return &Module{deps: deps, ready: loop.NewReady()} }
+func New(deps Deps) *Module {
+	return &Module{deps: deps, ready: loop.NewReady(), queue: loop.NewQueue[key](holdOff, maxDelay)}
+}
 
 // Ready implements loop.Task: all Services were in the kernel once.
 func (m *Module) Ready() <-chan struct{} { return m.ready.Done() }
@@ -130,6 +143,21 @@ func (m *Module) Healthy() (pending, updated time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.pending, m.updated
+}
+
+// SetAlone says that no kube-proxy runs on this node: what one left can go.
+func (m *Module) SetAlone() {
+	m.mu.Lock()
+	m.alone = true
+	m.mu.Unlock()
+	m.queue.Add(key{what: alone})
+}
+
+// Alone repeats what SetAlone said.
+func (m *Module) Alone() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.alone
 }
 
 // NodePortAddresses are where node ports answer.
@@ -194,14 +222,14 @@ const (
 	all                 // it is time to compile everything again
 	kernel              // somebody changed our table
 	flowing             // UDP flows may have become stale
+	alone               // kube-proxy has gone
 )
 
 // Run implements loop.Task. All work on the kernel happens on the calling
 // goroutine, and so in the network namespace of its thread if it is locked to
 // one.
 func (m *Module) Run(ctx context.Context) error {
-	queue := loop.NewQueue[key](holdOff, maxDelay)
-	p, err := open(m, queue)
+	p, err := open(m)
 	if err != nil {
 		return err
 	}
@@ -210,24 +238,24 @@ func (m *Module) Run(ctx context.Context) error {
 		m.changed()
 		m.deps.Changed(resource, max(len(list), 1))
 		if len(list) == 0 {
-			queue.Add(key{what: all})
+			m.queue.Add(key{what: all})
 			return
 		}
 		keys := make([]key, len(list))
 		for i, k := range list {
 			keys[i].Key = k
 		}
-		queue.Add(keys...)
+		m.queue.Add(keys...)
 	})
-	m.deps.Cluster.Subscribe(func() { queue.Add(key{what: nodes}) })
-	queue.Add(key{what: all})
+	m.deps.Cluster.Subscribe(func() { m.queue.Add(key{what: nodes}) })
+	m.queue.Add(key{what: all})
 	worker := loop.Worker[key]{
-		Name: m.String(), Queue: queue, Log: m.deps.Log, Do: p.do,
+		Name: m.String(), Queue: m.queue, Log: m.deps.Log, Do: p.do,
 		Backoff: loop.Backoff{Min: 50 * time.Millisecond, Max: 10 * time.Second},
 		Every:   m.deps.Config.Verify, Again: key{what: all},
 		Beside: []func(context.Context){func(ctx context.Context) {
 			// Without events, the next look at everything finds it.
-			if err := p.kernel.Watch(ctx, func() { queue.Add(key{what: kernel}) }); err != nil {
+			if err := p.kernel.Watch(ctx, func() { m.queue.Add(key{what: kernel}) }); err != nil {
 				m.deps.Log.Error("changes to the rules of Services are noticed late", "error", err)
 			}
 		}},

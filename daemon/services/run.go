@@ -8,10 +8,10 @@ import (
 	"slices"
 	"time"
 
+	"poplin.dev/poplin/pkg/apply/sysctl"
 	applyvip "poplin.dev/poplin/pkg/apply/vip"
 	"poplin.dev/poplin/pkg/apply/vip/flows"
 	"poplin.dev/poplin/pkg/cluster/service"
-	"poplin.dev/poplin/pkg/loop"
 	"poplin.dev/poplin/pkg/services"
 )
 
@@ -22,7 +22,6 @@ const flowsPause = 250 * time.Millisecond
 // pass is what one Run works with.
 type pass struct {
 	*Module
-	queue  *loop.Queue[key]
 	kernel *applyvip.Table
 	flows  *flows.Conn
 
@@ -37,9 +36,13 @@ type pass struct {
 	// Services with a health-check port.
 	told      map[service.Key][]services.Finding
 	answering map[service.Key]services.Health
+
+	sysctls  sysctl.Tree
+	claimed  map[claim]bool    // node ports that were looked at
+	problems map[string]string // what the log last said of the node
 }
 
-func open(m *Module, queue *loop.Queue[key]) (*pass, error) {
+func open(m *Module) (*pass, error) {
 	kernel, err := applyvip.Open(applyvip.Config{Plain: m.deps.Config.Plain, Log: m.deps.Log})
 	if err != nil {
 		return nil, err
@@ -49,8 +52,10 @@ func open(m *Module, queue *loop.Queue[key]) (*pass, error) {
 		return nil, errors.Join(err, kernel.Close())
 	}
 	return &pass{
-		Module: m, queue: queue, kernel: kernel, flows: conntrack,
+		Module: m, kernel: kernel, flows: conntrack,
 		told: map[service.Key][]services.Finding{}, answering: map[service.Key]services.Health{},
+		sysctls: sysctl.Tree{Root: m.deps.Config.SysctlRoot, Note: m.deps.Note},
+		claimed: map[claim]bool{}, problems: map[string]string{},
 	}, nil
 }
 
@@ -84,7 +89,9 @@ func (p *pass) do(ctx context.Context, dirty []key) error {
 		state.Starved, state.Elements, state.Services = p.table.Starved(), p.table.Program().Len(), p.table.Len()
 	}
 	if state.Err == nil && state.Waiting == "" {
+		p.keep(dirty, changed, state.Full)
 		p.ready.Set()
+		state.Problems = len(p.problems)
 		for _, k := range changed {
 			if t := p.deps.Source.Triggered(k); !t.IsZero() {
 				state.Programmed = append(state.Programmed, time.Since(t))
@@ -97,14 +104,27 @@ func (p *pass) do(ctx context.Context, dirty []key) error {
 	return state.Err
 }
 
+// keep looks after the node, once Services are in place.
+func (p *pass) keep(dirty []key, changed []service.Key, full bool) {
+	if full {
+		p.keepSettings()
+		clear(p.claimed) // programs come, too
+	}
+	p.keepPorts(changed)
+	if full && p.Alone() || has(dirty, alone) {
+		p.succeed()
+	}
+}
+
+func has(dirty []key, w what) bool {
+	return slices.ContainsFunc(dirty, func(k key) bool { return k.what == w })
+}
+
 // once compiles and applies, and returns the Services it compiled. Nothing in
 // the kernel is touched before the view is complete: a part of the Services
 // looks just like Services that were deleted.
 func (p *pass) once(dirty []key) (state State, changed []service.Key) {
-	has := func(w what) bool {
-		return slices.ContainsFunc(dirty, func(k key) bool { return k.what == w })
-	}
-	if p.table == nil || has(nodes) || has(all) {
+	if p.table == nil || has(dirty, nodes) || has(dirty, all) {
 		node, wait := p.facts()
 		if wait != "" && p.table != nil {
 			node = p.node // the Node is gone, but not this machine
@@ -115,7 +135,7 @@ func (p *pass) once(dirty []key) (state State, changed []service.Key) {
 			state.Waiting = wait
 			return state, nil
 		}
-		if state.Full = p.table == nil || has(all) || !same(node, p.node); state.Full {
+		if state.Full = p.table == nil || has(dirty, all) || !same(node, p.node); state.Full {
 			changed, state.Err = p.full(node)
 		}
 		p.node = node
@@ -132,13 +152,13 @@ func (p *pass) once(dirty []key) (state State, changed []service.Key) {
 	if p.table == nil {
 		return state, nil
 	}
-	if has(kernel) || state.Full {
+	if has(dirty, kernel) || state.Full {
 		p.unsure = true
 	}
 	written, err := p.apply()
 	state.Written = written
 	if err == nil {
-		state.Ended, err = p.endFlows(has(flowing) || state.Full)
+		state.Ended, err = p.endFlows(has(dirty, flowing) || state.Full)
 	}
 	state.Err = errors.Join(state.Err, err)
 	return state, changed

@@ -17,8 +17,8 @@ type Services struct {
 	failures, ended                  prometheus.Counter
 	starved                          *prometheus.GaugeVec
 	// Elements is what the kernel's maps hold, Findings what users should
-	// mend.
-	Elements, Findings prometheus.Gauge
+	// mend, Problems what administrators should.
+	Elements, Findings, Problems prometheus.Gauge
 }
 
 // Services registers the metrics of Services.
@@ -43,6 +43,7 @@ func (m *Metrics) Services() *Services {
 		starved:  m.gaugeVec("sync_proxy_rules_no_local_endpoints_total", "Service ports with traffic policy Local that have endpoints, but none on this node.", "traffic_policy"),
 		Elements: m.gauge("services_elements", "Elements of the kernel's maps and sets for Services."),
 		Findings: m.gauge("services_findings", "Mistakes in Services and EndpointSlices that users should mend; Events and the log name them."),
+		Problems: m.gauge("services_problems", "Settings of the node that could not be made as they should be for Services; the log names them."),
 		pending:  map[string]prometheus.Gauge{},
 		total:    map[string]prometheus.Counter{},
 	}

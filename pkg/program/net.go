@@ -85,6 +85,8 @@ type Sysctl struct {
 	Key, Value string
 	// If lists what other keys must hold for this one to be written.
 	If []Setting
+	// AtLeast settings are numbers, and a larger one is right too.
+	AtLeast bool
 	// Optional settings are those of a feature that a kernel may lack.
 	Optional bool
 	// Shared settings are not of a device of ours, which they would go with:

@@ -170,6 +170,16 @@ func TestModule(t *testing.T) {
 		bad := service.Endpoint{Addr: at("pod1", true), Ready: true, Serving: true}
 		o.slices[0].Endpoints = append(o.slices[0].Endpoints, bad)
 	}, "pod1", "remote")
+	// A program of the node has the node port.
+	if err := l.node.Do(func() error {
+		ln, err := net.Listen("tcp", ":30080")
+		if err == nil {
+			t.Cleanup(func() { ln.Close() })
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
 	w.objects[web.Key] = web
 	w.mu.Lock()
 	w.complete = true
@@ -183,7 +193,7 @@ func TestModule(t *testing.T) {
 	}
 	told := strings.Join(w.events, "\n")
 	w.mu.Unlock()
-	for _, want := range []string{"Service shop/web: ExternalAddressRefused: ", "EndpointSlice shop/web-false: BadEndpoint: "} {
+	for _, want := range []string{"Service shop/web: ExternalAddressRefused: ", "EndpointSlice shop/web-false: BadEndpoint: ", "Service shop/web: NodePortInUse: "} {
 		if !strings.Contains(told, want) {
 			t.Errorf("no event %q in\n%s", want, told)
 		}
@@ -211,12 +221,13 @@ func TestModule(t *testing.T) {
 
 	// The next daemon's table finds everything as it left it.
 	w.states = nil
-	m, stop = w.run(t, l, true)
-	<-m.Ready()
-	w.until(t, "it has a look", func() bool { s, _ := w.last(); return s.Full })
-	if s, _ := w.last(); s.Written != 0 || s.Services != 1 || s.Elements == 0 {
+	_, stop = w.run(t, l, true)
+	w.until(t, "it has a look", func() bool { _, n := w.last(); return n > 0 })
+	w.mu.Lock()
+	if s := w.states[0]; !s.Full || s.Written != 0 || s.Services != 1 || s.Elements == 0 {
 		t.Errorf("after a restart: %+v", s)
 	}
+	w.mu.Unlock()
 	stop()
 	if err := l.node.Do(func() error { return daemon.Remove(daemon.Config{Plain: true}, slog.New(slog.DiscardHandler)) }); err != nil {
 		t.Fatal(err)

@@ -51,6 +51,8 @@ type Deps struct {
 	// served.
 	Healthz string
 	Node    func() Node
+	// Alone is called when Healthz is had: no kube-proxy has it any more.
+	Alone func()
 	// Failed is told of each health-check port that cannot be had; once.
 	Failed func(key service.Key, message string)
 	Log    *slog.Logger
@@ -108,6 +110,9 @@ func (m *Module) Set(key service.Key, h *services.Health) {
 // Run implements loop.Task.
 func (m *Module) Run(ctx context.Context) error {
 	m.ready.Set()
+	if m.deps.Healthz == "" {
+		m.deps.Alone() // nobody can tell
+	}
 	tick := time.NewTicker(again)
 	defer tick.Stop()
 	for {
@@ -173,6 +178,9 @@ func (m *Module) reconcile() {
 			ErrorLog: slog.NewLogLogger(m.deps.Log.Handler(), slog.LevelDebug),
 		}
 		m.open[at] = s
+		if at.Key == (service.Key{}) {
+			m.deps.Alone()
+		}
 		go func() {
 			if err := s.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 				m.deps.Log.Error("health-check server ended", "address", at.address, "error", err)

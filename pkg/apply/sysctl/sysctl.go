@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"poplin.dev/poplin/pkg/apply/diff"
@@ -74,7 +75,13 @@ func (t Tree) right(s program.Sysctl) (bool, error) {
 	if errors.Is(err, fs.ErrNotExist) && s.Optional {
 		return true, nil
 	}
-	return err == nil && now == s.Value, err
+	return err == nil && (now == s.Value || s.AtLeast && number(now) >= number(s.Value)), err
+}
+
+// number is 0 for what is none.
+func number(s string) int {
+	n, _ := strconv.Atoi(s)
+	return n
 }
 
 func (t Tree) set(s program.Sysctl) (changed bool, err error) {

@@ -27,6 +27,13 @@ func TestSet(t *testing.T) {
 			result:   diff.Result{Changed: 1},
 		},
 		{
+			name:     "a larger number is right where a least one is wanted",
+			files:    map[string]string{"large": "100\n", "small": "9\n"},
+			settings: []program.Sysctl{{Key: "large", Value: "20", AtLeast: true}, {Key: "small", Value: "20", AtLeast: true}},
+			want:     map[string]string{"large": "100", "small": "20"},
+			result:   diff.Result{Changed: 1},
+		},
+		{
 			name:     "missing file names key",
 			settings: []program.Sysctl{{Key: "ipv4/ip_forward", Value: "1"}},
 			result:   diff.Result{Failed: 1},
