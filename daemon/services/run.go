@@ -198,7 +198,6 @@ func (p *pass) update(k service.Key) {
 func (p *pass) apply() (int, error) {
 	change := p.table.Take()
 	if p.unsure {
-		p.kernel.Forget()
 		written, err := p.kernel.Set(p.table.Program())
 		p.unsure = err != nil
 		return written, err

@@ -7,9 +7,10 @@ import (
 	"poplin.dev/poplin/pkg/cluster/service"
 )
 
-// candidate is an endpoint at the number of one service port.
+// candidate is an endpoint at the number of one service port. Nobody writes to
+// endpoints.
 type candidate struct {
-	service.Endpoint
+	*service.Endpoint
 	addr netip.AddrPort
 }
 
@@ -25,11 +26,13 @@ type choice struct {
 	healthy map[netip.Addr]bool
 }
 
-// choose picks endpoints for one service port and family. Terminating
+// choose picks endpoints for one service port and family, out of candidates in
+// the order of their addresses, which lists of endpoints keep. Terminating
 // endpoints that still answer are the last resort: when not one is ready, in
 // the cluster for one policy, on this node for the other.
 func choose(node, zone string, candidates []candidate) choice {
-	var ready, leaving, localReady, localLeaving []candidate
+	ready := make([]candidate, 0, len(candidates)) // most are
+	var leaving, localReady, localLeaving []candidate
 	healthy := map[netip.Addr]bool{}
 	for _, c := range candidates {
 		local := c.on(node)
@@ -95,14 +98,29 @@ func addrs(list []candidate) []netip.AddrPort {
 	for _, c := range list {
 		out = append(out, c.addr)
 	}
-	slices.SortFunc(out, netip.AddrPort.Compare)
+	return out
+}
+
+// inOrder sorts candidates by address. Of several at one, the best stays, or
+// the first.
+func inOrder(list []candidate) []candidate {
+	slices.SortStableFunc(list, func(a, b candidate) int { return a.addr.Compare(b.addr) })
+	out := list[:0]
+	for _, c := range list {
+		switch last := len(out) - 1; {
+		case last < 0 || out[last].addr != c.addr:
+			out = append(out, c)
+		case better(c.Endpoint, out[last].Endpoint):
+			out[last] = c
+		}
+	}
 	return out
 }
 
 // better reports whether a should stand where two slices have the same
 // address and port: a new pod can get the address of one that is still
 // terminating.
-func better(a, b service.Endpoint) bool {
+func better(a, b *service.Endpoint) bool {
 	if a.Terminating != b.Terminating {
 		return b.Terminating
 	}

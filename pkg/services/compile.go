@@ -65,14 +65,10 @@ func compile(node *Node, s service.Service, list []service.Slice) *plan {
 
 // collect sorts the slices' endpoints by the service port they belong to.
 func (c *compiler) collect(list []service.Slice) {
-	type place struct {
-		portKey
-		addr netip.AddrPort
-	}
-	at := map[place]int{}
 	c.candidates = map[portKey][]candidate{}
 	list = slices.SortedFunc(slices.Values(list), func(a, b service.Slice) int { return a.Key.Compare(b.Key) })
-	for _, slice := range list {
+	for i := range list {
+		slice := &list[i]
 		if slice.Family != 4 && slice.Family != 6 {
 			continue // names, not addresses: nothing a packet could go to
 		}
@@ -82,26 +78,22 @@ func (c *compiler) collect(list []service.Slice) {
 				continue
 			}
 			key := portKey{p.Name, p.Protocol, slice.Family == 6}
-			for _, e := range slice.Endpoints {
-				if !c.accepts(slice, p, e) {
-					continue
-				}
-				it := candidate{e, netip.AddrPortFrom(e.Addr, p.Port)}
-				i, twice := at[place{key, it.addr}]
-				switch {
-				case !twice:
-					at[place{key, it.addr}] = len(c.candidates[key])
-					c.candidates[key] = append(c.candidates[key], it)
-				case better(e, c.candidates[key][i].Endpoint):
-					c.candidates[key][i] = it
+			candidates := slices.Grow(c.candidates[key], len(slice.Endpoints))
+			for j := range slice.Endpoints {
+				if e := &slice.Endpoints[j]; c.accepts(slice, p, e) {
+					candidates = append(candidates, candidate{e, netip.AddrPortFrom(e.Addr, p.Port)})
 				}
 			}
+			c.candidates[key] = candidates
 		}
+	}
+	for key, candidates := range c.candidates {
+		c.candidates[key] = inOrder(candidates)
 	}
 }
 
 // accepts refuses endpoints to which nothing must be sent.
-func (c *compiler) accepts(slice service.Slice, p service.SlicePort, e service.Endpoint) bool {
+func (c *compiler) accepts(slice *service.Slice, p service.SlicePort, e *service.Endpoint) bool {
 	switch {
 	case !usable(e.Addr):
 		c.findIn(slice, BadEndpoint, "endpoint %q is no address of a pod or host, left out", e.Addr)
@@ -185,7 +177,10 @@ func (c *compiler) target(p service.Port, ipv6, local bool, list []netip.AddrPor
 	key := groupKey{s.Key, p.Name, p.Protocol, ipv6, local, s.Affinity > 0}
 	c.plan.groups[key] = list
 	for _, k := range c.candidates[portKey{p.Name, p.Protocol, ipv6}] {
-		if _, used := slices.BinarySearchFunc(list, k.addr, netip.AddrPort.Compare); used && k.on(c.node.Name) {
+		if !k.on(c.node.Name) {
+			continue
+		}
+		if _, used := slices.BinarySearchFunc(list, k.addr, netip.AddrPort.Compare); used {
 			c.plan.hairpins[k.Addr] = struct{}{}
 		}
 	}
@@ -217,6 +212,6 @@ func (c *compiler) find(reason, format string, args ...any) {
 	c.plan.findings = append(c.plan.findings, Finding{Object: c.plan.service.Key, Reason: reason, Message: fmt.Sprintf(format, args...)})
 }
 
-func (c *compiler) findIn(slice service.Slice, reason, format string, args ...any) {
+func (c *compiler) findIn(slice *service.Slice, reason, format string, args ...any) {
 	c.plan.findings = append(c.plan.findings, Finding{Object: slice.Key, Slice: true, Reason: reason, Message: fmt.Sprintf(format, args...)})
 }

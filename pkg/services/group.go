@@ -63,26 +63,29 @@ func (t *Table) reslot(g *group, slots []netip.AddrPort) {
 	g.slots = slots
 }
 
-// arrange gives every endpoint of want a slot and leaves those of before
-// where they are, as far as slots stay without gaps: one endpoint more or
-// less costs a slot or two, however many there are.
+// arrange gives every endpoint of want, which are in order, a slot and leaves
+// those of before where they are, as far as slots stay without gaps: one
+// endpoint more or less costs a slot or two, however many there are.
 func arrange(before, want []netip.AddrPort) []netip.AddrPort {
-	missing := make(map[netip.AddrPort]bool, len(want))
-	for _, a := range want {
-		missing[a] = true
+	if len(before) == 0 {
+		return want
 	}
-	slots := make([]netip.AddrPort, len(want))
-	for i, a := range before {
-		if i < len(slots) && missing[a] {
-			slots[i] = a
-			delete(missing, a)
+	slots, placed := make([]netip.AddrPort, len(want)), make([]bool, len(want))
+	for i, a := range before[:min(len(before), len(slots))] {
+		if j, wanted := slices.BinarySearchFunc(want, a, netip.AddrPort.Compare); wanted && !placed[j] {
+			slots[i], placed[j] = a, true
 		}
 	}
-	rest := slices.DeleteFunc(slices.Clone(want), func(a netip.AddrPort) bool { return !missing[a] })
+	next := 0
 	for i := range slots {
-		if !slots[i].IsValid() {
-			slots[i], rest = rest[0], rest[1:]
+		if slots[i].IsValid() {
+			continue
 		}
+		for placed[next] {
+			next++
+		}
+		slots[i] = want[next]
+		next++
 	}
 	return slots
 }
@@ -101,10 +104,11 @@ type ids struct {
 
 // recall reads numbers and slots from a program.
 func recall(before vip.Program) ids {
-	n := ids{
-		used: map[uint32]bool{}, cursor: vip.FirstGroup,
-		inside: before.Frontends, outside: before.Outside, slots: map[uint32][]netip.AddrPort{},
+	n := ids{used: map[uint32]bool{}, cursor: vip.FirstGroup}
+	if before.Len() == 0 {
+		return n // no earlier process to remember
 	}
+	n.inside, n.outside, n.slots = before.Frontends, before.Outside, map[uint32][]netip.AddrPort{}
 	for s, a := range before.Endpoints {
 		if int(s.Index) >= len(n.slots[s.Group]) {
 			n.slots[s.Group] = append(n.slots[s.Group], make([]netip.AddrPort, int(s.Index)+1-len(n.slots[s.Group]))...)

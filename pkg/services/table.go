@@ -266,19 +266,19 @@ func (t *Table) Program() vip.Program {
 
 // Take returns what has changed since the last call. With the first call the
 // table is complete: numbers and slots of an earlier process that no Service
-// has claimed by then are free.
-func (t *Table) Take() vip.Change {
+// has claimed by then are free. The change is to be made before the table's:
+// the first one is the table.
+func (t *Table) Take() (c vip.Change) {
 	t.ids.forget()
-	c := vip.NoChange()
-	t.frontends.Take(c.Delete.Frontends, c.Put.Frontends)
-	t.outside.Take(c.Delete.Outside, c.Put.Outside)
-	t.endpoints.Take(c.Delete.Endpoints, c.Put.Endpoints)
-	t.timeouts.Take(c.Delete.Timeouts, c.Put.Timeouts)
-	t.fenced.Take(c.Delete.Fenced, c.Put.Fenced)
-	t.sources.Take(c.Delete.Sources, c.Put.Sources)
-	t.addresses.Take(c.Delete.Addresses, c.Put.Addresses)
-	t.ranges.Take(c.Delete.Ranges, c.Put.Ranges)
-	t.hairpins.Take(c.Delete.Hairpins, c.Put.Hairpins)
+	c.Delete.Frontends, c.Put.Frontends = t.frontends.Take()
+	c.Delete.Outside, c.Put.Outside = t.outside.Take()
+	c.Delete.Endpoints, c.Put.Endpoints = t.endpoints.Take()
+	c.Delete.Timeouts, c.Put.Timeouts = t.timeouts.Take()
+	c.Delete.Fenced, c.Put.Fenced = t.fenced.Take()
+	c.Delete.Sources, c.Put.Sources = t.sources.Take()
+	c.Delete.Addresses, c.Put.Addresses = t.addresses.Take()
+	c.Delete.Ranges, c.Put.Ranges = t.ranges.Take()
+	c.Delete.Hairpins, c.Put.Hairpins = t.hairpins.Take()
 	t.ends, t.udp = t.ends || t.udp, false
 	for f := range c.Delete.Frontends {
 		if f.Proto == service.UDP {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -55,12 +56,15 @@ func (m *mirror) note(p vip.Program) {
 
 // sweep does for all endpoints what expel does for those of a change: an
 // earlier process may have ended between the two.
-func (t *Table) sweep() error {
-	members := map[member]bool{}
-	for s, a := range t.mirror.program.Endpoints {
-		members[member{s.Group, a}] = true
-	}
-	return t.forgetClients(func(m member) bool { return !members[m] })
+func (t *Table) sweep(endpoints map[vip.Slot]netip.AddrPort) error {
+	members := sync.OnceValue(func() map[member]bool { // seldom is a client remembered
+		m := make(map[member]bool, len(endpoints))
+		for s, a := range endpoints {
+			m[member{s.Group, a}] = true
+		}
+		return m
+	})
+	return t.forgetClients(func(m member) bool { return !members()[m] })
 }
 
 func (t *Table) forgetClients(of func(member) bool) error {

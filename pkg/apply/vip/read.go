@@ -32,7 +32,8 @@ func (t *Table) dump(kind int, ask func(w *wire.Attrs)) (list [][]byte, err erro
 
 // read learns what the kernel holds.
 func (t *Table) read() error {
-	m := &mirror{program: vip.New(), maps: map[string]bool{}, chains: map[string][]wire.Mark{}, picks: map[uint32]bool{}, clocks: map[uint32]bool{}, sticky: map[uint32]bool{}}
+	p := vip.New()
+	m := &mirror{program: &p, maps: map[string]bool{}, chains: map[string][]wire.Mark{}, picks: map[uint32]bool{}, clocks: map[uint32]bool{}, sticky: map[uint32]bool{}}
 	maps, err := t.dump(unix.NFT_MSG_GETSET, func(w *wire.Attrs) { w.Text(unix.NFTA_SET_TABLE, Name) })
 	if err != nil {
 		return fmt.Errorf("list maps of table inet %s: %w", Name, err)
@@ -55,7 +56,7 @@ func (t *Table) read() error {
 	if err := t.readChains(m); err != nil {
 		return err
 	}
-	m.note(m.program)
+	m.note(p)
 	t.mirror = m
 	return nil
 }

@@ -66,7 +66,9 @@ type Table struct {
 
 // mirror is what the kernel holds.
 type mirror struct {
-	program       vip.Program
+	// program is forgotten with the first change: whoever needs it again asks
+	// the kernel.
+	program       *vip.Program
 	maps          map[string]bool
 	chains        map[string][]wire.Mark
 	picks, clocks map[uint32]bool
@@ -111,26 +113,30 @@ func (t *Table) connect() error {
 	return t.others.Own(sock)
 }
 
-// Program is what the kernel holds, read when it is not known. The caller
-// must not change it, and reads it before the next call.
+// Program is what the kernel holds. The caller must not change it, and reads
+// it before the next call.
 func (t *Table) Program() (vip.Program, error) {
+	if t.mirror != nil && t.mirror.program == nil {
+		t.Forget()
+	}
 	if err := t.prepare(); err != nil {
 		return vip.Program{}, err
 	}
-	return t.mirror.program, nil
+	return *t.mirror.program, nil
 }
 
 // Set makes the kernel hold a program, whatever it holds now, and returns
 // how many elements that took.
 func (t *Table) Set(want vip.Program) (int, error) {
-	if err := t.prepare(); err != nil {
+	held, err := t.Program()
+	if err != nil {
 		return 0, err
 	}
-	c := vip.Diff(t.mirror.program, want)
+	c := vip.Diff(held, want)
 	if err := t.Apply(c); err != nil || t.mirror.swept {
 		return c.Delete.Len() + c.Put.Len(), err
 	}
-	if err := t.sweep(); err != nil {
+	if err := t.sweep(want.Endpoints); err != nil {
 		return c.Delete.Len() + c.Put.Len(), errors.Join(err, t.reconnect())
 	}
 	t.mirror.swept = true
@@ -143,10 +149,10 @@ func (t *Table) Apply(c vip.Change) error {
 	if err := t.prepare(); err != nil {
 		return err
 	}
+	t.mirror.program = nil
 	if err := t.apply(c); err != nil {
 		return errors.Join(fmt.Errorf("write table inet %s: %w", Name, err), t.reconnect())
 	}
-	c.Apply(t.mirror.program)
 	t.mirror.note(c.Put)
 	if err := t.expel(c); err != nil {
 		return errors.Join(err, t.reconnect())

@@ -30,9 +30,13 @@ func Write[K interface {
 	}
 }
 
-// Diff enters into del and put what leads from one map to another. An element
-// with another value is in both.
-func Diff[K, V comparable](from, to, del, put map[K]V) {
+// Diff is what leads from one map to another. An element with another value
+// is in both parts. From nothing, put is the other map itself.
+func Diff[K, V comparable](from, to map[K]V) (del, put map[K]V) {
+	if len(from) == 0 {
+		return nil, to
+	}
+	del, put = map[K]V{}, map[K]V{}
 	for k, v := range from {
 		if w, ok := to[k]; !ok || w != v {
 			del[k] = v
@@ -43,6 +47,7 @@ func Diff[K, V comparable](from, to, del, put map[K]V) {
 			put[k] = v
 		}
 	}
+	return del, put
 }
 
 // Apply removes and enters elements.

@@ -4,12 +4,14 @@ package elements
 // asked.
 type Map[K, V comparable] struct {
 	now map[K]V
-	was map[K]*V // before the first change since Take; nil: not there
+	// was is what was there before the first change since Take, a nil
+	// pointer where nothing was. Before the first Take there is no such map.
+	was map[K]*V
 }
 
 // NewMap returns an empty map.
 func NewMap[K, V comparable]() Map[K, V] {
-	return Map[K, V]{now: map[K]V{}, was: map[K]*V{}}
+	return Map[K, V]{now: map[K]V{}}
 }
 
 // Now is what the map holds. The caller must not change it.
@@ -32,7 +34,7 @@ func (m Map[K, V]) Remove(k K) {
 }
 
 func (m Map[K, V]) remember(k K) {
-	if _, known := m.was[k]; known {
+	if _, known := m.was[k]; known || m.was == nil {
 		return
 	}
 	m.was[k] = nil
@@ -41,23 +43,32 @@ func (m Map[K, V]) remember(k K) {
 	}
 }
 
-// Take moves the difference since its last call into del and put. It lets go
-// of the map it read: once a whole cluster was in it, walking it costs as much
-// when it is empty.
-func (m *Map[K, V]) Take(del, put map[K]V) {
-	for k, was := range m.was {
+// Take returns the difference since its last call, as Diff does. It lets go
+// of the map it reads: one that was large costs as much to walk when it is
+// empty.
+func (m *Map[K, V]) Take() (del, put map[K]V) {
+	was := m.was
+	m.was = map[K]*V{}
+	switch {
+	case was == nil:
+		return nil, m.now
+	case len(was) == 0:
+		return nil, nil
+	}
+	del, put = map[K]V{}, map[K]V{}
+	for k, before := range was {
 		now, ok := m.now[k]
-		if ok && was != nil && *was == now {
+		if ok && before != nil && *before == now {
 			continue
 		}
-		if was != nil {
-			del[k] = *was
+		if before != nil {
+			del[k] = *before
 		}
 		if ok {
 			put[k] = now
 		}
 	}
-	m.was = map[K]*V{}
+	return del, put
 }
 
 // Counted is a set whose members several may want.

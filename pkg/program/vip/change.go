@@ -6,24 +6,21 @@ import "poplin.dev/poplin/pkg/program/elements"
 // in both parts: the old one goes and the new one comes in one transaction.
 type Change struct{ Delete, Put Program }
 
-// NoChange returns a change to add to.
-func NoChange() Change { return Change{Delete: New(), Put: New()} }
-
 // Empty reports that a change changes nothing.
 func (c Change) Empty() bool { return c.Delete.Len()+c.Put.Len() == 0 }
 
-// Diff returns the change from old to new.
-func Diff(from, to Program) Change {
-	c := NoChange()
-	elements.Diff(from.Frontends, to.Frontends, c.Delete.Frontends, c.Put.Frontends)
-	elements.Diff(from.Outside, to.Outside, c.Delete.Outside, c.Put.Outside)
-	elements.Diff(from.Endpoints, to.Endpoints, c.Delete.Endpoints, c.Put.Endpoints)
-	elements.Diff(from.Timeouts, to.Timeouts, c.Delete.Timeouts, c.Put.Timeouts)
-	elements.Diff(from.Fenced, to.Fenced, c.Delete.Fenced, c.Put.Fenced)
-	elements.Diff(from.Sources, to.Sources, c.Delete.Sources, c.Put.Sources)
-	elements.Diff(from.Addresses, to.Addresses, c.Delete.Addresses, c.Put.Addresses)
-	elements.Diff(from.Ranges, to.Ranges, c.Delete.Ranges, c.Put.Ranges)
-	elements.Diff(from.Hairpins, to.Hairpins, c.Delete.Hairpins, c.Put.Hairpins)
+// Diff returns the change from old to new. Nobody must change new before it
+// is made: parts of the change may be parts of it.
+func Diff(from, to Program) (c Change) {
+	c.Delete.Frontends, c.Put.Frontends = elements.Diff(from.Frontends, to.Frontends)
+	c.Delete.Outside, c.Put.Outside = elements.Diff(from.Outside, to.Outside)
+	c.Delete.Endpoints, c.Put.Endpoints = elements.Diff(from.Endpoints, to.Endpoints)
+	c.Delete.Timeouts, c.Put.Timeouts = elements.Diff(from.Timeouts, to.Timeouts)
+	c.Delete.Fenced, c.Put.Fenced = elements.Diff(from.Fenced, to.Fenced)
+	c.Delete.Sources, c.Put.Sources = elements.Diff(from.Sources, to.Sources)
+	c.Delete.Addresses, c.Put.Addresses = elements.Diff(from.Addresses, to.Addresses)
+	c.Delete.Ranges, c.Put.Ranges = elements.Diff(from.Ranges, to.Ranges)
+	c.Delete.Hairpins, c.Put.Hairpins = elements.Diff(from.Hairpins, to.Hairpins)
 	return c
 }
 
