@@ -69,8 +69,18 @@ func put(ctx context.Context, args []string) error {
 	f := flags("poplind install")
 	from := f.String("from", "/poplin", "CNI plugin `binary` to install")
 	to := f.String("to", "/opt/cni/bin", "`directory` where the container runtime looks for plugins")
+	etc := f.String("etc", "", "the node's /etc: `directory` for files that keep systemd-networkd and NetworkManager from Poplin's devices, where these are")
 	if done, err := parse(f, args); done || err != nil {
 		return err
+	}
+	if *etc != "" {
+		written, err := install.Host(*etc)
+		if err != nil {
+			return fmt.Errorf("keep other programs from Poplin's devices: %w", err)
+		}
+		for _, path := range written {
+			fmt.Println("wrote", path)
+		}
 	}
 	changed, err := install.Plugin(ctx, *from, *to)
 	if err != nil {

@@ -75,6 +75,7 @@ func Run(ctx context.Context, cfg Config) error {
 		{"sysctls", c.sysctls},
 		{"addresses", c.addresses},
 		{"CNI plugin", c.plugin},
+		{"files of other programs", c.hostFiles},
 	}
 	var errs []error
 	for _, s := range steps {
@@ -220,6 +221,10 @@ func (c cleaner) addresses(context.Context) (string, error) {
 
 func (c cleaner) plugin(context.Context) (string, error) {
 	return list(install.Remove(c.at(c.BinDir, "poplin")))
+}
+
+func (c cleaner) hostFiles(context.Context) (string, error) {
+	return list(install.Remove(install.HostFiles(c.at("/etc"))...))
 }
 
 func (c cleaner) state(context.Context) (string, error) {
