@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"poplin.dev/poplin/test/browser"
 	"poplin.dev/poplin/test/certificate"
@@ -51,10 +52,17 @@ func (d *Door) Secure(ctx context.Context, host, service string) (*certificate.C
 }
 
 // Ingress sends everything for a host to port 80 of a Service. It is named
-// after the host; more stands in its spec.
-func Ingress(host, service, more string) string {
-	return fmt.Sprintf(`{"apiVersion":"networking.k8s.io/v1","kind":"Ingress","metadata":{"name":%q},"spec":{%s"rules":[{"host":%q,
-"http":{"paths":[{"path":"/","pathType":"Prefix","backend":{"service":{"name":%q,"port":{"number":80}}}}]}}]}}`, host, more, host, service)
+// after the host; more stands in its spec, annotations under Poplin's prefix
+// are like "name: value".
+func Ingress(host, service, more string, annotations ...string) string {
+	set := map[string]string{}
+	for _, a := range annotations {
+		name, value, _ := strings.Cut(a, ": ")
+		set["ingress.poplin.dev/"+name] = value
+	}
+	text, _ := json.Marshal(set) // strings can be
+	return fmt.Sprintf(`{"apiVersion":"networking.k8s.io/v1","kind":"Ingress","metadata":{"name":%q,"annotations":%s},"spec":{%s"rules":[{"host":%q,
+"http":{"paths":[{"path":"/","pathType":"Prefix","backend":{"service":{"name":%q,"port":{"number":80}}}}]}}]}}`, host, text, more, host, service)
 }
 
 // Browser is a Chromium outside of the cluster whose host names lead to the

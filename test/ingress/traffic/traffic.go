@@ -18,6 +18,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"poplin.dev/poplin/test/certificate"
 )
 
 // patience is how long an answer may take.
@@ -48,6 +50,23 @@ func Get(c *http.Client, url string) string {
 	return fmt.Sprint(resp.StatusCode, " ", string(b))
 }
 
+// Served is the fingerprint of the certificate that a new connection for a
+// host gets, or what went wrong.
+func Served(dial Dial, roots *x509.CertPool, host string) string {
+	c := Client(dial, roots, false)
+	defer c.CloseIdleConnections()
+	resp, err := c.Get("https://" + host + "/")
+	if err != nil {
+		return err.Error()
+	}
+	_ = resp.Body.Close()
+	return (&certificate.Certificate{Leaf: resp.TLS.PeerCertificates[0]}).Fingerprint()
+}
+
+// pause is between two requests of a client: a load that takes all there is of
+// the processor would show how things fare without one.
+const pause = 2 * time.Millisecond
+
 // Load is clients that send one request after the other.
 type Load struct {
 	stop context.CancelFunc
@@ -75,6 +94,7 @@ func Start(dial Dial, roots *x509.CertPool, kinds ...Kind) *Load {
 			defer client.CloseIdleConnections()
 			for ctx.Err() == nil {
 				l.count(k, once(client, k.URL))
+				time.Sleep(pause)
 			}
 		})
 	}
@@ -131,8 +151,8 @@ type Stream struct {
 	w     io.Writer
 	r     *bufio.Reader
 	close func()
-	// deadline bounds the next answer.
-	deadline func(time.Time)
+	// patient bounds the time of the next answer, or lifts the bound.
+	patient func(on bool)
 }
 
 // WebSocket opens one by plain HTTP.
@@ -144,9 +164,16 @@ func WebSocket(ctx context.Context, dial Dial, host string) (*Stream, error) {
 	fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGVzdA==\r\n\r\n", WebSocketPath, host)
 	s := &Stream{
 		name: "WebSocket", w: c, r: bufio.NewReader(c), close: func() { _ = c.Close() },
-		deadline: func(t time.Time) { _ = c.SetReadDeadline(t) },
+		patient: func(on bool) {
+			var end time.Time
+			if on {
+				end = time.Now().Add(patience)
+			}
+			_ = c.SetReadDeadline(end) // fails on a connection that is closed, as the next read does
+		},
 	}
-	s.deadline(time.Now().Add(patience))
+	s.patient(true)
+	defer s.patient(false)
 	resp, err := http.ReadResponse(s.r, nil)
 	if err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
 		err = errors.New(resp.Status)
@@ -179,17 +206,24 @@ func GRPC(ctx context.Context, dial Dial, roots *x509.CertPool, host string) (*S
 		cancel()
 		return nil, fmt.Errorf("open a gRPC call: %w", err)
 	}
-	timer := time.AfterFunc(time.Hour, cancel)
+	timer := time.AfterFunc(patience, cancel)
+	timer.Stop()
 	return &Stream{
 		name: "gRPC", w: w, r: bufio.NewReader(resp.Body),
-		close:    func() { timer.Stop(); cancel(); client.CloseIdleConnections() },
-		deadline: func(t time.Time) { timer.Reset(time.Until(t)) },
+		close: func() { cancel(); client.CloseIdleConnections() },
+		patient: func(on bool) {
+			timer.Stop()
+			if on {
+				timer.Reset(patience)
+			}
+		},
 	}, nil
 }
 
 // Alive sends a line and wants its answer.
 func (s *Stream) Alive() error {
-	s.deadline(time.Now().Add(patience))
+	s.patient(true)
+	defer s.patient(false)
 	if _, err := io.WriteString(s.w, "hello\n"); err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
