@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 
 	"strings"
 	"sync"
@@ -215,7 +216,11 @@ func TestModule(t *testing.T) {
 	// Somebody flushes the ruleset; a table without an owner cannot help it.
 	_, before = w.last()
 	l.flush(t)
-	w.until(t, "the table is back", func() bool { s, n := w.last(); return n > before && s.Written > 0 && s.Err == nil })
+	w.until(t, "the table is back", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return slices.ContainsFunc(w.states[before:], func(s daemon.State) bool { return s.Written > 0 && s.Err == nil })
+	})
 	l.serves(t, "remote:8080 sees pod2")
 	stop()
 
