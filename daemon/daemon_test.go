@@ -197,6 +197,8 @@ func testDaemon(t *testing.T) {
 	m.until("pods may start again", func() bool { return m.readyFile() == "" && m.report().Ready })
 	m.checkReady()
 
+	m.ranges()
+
 	// The API server goes away: nothing happens. The log level is live, the
 	// rest waits for a restart.
 	address := m.api.Address()

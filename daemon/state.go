@@ -67,6 +67,7 @@ func (s *state) overlay(o overlay.State) {
 		s.network.Set(conflist.Node{PodCIDRs: o.Self.PodCIDRs, Addresses: o.Self.Addresses, MTU: o.MTU})
 	}
 	s.exportReady()
+	s.tell(aboutFabric(o, s.cluster.Skipped(), time.Since(s.started)))
 }
 
 // conflist is told of every look at the conflist.
@@ -80,6 +81,8 @@ func (s *state) conflist(c conflist.State) {
 		s.count.ConflistWrites.Inc()
 	}
 	s.exportReady()
+	self, _ := s.known.Self()
+	s.tell(aboutConflist(self, c))
 }
 
 // config is told of every change of the configuration file.
@@ -89,6 +92,8 @@ func (s *state) config(pending []string, err error) {
 	s.mu.Unlock()
 	s.count.ConfigPending.Set(number(len(pending) > 0))
 	s.count.ConfigInvalid.Set(number(err != nil))
+	self, _ := s.known.Self()
+	s.tell(aboutConfig(self, err))
 }
 
 // alive says that the daemon hangs. Waiting is not hanging: before the first
@@ -131,6 +136,8 @@ func (s *state) overlayWaits() string {
 	switch o := s.fabric; {
 	case s.pass.IsZero():
 		return "a complete view of the cluster"
+	case len(o.Strays) > 0:
+		return fmt.Sprintf("pods with addresses of ranges that this node does not have any more to be deleted, %s among them", o.Strays[0])
 	case o.InPlace:
 		return ""
 	case o.Err != nil:

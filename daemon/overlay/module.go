@@ -113,7 +113,15 @@ type State struct {
 	// Peers counts the nodes that are programmed.
 	Peers   int
 	Refused []Refusal
-	Result  diff.Result
+	// Contested says that the other nodes refuse this one, for what Unfit says.
+	Contested bool
+	// Strays are the addresses of pods from ranges that this node had before.
+	Strays []netip.Addr
+	// LargePods counts pods whose links have a larger MTU than MTU.
+	LargePods int
+	// Blocking are other programs' chains that drop what is forwarded.
+	Blocking []string
+	Result   diff.Result
 	// Took is how long the pass lasted.
 	Took time.Duration
 	// Err is what the pass failed with, or what it waits for.

@@ -193,12 +193,18 @@ func (p *pass) once(ctx context.Context) (state State, wait string) {
 	routes, errRoutes := p.routes.Set(ctx, want)
 	state.Result = masq.Plus(guards).Plus(routes)
 	p.sums.test(me, peers)
+	state.Blocking, state.LargePods = p.others.blocking, p.largePods
+	var errStrays error
+	state.Strays, errStrays = p.strays(self)
 	// Last, because others send here once they read it; but also where one
 	// peer failed, because that must not cut this node off from the rest.
 	errPublish := p.publish(ctx, me.Node(), nodes)
 	// All is done that can be; but pods are to wait while others will not believe it.
 	errContested := overlay.Contested(me, nodes, p.deps.Config.ClusterCIDRs)
-	state.Err = errors.Join(errMasq, errGuards, errOthers, errRoutes, errPublish, errContested)
+	if errContested != nil {
+		state.Contested, state.Unfit = true, errContested.Error()
+	}
+	state.Err = errors.Join(errMasq, errGuards, errOthers, errRoutes, errStrays, errPublish, errContested)
 	state.InPlace = state.Err == nil
 	return state, ""
 }
@@ -242,6 +248,26 @@ func (p *pass) facts(self cluster.Self) (overlay.Self, error) {
 		}
 	}
 	return me.Resolve()
+}
+
+// strays are pods whose addresses are in ranges that this node does not have
+// any more: others reach another node there, or nobody.
+func (p *pass) strays(self cluster.Self) (strays []netip.Addr, err error) {
+	if len(self.Former) == 0 {
+		return nil, nil
+	}
+	pods, err := p.routes.PodAddresses()
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range pods {
+		in := func(p netip.Prefix) bool { return p.Contains(a) }
+		if slices.ContainsFunc(self.Former, in) && !slices.ContainsFunc(self.PodCIDRs, in) {
+			strays = append(strays, a)
+		}
+	}
+	slices.SortFunc(strays, netip.Addr.Compare)
+	return strays, nil
 }
 
 // masquerade is the program of this node's own packets that leave the cluster.

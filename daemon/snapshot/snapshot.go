@@ -13,8 +13,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,6 +50,9 @@ type view struct {
 	Nodes   []cluster.Node
 }
 
+// maxFormer bounds the ranges that are remembered.
+const maxFormer = 8
+
 // version is raised when an older daemon could not read the file right.
 const version = 1
 
@@ -58,8 +63,10 @@ type Keeper struct {
 	ready *loop.Ready
 
 	mu          sync.Mutex
-	saved       *view // nil: there is none to fall back on
-	due         bool  // the grace time is over
+	saved       *view          // nil: there is none to fall back on
+	due         bool           // the grace time is over
+	ranges      []netip.Prefix // that the Node had when it was last read
+	former      []netip.Prefix // that it had before
 	subscribers []func()
 }
 
@@ -78,6 +85,7 @@ func New(deps Deps) *Keeper {
 		deps.Log.Warn("ignore the last known view of the cluster", "file", deps.Path, "error", err)
 	default:
 		k.saved = saved
+		k.ranges, k.former = saved.Self.PodCIDRs, saved.Self.Former
 	}
 	deps.Source.Subscribe(func() { k.queue.Add(deps.Path) })
 	return k
@@ -104,12 +112,26 @@ func load(path, node string) (*view, error) {
 // Self implements Source.
 func (k *Keeper) Self() (cluster.Self, bool) {
 	if self, ok := k.deps.Source.Self(); ok {
+		self.Former = k.remember(self.PodCIDRs)
 		return self, true
 	}
 	if v := k.fallback(); v != nil {
 		return v.Self, true
 	}
 	return cluster.Self{}, false
+}
+
+// remember returns the ranges that the Node had before those it has now. None
+// at all are no change: they are late.
+func (k *Keeper) remember(now []netip.Prefix) []netip.Prefix {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(now) > 0 && !slices.Equal(now, k.ranges) {
+		former := slices.DeleteFunc(slices.Concat(k.former, k.ranges), func(p netip.Prefix) bool { return slices.Contains(now, p) })
+		k.former = former[max(0, len(former)-maxFormer):]
+		k.ranges = now
+	}
+	return k.former
 }
 
 // Nodes implements Source.
@@ -203,8 +225,9 @@ func (k *Keeper) wait(ctx context.Context) {
 
 // save writes the API server's view, once it is complete.
 func (k *Keeper) save(context.Context, []string) error {
-	self, ok := k.deps.Source.Self()
 	nodes, complete := k.deps.Source.Nodes()
+	self, ok := k.deps.Source.Self()
+	self.Former = k.remember(self.PodCIDRs)
 	if !ok || !complete {
 		return nil
 	}

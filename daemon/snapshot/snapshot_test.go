@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -117,6 +118,33 @@ func TestSnapshot(t *testing.T) {
 		if _, ok := k.Self(); ok || !k.Stale().IsZero() {
 			t.Error("this node has left the cluster, and is still there")
 		}
+	})
+}
+
+// TestFormerRanges: what the Node had before is remembered, over restarts too,
+// until it has it again.
+func TestFormerRanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "nodes.json")
+		a, b := netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("10.244.9.0/24")
+		source := &api{}
+		k, stop := start(t, source, path)
+		check := func(now, want []netip.Prefix) {
+			t.Helper()
+			source.answer(&cluster.Self{Name: "worker-1", PodCIDRs: now}, peers)
+			if got, _ := k.Self(); !slices.Equal(got.Former, want) {
+				t.Errorf("with %v: former %v, want %v", now, got.Former, want)
+			}
+			time.Sleep(time.Minute) // until it is saved
+		}
+		check([]netip.Prefix{a}, nil)
+		check(nil, nil) // the Node is made anew
+		check([]netip.Prefix{b}, []netip.Prefix{a})
+		stop()
+		k, stop = start(t, source, path)
+		defer stop()
+		check([]netip.Prefix{b}, []netip.Prefix{a})
+		check([]netip.Prefix{a}, []netip.Prefix{b})
 	})
 }
 

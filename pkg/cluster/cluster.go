@@ -22,6 +22,9 @@ type Self struct {
 	// PodCIDRs is spec.podCIDRs: at most one prefix per family, in the
 	// Node's order. Empty until the node's ranges are assigned.
 	PodCIDRs []netip.Prefix
+	// Former are the ranges that a Node of this name had on this machine
+	// before: pods may still have their addresses.
+	Former []netip.Prefix
 	// Addresses is status.addresses of type InternalIP: at most one per
 	// family, in the Node's order; the first one's family is the underlay's.
 	Addresses []netip.Addr

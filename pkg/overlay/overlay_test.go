@@ -185,6 +185,8 @@ func TestPeers(t *testing.T) {
 		{"other's range", with(func(n *cluster.Node) { n.PodCIDRs = prefixes("10.244.2.0/25") }), "overlaps 10.244.2.0/24 of node worker-2"},
 		{"other's address", with(func(n *cluster.Node) { n.VTEP.Addr = good.VTEP.Addr }), "belongs to node worker-2"},
 		{"other's MAC", with(func(n *cluster.Node) { n.VTEP.MAC = good.VTEP.MAC }), "belongs to node worker-2"},
+		{"own address as direct", with(func(n *cluster.Node) { *n = offers(*n, "192.0.2.1/24") }), "direct: 192.0.2.1 belongs to node worker-1"},
+		{"other's address as direct", with(func(n *cluster.Node) { *n = offers(*n, "192.0.2.2/24") }), "direct: 192.0.2.2 belongs to node worker-2"},
 		{"outside the cluster", with(func(n *cluster.Node) { n.PodCIDRs = prefixes("10.1.0.0/24") }), "10.1.0.0/24 is outside the cluster's ranges"},
 		{"wider than the cluster", with(func(n *cluster.Node) { n.PodCIDRs = prefixes("10.0.0.0/8") }), "outside the cluster's ranges"},
 		{"one of two ranges bad", with(func(n *cluster.Node) { n.PodCIDRs = prefixes("10.244.9.0/24", "fd00:10:244:1::/64") }), "overlaps"},

@@ -152,6 +152,11 @@ func (c *claims) add(n cluster.Node) error {
 	if who, ok := c.addrs[n.VTEP.Addr]; ok {
 		return fmt.Errorf("vtep.address: %s belongs to node %s", n.VTEP.Addr, who)
 	}
+	for _, p := range n.Direct {
+		if who, ok := c.addrs[p.Addr()]; ok {
+			return fmt.Errorf("direct: %s belongs to node %s", p.Addr(), who)
+		}
+	}
 	if who, ok := c.macs[n.VTEP.MAC]; ok && n.VTEP.Tunnel() {
 		return fmt.Errorf("vtep.mac: %s belongs to node %s", n.VTEP.MAC, who)
 	}
@@ -161,6 +166,9 @@ func (c *claims) add(n cluster.Node) error {
 		}
 	}
 	c.addrs[n.VTEP.Addr], c.macs[n.VTEP.MAC] = n.Name, n.Name
+	for _, p := range n.Direct {
+		c.addrs[p.Addr()] = n.Name
+	}
 	for _, p := range n.PodCIDRs {
 		c.insert(p, n.Name)
 	}

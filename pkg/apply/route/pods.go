@@ -3,6 +3,7 @@ package route
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -67,6 +68,27 @@ func podLink(m []byte) (l PodLink, group uint32, err error) {
 		}
 	}
 	return l, group, nil
+}
+
+// PodAddresses are those of this node's pods: what the CNI plugin made routes
+// to, which lead to one address and have no next hop.
+func (a *Applier) PodAddresses() ([]netip.Addr, error) {
+	list, err := a.listRoutes()
+	if err != nil {
+		return nil, err
+	}
+	var pods []netip.Addr
+	for _, r := range list {
+		if r.Type != unix.RTN_UNICAST || r.Gw != nil || r.Dst == nil {
+			continue
+		}
+		if ones, bits := r.Dst.Mask.Size(); ones == bits {
+			if ip, ok := ipOf(r.Dst.IP); ok {
+				pods = append(pods, ip)
+			}
+		}
+	}
+	return pods, nil
 }
 
 // nested follows a path of attributes.

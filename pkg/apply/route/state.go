@@ -176,12 +176,9 @@ func (a *Applier) readFDB(st *state) error {
 // none of both. Pods' routes have the same protocol, devices of their own and
 // no next hop; they are the CNI plugin's.
 func (a *Applier) readRoutes(st *state) error {
-	filter := &netlink.Route{Protocol: program.Protocol, Table: unix.RT_TABLE_MAIN}
-	list, err := whole(func() ([]netlink.Route, error) {
-		return a.handle.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
-	})
+	list, err := a.listRoutes()
 	if err != nil {
-		return fmt.Errorf("list routes: %w", err)
+		return err
 	}
 	for _, r := range list {
 		v, ours := st.via(r)
@@ -196,6 +193,18 @@ func (a *Applier) readRoutes(st *state) error {
 		st.routes[routeKey{netip.PrefixFrom(ip, bits), r.Priority}] = v
 	}
 	return nil
+}
+
+// listRoutes are those with our protocol.
+func (a *Applier) listRoutes() ([]netlink.Route, error) {
+	filter := &netlink.Route{Protocol: program.Protocol, Table: unix.RT_TABLE_MAIN}
+	list, err := whole(func() ([]netlink.Route, error) {
+		return a.handle.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	return list, nil
 }
 
 // via reads where a route with our protocol leads; one that is not ours has

@@ -131,6 +131,18 @@ func (s *Server) Get(at string) Object {
 	return s.objects[at]
 }
 
+// List is the objects below a collection.
+func (s *Server) List(collection string) (list []Object) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for at, o := range s.objects {
+		if path.Dir(at) == collection {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
 // Requests are the requests so far whose text begins with prefix, such as
 // "PUT /apis/poplin.dev".
 func (s *Server) Requests(prefix string) []string {
