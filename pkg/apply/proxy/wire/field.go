@@ -133,9 +133,10 @@ func trim(s string) string {
 
 // What a byte may be.
 const (
-	inToken  = 1 << iota // of a name or method (RFC 9110, section 5.6.2)
-	inValue              // of a header's value (section 5.5), other than ASCII too
-	inTarget             // of a request's target: visible ASCII
+	inToken = 1 << iota // of a name or method (RFC 9110, section 5.6.2)
+	inValue             // of a header's value (section 5.5), other than ASCII too
+	inPath              // of a path (RFC 3986, section 3.3), and brackets
+	inQuery             // of a query: all that is visible
 	inHex
 )
 
@@ -150,8 +151,11 @@ var is = func() (t [256]uint8) {
 		if b >= ' ' && b != 0x7f || b == '\t' {
 			t[c] |= inValue
 		}
+		if letter || digit || strings.IndexByte("-._~!$&'()*+,;=:@/%[]", b) >= 0 {
+			t[c] |= inPath
+		}
 		if b > ' ' && b < 0x7f && b != '#' {
-			t[c] |= inTarget
+			t[c] |= inQuery
 		}
 		if digit || b >= 'a' && b <= 'f' || b >= 'A' && b <= 'F' {
 			t[c] |= inHex
@@ -227,6 +231,12 @@ func (h *head) frame(f *Field, minor int) error {
 			return errCoding
 		}
 		h.Chunked = true
+	case header.Trailer:
+		for _, name := range []string{"Transfer-Encoding", "Content-Length", "Trailer"} {
+			if Lists(f.Value, name) {
+				return errTrailer
+			}
+		}
 	case header.Connection:
 		for list := f.Value; list != ""; {
 			var item string

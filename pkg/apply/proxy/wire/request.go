@@ -15,7 +15,7 @@ type Request struct {
 	HasHost        bool
 	// Unusual says that the request is not for a simple reader: another
 	// protocol or an upgrade to one, a question before the body, a target
-	// that is no plain path. Nothing else of it may be relied on.
+	// that is no path as URLs have them. Nothing else of it may be relied on.
 	Unusual bool
 }
 
@@ -89,11 +89,14 @@ func (r *Request) line(s string) error {
 	if r.Method == "CONNECT" || r.Method == "TRACE" || r.Target[0] != '/' {
 		r.Unusual = true
 	}
-	for i := range len(r.Target) {
-		if c := r.Target[i]; is[c]&inTarget == 0 {
-			if c <= ' ' || c == 0x7f {
-				return errRequest
-			}
+	for i, allowed := 0, uint8(inPath); i < len(r.Target); i++ {
+		switch c := r.Target[i]; {
+		case is[c]&allowed != 0:
+		case c == '?':
+			allowed = inQuery
+		case c <= ' ' || c == 0x7f:
+			return errRequest
+		default:
 			r.Unusual = true
 		}
 	}
