@@ -28,6 +28,13 @@ import (
 var shared func(testing.TB) *cluster.Cluster
 
 func TestMain(m *testing.M) {
+	if command := os.Getenv(asRuntime); command != "" {
+		if err := runtime(command, os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	o := cluster.Options{Name: "e2e", Nodes: 3, Family: "dual", Network: "poplin", Routed: 3}
 	os.Exit(live.Main(m, o, func(get func(testing.TB) *cluster.Cluster) { shared = get }))
 }
