@@ -323,17 +323,16 @@ func (t *Table) everySubject() {
 
 // Take compiles what has changed and returns the difference since the last
 // call.
-func (t *Table) Take() permit.Change {
+func (t *Table) Take() (c permit.Change) {
 	t.settle()
-	c := permit.NoChange()
-	t.senders.Take(c.Delete.Senders, c.Put.Senders)
-	t.receivers.Take(c.Delete.Receivers, c.Put.Receivers)
-	t.loops.Take(c.Delete.Loops, c.Put.Loops)
-	t.peers.Take(c.Delete.Peers, c.Put.Peers)
-	t.ranges.Take(c.Delete.Ranges, c.Put.Ranges)
-	t.pairs[egress].Take(c.Delete.Egress, c.Put.Egress)
-	t.pairs[ingress].Take(c.Delete.Ingress, c.Put.Ingress)
-	t.ports.Take(c.Delete.Ports, c.Put.Ports)
+	c.Delete.Senders, c.Put.Senders = t.senders.Take()
+	c.Delete.Receivers, c.Put.Receivers = t.receivers.Take()
+	c.Delete.Loops, c.Put.Loops = t.loops.Take()
+	c.Delete.Peers, c.Put.Peers = t.peers.Take()
+	c.Delete.Ranges, c.Put.Ranges = t.ranges.Take()
+	c.Delete.Egress, c.Put.Egress = t.pairs[egress].Take()
+	c.Delete.Ingress, c.Put.Ingress = t.pairs[ingress].Take()
+	c.Delete.Ports, c.Put.Ports = t.ports.Take()
 	return c
 }
 

@@ -9,7 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"poplin.dev/poplin/pkg/apply/vip/wire"
+	"poplin.dev/poplin/pkg/apply/table"
+	"poplin.dev/poplin/pkg/apply/wire"
 	"poplin.dev/poplin/pkg/program/vip"
 )
 
@@ -81,35 +82,25 @@ func (t *Table) forgetClients(of func(member) bool) error {
 func (t *Table) forgetIn(name string, of func(member) bool) error {
 	var err error
 	for range 5 {
-		var known []element
-		if known, err = t.elements(name); err != nil {
+		var known []table.Element
+		if known, err = t.kernel.Elements(name); err != nil {
 			return err
 		}
-		b := wire.NewBatch(Name)
-		l := list{b: b, op: unix.NFT_MSG_DELSETELEM, name: name}
+		b := t.kernel.NewBatch()
+		l := table.List{Batch: b, Op: table.Delete, Name: name}
 		for _, e := range known {
-			a, ok := readEndpoint(e.data)
-			if n := len(e.key) - 4; ok && n > 0 && of(member{binary.NativeEndian.Uint32(e.key[n:]), a}) {
-				l.element(func(w *wire.Attrs) { elemKey(w, func(b []byte) []byte { return append(b, e.key...) }) })
+			a, ok := readEndpoint(e.Data)
+			if n := len(e.Key) - 4; ok && n > 0 && of(member{binary.NativeEndian.Uint32(e.Key[n:]), a}) {
+				l.Add(func(w *wire.Attrs) { table.Key(w, func(b []byte) []byte { return append(b, e.Key...) }) })
 			}
 		}
-		l.end()
-		if err = b.SendInParts(t.sock, largest); !errors.Is(err, unix.ENOENT) {
+		l.End()
+		if err = t.kernel.SendInParts(b); !errors.Is(err, unix.ENOENT) {
 			return err
 		}
-		if err := t.reopen(); err != nil {
+		if err := t.kernel.Reopen(); err != nil {
 			return err
 		}
 	}
 	return err
-}
-
-// reopen is reconnect for an error that leaves the mirror true.
-func (t *Table) reopen() error {
-	m := t.mirror
-	if err := t.reconnect(); err != nil {
-		return err
-	}
-	t.mirror = m
-	return t.ensure()
 }

@@ -11,9 +11,9 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 
-	"poplin.dev/poplin/pkg/apply/vip/wire"
+	"poplin.dev/poplin/pkg/apply/table"
+	"poplin.dev/poplin/pkg/apply/wire"
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/program/vip"
 	"poplin.dev/poplin/test/need"
@@ -127,8 +127,7 @@ func TestKernelAgreesAfterEveryChange(t *testing.T) {
 			t.Fatalf("change %d of seed %d: %v", i, seed, err)
 		}
 		if dice.IntN(5) == 0 { // another process takes over
-			table.Close()
-			if err := table.connect(); err != nil {
+			if err := table.kernel.Reconnect(nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -240,27 +239,29 @@ func TestOneElementCanBeAskedFor(t *testing.T) {
 // that are remembered for endpoints which are gone. The next one forgets them.
 func TestStartForgetsClientsOfEndpointsThatAreGone(t *testing.T) {
 	isolate(t)
-	table := open(t)
+	services := open(t)
 	p := sample(1)
-	if _, err := table.Set(p); err != nil {
+	if _, err := services.Set(p); err != nil {
 		t.Fatal(err)
 	}
 	remember := func(client string, group uint32, to netip.AddrPort) {
-		b := wire.NewBatch(Name)
-		l := list{b: b, op: unix.NFT_MSG_NEWSETELEM, name: "affinity4"}
-		l.element(func(w *wire.Attrs) {
-			elemKey(w, func(b []byte) []byte { return appendHost(appendAddr(b, netip.MustParseAddr(client)), group) })
-			elemData(w, func(b []byte) []byte { return appendEndpoint(b, to) })
+		b := services.kernel.NewBatch()
+		l := table.List{Batch: b, Op: table.Put, Name: "affinity4"}
+		l.Add(func(w *wire.Attrs) {
+			table.Key(w, func(b []byte) []byte {
+				return table.AppendHost(table.AppendAddr(b, netip.MustParseAddr(client)), group)
+			})
+			table.Data(w, func(b []byte) []byte { return appendEndpoint(b, to) })
 		})
-		l.end()
-		if err := b.Send(table.sock); err != nil {
+		l.End()
+		if err := services.kernel.Send(b); err != nil {
 			t.Fatal(err)
 		}
 	}
 	remember("192.0.2.1", vip.FirstGroup, p.Endpoints[vip.Slot{Group: vip.FirstGroup}])
 	remember("192.0.2.2", vip.FirstGroup, netip.MustParseAddrPort("10.244.99.99:8080"))
 	remember("192.0.2.3", vip.FirstGroup+100, p.Endpoints[vip.Slot{Group: vip.FirstGroup}])
-	table.Close()
+	services.Close()
 	next := open(t)
 	if _, err := next.Set(p); err != nil {
 		t.Fatal(err)

@@ -151,23 +151,20 @@ func (p Program) String() string {
 // in both parts: the old one goes and the new one comes in one transaction.
 type Change struct{ Delete, Put Program }
 
-// NoChange returns a change to add to.
-func NoChange() Change { return Change{Delete: New(), Put: New()} }
-
 // Empty reports that a change changes nothing.
 func (c Change) Empty() bool { return c.Delete.Len()+c.Put.Len() == 0 }
 
-// Diff returns the change from one program to another.
-func Diff(from, to Program) Change {
-	c := NoChange()
-	elements.Diff(from.Senders, to.Senders, c.Delete.Senders, c.Put.Senders)
-	elements.Diff(from.Receivers, to.Receivers, c.Delete.Receivers, c.Put.Receivers)
-	elements.Diff(from.Loops, to.Loops, c.Delete.Loops, c.Put.Loops)
-	elements.Diff(from.Peers, to.Peers, c.Delete.Peers, c.Put.Peers)
-	elements.Diff(from.Ranges, to.Ranges, c.Delete.Ranges, c.Put.Ranges)
-	elements.Diff(from.Egress, to.Egress, c.Delete.Egress, c.Put.Egress)
-	elements.Diff(from.Ingress, to.Ingress, c.Delete.Ingress, c.Put.Ingress)
-	elements.Diff(from.Ports, to.Ports, c.Delete.Ports, c.Put.Ports)
+// Diff returns the change from one program to another. Nobody must change the
+// other before it is made: parts of the change may be parts of it.
+func Diff(from, to Program) (c Change) {
+	c.Delete.Senders, c.Put.Senders = elements.Diff(from.Senders, to.Senders)
+	c.Delete.Receivers, c.Put.Receivers = elements.Diff(from.Receivers, to.Receivers)
+	c.Delete.Loops, c.Put.Loops = elements.Diff(from.Loops, to.Loops)
+	c.Delete.Peers, c.Put.Peers = elements.Diff(from.Peers, to.Peers)
+	c.Delete.Ranges, c.Put.Ranges = elements.Diff(from.Ranges, to.Ranges)
+	c.Delete.Egress, c.Put.Egress = elements.Diff(from.Egress, to.Egress)
+	c.Delete.Ingress, c.Put.Ingress = elements.Diff(from.Ingress, to.Ingress)
+	c.Delete.Ports, c.Put.Ports = elements.Diff(from.Ports, to.Ports)
 	return c
 }
 

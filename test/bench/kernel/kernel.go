@@ -17,7 +17,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"poplin.dev/poplin/pkg/apply/vip/wire"
+	"poplin.dev/poplin/pkg/apply/wire"
 )
 
 func dial(namespace string, groups uint32) (*netlink.Conn, error) {

@@ -13,7 +13,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"poplin.dev/poplin/pkg/apply/vip/wire"
+	"poplin.dev/poplin/pkg/apply/wire"
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/program/vip"
 )

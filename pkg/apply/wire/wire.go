@@ -1,5 +1,5 @@
 // Package wire writes messages to nf_tables: attributes, chains, rules. Inputs
-// are the values of pkg/program/vip; the output is a batch of bytes, and what
+// are the values of pkg/program/nft; the output is a batch of bytes, and what
 // the kernel answers to it. It refuses statements it does not know, and holds
 // no state.
 package wire
