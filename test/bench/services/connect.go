@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"poplin.dev/poplin/test/bench/plane"
 	"poplin.dev/poplin/test/cni"
 )
 
@@ -63,7 +64,7 @@ const echoPort = 8080
 func (l *lab) populate(ctx context.Context, p *proxy) error {
 	list, err := cni.List(fmt.Sprintf(`{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"poplin","mtu":1450,"nodeAddresses":[%q],`+
 		`"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":%q}]]}}]}`,
-		nodeAddress(p.n), filepath.Join(l.home(p), "ipam"), podRange(p.n)))
+		plane.NodeAddress(p.n), filepath.Join(l.home(p), "ipam"), plane.PodRange(p.n)))
 	if err != nil {
 		return err
 	}
@@ -75,7 +76,7 @@ func (l *lab) populate(ctx context.Context, p *proxy) error {
 		if err != nil {
 			return err
 		}
-		l.onClose(pod.Close)
+		l.OnClose(pod.Close)
 		result, err := p.node.Add(list, pod)
 		if err != nil {
 			return err
@@ -97,11 +98,11 @@ func (l *lab) populate(ctx context.Context, p *proxy) error {
 			spec["sessionAffinity"] = "ClientIP"
 		}
 		s := object{"apiVersion": "v1", "kind": "Service", "metadata": object{"name": name}, "spec": spec}
-		if err := l.api.Send(ctx, http.MethodPost, servicesPath, s, nil); err != nil {
+		if err := l.API.Send(ctx, http.MethodPost, servicesPath, s, nil); err != nil {
 			return err
 		}
 		part := sliceFor(name, name, echoPort, []object{endpoint(p.pods.server.Addr(), fmt.Sprint("node-", p.n))})
-		if err := l.api.Send(ctx, http.MethodPost, slicesPath, part, nil); err != nil {
+		if err := l.API.Send(ctx, http.MethodPost, slicesPath, part, nil); err != nil {
 			return err
 		}
 	}
@@ -115,7 +116,7 @@ func (l *lab) answer(pod *cni.Pod) error {
 	if err := errors.Join(pod.Do(func() { server, err = net.Listen("tcp4", fmt.Sprint(":", echoPort)) }), err); err != nil {
 		return err
 	}
-	l.onClose(func() { server.Close() })
+	l.OnClose(func() { server.Close() })
 	go func() {
 		for {
 			c, err := server.Accept()

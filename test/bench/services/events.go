@@ -25,10 +25,10 @@ func (l *lab) watch(ctx context.Context) (*events, error) {
 	var list struct {
 		Metadata struct{ ResourceVersion string }
 	}
-	if err := l.api.Get(ctx, slicesPath+"?limit=1", &list); err != nil {
+	if err := l.API.Get(ctx, slicesPath+"?limit=1", &list); err != nil {
 		return nil, err
 	}
-	body, err := l.api.Open(ctx, slicesPath+"?watch=1&resourceVersion="+list.Metadata.ResourceVersion, "application/json")
+	body, err := l.API.Open(ctx, slicesPath+"?watch=1&resourceVersion="+list.Metadata.ResourceVersion, "application/json")
 	if err != nil {
 		return nil, err
 	}

@@ -57,7 +57,7 @@ func (l *lab) measure(ctx context.Context, p *proxy, s size, o Options) (r resul
 	if r.list, err = l.list(ctx); err != nil {
 		return r, err
 	}
-	run, err := process.Start(p.node, filepath.Join(l.dir, p.name+".log"), p.env, p.args...)
+	run, err := process.Start(p.node, filepath.Join(l.Dir, p.name+".log"), p.env, p.args...)
 	if err != nil {
 		return r, err
 	}
@@ -92,7 +92,7 @@ func (l *lab) list(ctx context.Context) (time.Duration, error) {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, path := range []string{"/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices"} {
 		g.Go(func() error {
-			body, err := l.api.Open(ctx, path, "application/vnd.kubernetes.protobuf")
+			body, err := l.API.Open(ctx, path, "application/vnd.kubernetes.protobuf")
 			if err != nil {
 				return err
 			}

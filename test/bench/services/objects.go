@@ -5,13 +5,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"sigs.k8s.io/yaml"
 )
 
 type object = map[string]any
@@ -25,44 +21,6 @@ const (
 	atOnce = 16
 )
 
-// define gives the API server the kinds and objects that proxies ask for.
-func (l *lab) define(ctx context.Context) error {
-	text, err := os.ReadFile(filepath.Join(l.root, "install/manifests/poplin.yaml"))
-	if err != nil {
-		return err
-	}
-	for document := range strings.SplitSeq(string(text), "\n---\n") {
-		var o object
-		if err := yaml.Unmarshal([]byte(document), &o); err != nil {
-			return err
-		}
-		if o["kind"] != "CustomResourceDefinition" {
-			continue
-		}
-		if err := l.api.Send(ctx, http.MethodPost, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", o, nil); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// node makes a Node object.
-func (l *lab) node(ctx context.Context, name string, n byte) error {
-	o := object{
-		"apiVersion": "v1", "kind": "Node", "metadata": object{"name": name},
-		"spec": object{"podCIDRs": []string{podRange(n).String()}, "podCIDR": podRange(n).String()},
-	}
-	if err := l.api.Send(ctx, http.MethodPost, "/api/v1/nodes", o, nil); err != nil {
-		return err
-	}
-	o["status"] = object{"addresses": []object{{"type": "InternalIP", "address": nodeAddress(n).String()}}}
-	return l.api.Send(ctx, http.MethodPut, "/api/v1/nodes/"+name+"/status", o, nil)
-}
-
-func podRange(n byte) netip.Prefix {
-	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 255, n, 0}), 24)
-}
-
 // become changes the crowd to a size.
 func (l *lab) become(ctx context.Context, s size) error {
 	g, ctx := errgroup.WithContext(ctx)
@@ -74,7 +32,7 @@ func (l *lab) become(ctx context.Context, s size) error {
 			case !will:
 				return l.remove(ctx, i)
 			case !is:
-				if err := l.api.Send(ctx, http.MethodPost, servicesPath, serviceObject(i), nil); err != nil {
+				if err := l.API.Send(ctx, http.MethodPost, servicesPath, serviceObject(i), nil); err != nil {
 					return err
 				}
 				return l.slices(ctx, http.MethodPost, i, s.endpoints)
@@ -149,7 +107,7 @@ func (l *lab) slices(ctx context.Context, method string, i, endpoints int) error
 		if method == http.MethodPut {
 			path += "/" + sliceName(i, part)
 		}
-		if err := l.api.Send(ctx, method, path, sliceObject(i, part, endpoints), nil); err != nil {
+		if err := l.API.Send(ctx, method, path, sliceObject(i, part, endpoints), nil); err != nil {
 			return err
 		}
 	}
@@ -158,7 +116,7 @@ func (l *lab) slices(ctx context.Context, method string, i, endpoints int) error
 
 func (l *lab) removeSlices(ctx context.Context, i int) error {
 	for part := range slicesOf(l.crowd.endpoints) {
-		if err := l.api.Send(ctx, http.MethodDelete, slicesPath+"/"+sliceName(i, part), nil, nil); err != nil {
+		if err := l.API.Send(ctx, http.MethodDelete, slicesPath+"/"+sliceName(i, part), nil, nil); err != nil {
 			return err
 		}
 	}
@@ -169,7 +127,7 @@ func (l *lab) remove(ctx context.Context, i int) error {
 	if err := l.removeSlices(ctx, i); err != nil {
 		return err
 	}
-	return l.api.Send(ctx, http.MethodDelete, servicesPath+"/"+name(i), nil, nil)
+	return l.API.Send(ctx, http.MethodDelete, servicesPath+"/"+name(i), nil, nil)
 }
 
 // address is one that no endpoint had before.
@@ -182,5 +140,5 @@ func (l *lab) address() netip.Addr {
 func (l *lab) replace(ctx context.Context, i int, a netip.Addr) error {
 	o := sliceObject(i, 0, l.crowd.endpoints)
 	o["endpoints"].([]object)[0]["addresses"] = []string{a.String()}
-	return l.api.Send(ctx, http.MethodPut, slicesPath+"/"+sliceName(i, 0), o, nil)
+	return l.API.Send(ctx, http.MethodPut, slicesPath+"/"+sliceName(i, 0), o, nil)
 }

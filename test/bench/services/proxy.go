@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"poplin.dev/poplin/test/bench/plane"
 	"poplin.dev/poplin/test/cluster/pki"
 	"poplin.dev/poplin/test/cni"
 )
@@ -48,8 +49,8 @@ func (l *lab) kubeProxy(program string) *proxy {
 		name: kubeProxy, n: 1, family: unix.NFPROTO_IPV4, table: "kube-proxy", set: "service-ips",
 		metrics: "http://127.0.0.1:10249/metrics", synced: `kubeproxy_sync_full_proxy_rules_duration_seconds_sum{ip_family="IPv4"}`,
 		args: []string{
-			program, "--proxy-mode=nftables", "--kubeconfig=" + l.pki(pki.AdminKubeconfig), "--hostname-override=node-1",
-			"--cluster-cidr=" + pods, "--conntrack-max-per-core=0", "--conntrack-min=0",
+			program, "--proxy-mode=nftables", "--kubeconfig=" + l.PKI(pki.AdminKubeconfig), "--hostname-override=node-1",
+			"--cluster-cidr=" + plane.Pods, "--conntrack-max-per-core=0", "--conntrack-min=0",
 		},
 	}
 }
@@ -60,32 +61,32 @@ func (l *lab) poplin() *proxy {
 		metrics: "http://127.0.0.1:9410/metrics", synced: "poplin_sync_full_proxy_rules_duration_seconds_sum",
 		env: []string{"NODE_NAME=node-2"},
 		args: []string{
-			filepath.Join(l.dir, "poplind"), "-config", filepath.Join(l.dir, "config.yaml"), "-kubeconfig", l.pki(pki.AdminKubeconfig),
-			"-state-dir", filepath.Join(l.dir, "state"), "-socket", filepath.Join(l.dir, "poplind.sock"),
+			filepath.Join(l.Dir, "poplind"), "-config", filepath.Join(l.Dir, "config.yaml"), "-kubeconfig", l.PKI(pki.AdminKubeconfig),
+			"-state-dir", filepath.Join(l.Dir, "state"), "-socket", filepath.Join(l.Dir, "poplind.sock"),
 		},
 	}
 }
 
 // home is where a node's files are.
-func (l *lab) home(p *proxy) string { return filepath.Join(l.dir, fmt.Sprint("node-", p.n)) }
+func (l *lab) home(p *proxy) string { return filepath.Join(l.Dir, fmt.Sprint("node-", p.n)) }
 
 // prepare makes the proxy's node.
 func (l *lab) prepare(ctx context.Context, p *proxy) (err error) {
-	if p.node, err = cni.NewNode(l.home(p), l.dir); err != nil {
+	if p.node, err = cni.NewNode(l.home(p), l.Dir); err != nil {
 		return err
 	}
-	l.onClose(p.node.Close)
-	if err := l.join(p.node, p.n); err != nil {
+	l.OnClose(p.node.Close)
+	if err := l.Join(p.node, p.n); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Join(l.dir, "state"), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(l.Dir, "state"), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(l.dir, "config.yaml"), []byte("apiVersion: config.poplin.dev/v1alpha1\nkind: Configuration\ncni: {confDir: "+
-		filepath.Join(l.dir, "state")+"}\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(l.Dir, "config.yaml"), []byte("apiVersion: config.poplin.dev/v1alpha1\nkind: Configuration\ncni: {confDir: "+
+		filepath.Join(l.Dir, "state")+"}\n"), 0o600); err != nil {
 		return err
 	}
-	return errors.Join(l.node(ctx, fmt.Sprint("node-", p.n), p.n), l.populate(ctx, p))
+	return errors.Join(l.Node(ctx, fmt.Sprint("node-", p.n), p.n), l.populate(ctx, p))
 }
 
 // clear empties nf_tables of the proxy's node.
@@ -101,7 +102,7 @@ func (p *proxy) clear() error {
 
 // metric asks a running proxy for one figure of its own.
 func (p *proxy) metric(ctx context.Context, name string) (float64, error) {
-	client := &http.Client{Transport: &http.Transport{DialContext: dialer(p.node), DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	client := &http.Client{Transport: &http.Transport{DialContext: plane.Dialer(p.node), DisableKeepAlives: true}, Timeout: 10 * time.Second}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.metrics, nil)
 	if err != nil {
 		return 0, err

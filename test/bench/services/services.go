@@ -11,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	"poplin.dev/poplin/test/bench/plane"
 	"poplin.dev/poplin/test/bench/report"
 	"poplin.dev/poplin/test/cluster/build"
 	"poplin.dev/poplin/test/cluster/progress"
@@ -21,6 +22,15 @@ import (
 type Options struct {
 	// Quick is the small sizes, with few changes.
 	Quick bool
+}
+
+// lab is the control plane and what it holds.
+type lab struct {
+	plane.Plane
+	// crowd is how many objects are in the API server now: the Services
+	// numbered from 0. replaced counts endpoints that got another address.
+	crowd    size
+	replaced int
 }
 
 // size is how many Services there are, and how many endpoints each has.
@@ -69,9 +79,9 @@ func Measure(ctx context.Context, o Options) (report.Area, error) {
 		return report.Area{}, err
 	}
 	a := report.Area{Name: "Services", Options: "kube-proxy " + t.Kubernetes.Version + " in nftables mode, IPv4, one proxy at a time"}
-	l := &lab{root: t.Root}
-	defer l.close()
-	if err := steps.Do("control plane", func() error { return l.up(ctx, t) }); err != nil {
+	l := &lab{}
+	defer l.Close()
+	if err := steps.Do("control plane", func() error { return l.Up(ctx, t) }); err != nil {
 		return a, err
 	}
 	proxies := []*proxy{l.kubeProxy(t.Kubernetes.Program(build.Proxy)), l.poplin()}
