@@ -152,6 +152,7 @@ var direction = map[string][]string{
 	"pkg/apply/wire":      {"pkg/program/nft"},
 	"pkg/apply/table":     {"pkg/program/nft", "pkg/apply/monitor", "pkg/apply/wire"},
 	"pkg/apply/vip":       {"pkg/cluster", "pkg/program", "pkg/apply/table", "pkg/apply/wire", "pkg/apply/vip"},
+	"pkg/apply/permit":    {"pkg/cluster", "pkg/program", "pkg/apply/table", "pkg/apply/wire"},
 	"pkg/apply/proxy":     {"pkg/cluster", "pkg/program", "pkg/apply/proxy"},
 	"plugins":             {"plugins", "pkg/version"},
 	"daemon":              {"daemon", "pkg", "install"},

@@ -7,30 +7,15 @@ import (
 	"net/netip"
 	"os/exec"
 	"reflect"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/vishvananda/netns"
-
 	"poplin.dev/poplin/pkg/apply/diff"
 	"poplin.dev/poplin/pkg/program"
 	"poplin.dev/poplin/test/need"
+	"poplin.dev/poplin/test/space"
 )
-
-// isolate runs the rest of the test in a network namespace of its own: the
-// thread is never unlocked and goes with the test's goroutine.
-func isolate(t testing.TB) {
-	t.Helper()
-	need.Root(t)
-	runtime.LockOSThread()
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatalf("make network namespace: %v", err)
-	}
-	ns.Close()
-}
 
 func open(t testing.TB, plain bool) *Table {
 	t.Helper()
@@ -104,7 +89,7 @@ func unchanged(t *testing.T, table *Table, want program.Table) {
 }
 
 func TestSetConverges(t *testing.T) {
-	isolate(t)
+	space.Enter(t)
 	table := open(t, false)
 	a := sample(prefixes("10.244.0.0/24", "10.244.1.0/24", "192.168.0.0/16"), prefixes("fd00:10:244::/64", "ff00::/8"))
 	set(t, table, a)
@@ -136,7 +121,7 @@ func TestSetConverges(t *testing.T) {
 }
 
 func TestModulesLeaveEachOtherAlone(t *testing.T) {
-	isolate(t)
+	space.Enter(t)
 	table := open(t, false)
 	m := sample(prefixes("10.0.0.0/8"), nil)
 	set(t, table, m)
@@ -147,7 +132,7 @@ func TestModulesLeaveEachOtherAlone(t *testing.T) {
 }
 
 func TestOwnership(t *testing.T) {
-	isolate(t)
+	space.Enter(t)
 	m := sample(prefixes("10.0.0.0/8"), nil)
 	first := open(t, false)
 	set(t, first, m)
@@ -172,7 +157,7 @@ func TestOwnership(t *testing.T) {
 }
 
 func TestPlainTable(t *testing.T) {
-	isolate(t)
+	space.Enter(t)
 	m := sample(prefixes("10.0.0.0/8"), nil)
 	plain := open(t, true)
 	set(t, plain, m)
@@ -195,7 +180,7 @@ func TestPlainTable(t *testing.T) {
 }
 
 func TestManyElements(t *testing.T) {
-	isolate(t)
+	space.Enter(t)
 	table := open(t, false)
 	var v4, v6 []netip.Prefix
 	for i := range 12_000 {
@@ -213,7 +198,7 @@ func TestManyElements(t *testing.T) {
 }
 
 func TestCancelled(t *testing.T) {
-	isolate(t)
+	space.Enter(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := open(t, false).Set(ctx, sample(nil, nil)); err == nil {
@@ -224,7 +209,7 @@ func TestCancelled(t *testing.T) {
 // TestNftPrints holds us to what administrators' tools can show.
 func TestNftPrints(t *testing.T) {
 	nft := need.Program(t, "nft", "nftables")
-	isolate(t)
+	space.Enter(t)
 	m := sample(prefixes("10.244.0.0/24"), prefixes("fd00::/64"))
 	set(t, open(t, false), m)
 	out, err := exec.Command(nft, "list", "table", "inet", Name).CombinedOutput()

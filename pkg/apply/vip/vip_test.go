@@ -6,31 +6,16 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
-
-	"github.com/vishvananda/netns"
 
 	"poplin.dev/poplin/pkg/apply/table"
 	"poplin.dev/poplin/pkg/apply/wire"
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/program/vip"
 	"poplin.dev/poplin/test/need"
+	"poplin.dev/poplin/test/space"
 )
-
-// isolate runs the rest of the test in a network namespace of its own: the
-// thread is never unlocked and goes with the test's goroutine.
-func isolate(t testing.TB) {
-	t.Helper()
-	need.Root(t)
-	runtime.LockOSThread()
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatalf("make network namespace: %v", err)
-	}
-	ns.Close()
-}
 
 func open(t testing.TB) *Table {
 	t.Helper()
@@ -40,15 +25,6 @@ func open(t testing.TB) *Table {
 	}
 	t.Cleanup(func() { table.Close() })
 	return table
-}
-
-func nftables(t testing.TB, args ...string) string {
-	t.Helper()
-	out, err := exec.Command(need.Program(t, "nft", "nftables"), args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("nft %v: %v\n%s", args, err, out)
-	}
-	return string(out)
 }
 
 // sample has an element of each kind, of which n says the values.
@@ -87,13 +63,13 @@ func sample(n int) vip.Program {
 
 // What nft prints is what our programs say, so a person can trust either.
 func TestRulesAsNftPrintsThem(t *testing.T) {
-	isolate(t)
+	space.Enter(t)
 	table := open(t)
 	if _, err := table.Set(sample(0)); err != nil {
 		t.Fatal(err)
 	}
 	printed := map[string]bool{}
-	for line := range strings.Lines(nftables(t, "list", "table", "inet", Name)) {
+	for line := range strings.Lines(space.Nft(t, "list", "table", "inet", Name)) {
 		line = strings.TrimSpace(strings.ReplaceAll(line, " packets 0 bytes 0", ""))
 		printed[strings.ReplaceAll(line, "reject with icmpx port-unreachable", "reject")] = true
 	}
@@ -109,12 +85,12 @@ func TestRulesAsNftPrintsThem(t *testing.T) {
 		}
 	}
 	if t.Failed() {
-		t.Log(nftables(t, "list", "table", "inet", Name))
+		t.Log(space.Nft(t, "list", "table", "inet", Name))
 	}
 }
 
 func TestKernelAgreesAfterEveryChange(t *testing.T) {
-	isolate(t)
+	space.Enter(t)
 	table := open(t)
 	seed := rand.Uint64()
 	dice := rand.New(rand.NewPCG(seed, 1))
@@ -146,22 +122,22 @@ func TestKernelAgreesAfterEveryChange(t *testing.T) {
 	if err := table.Remove(); err != nil {
 		t.Fatal(err)
 	}
-	if left := nftables(t, "list", "ruleset"); left != "" {
+	if left := space.Nft(t, "list", "ruleset"); left != "" {
 		t.Errorf("left behind:\n%s", left)
 	}
 }
 
 // Others flush rulesets, and tables that are not ours to change.
 func TestOthersDoNotTakeTheTableAway(t *testing.T) {
-	isolate(t)
+	space.Enter(t)
 	table := open(t)
 	if _, err := table.Set(sample(1)); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(nftables(t, "list", "table", "inet", Name), "flags owner") {
+	if !strings.Contains(space.Nft(t, "list", "table", "inet", Name), "flags owner") {
 		need.Missing(t, need.OwnedTables, "Linux 6.9 and later have them")
 	}
-	nftables(t, "flush", "ruleset")
+	space.Nft(t, "flush", "ruleset")
 	if err := exec.Command("nft", "delete", "table", "inet", Name).Run(); err == nil {
 		t.Error("another process deleted the table")
 	}
@@ -185,7 +161,7 @@ func TestOthersDoNotTakeTheTableAway(t *testing.T) {
 
 // On kernels without owned tables, what others destroy is made again.
 func TestAPlainTableIsMadeAgain(t *testing.T) {
-	isolate(t)
+	space.Enter(t)
 	table, err := Open(Config{Plain: true, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -200,7 +176,7 @@ func TestAPlainTableIsMadeAgain(t *testing.T) {
 		{"flush", "chain", "inet", Name, "pick"},
 		{"add", "map", "inet", Name, "stranger", "{ type mark : mark; }"},
 	} {
-		nftables(t, harm...)
+		space.Nft(t, harm...)
 		table.Forget() // as a netlink event would have it
 		if _, err := table.Set(sample(1)); err != nil {
 			t.Fatalf("after %v: %v", harm, err)
@@ -209,12 +185,12 @@ func TestAPlainTableIsMadeAgain(t *testing.T) {
 		if got, err := table.Program(); err != nil || got.String() != sample(1).String() {
 			t.Errorf("after %v the kernel holds\n%s%v", harm, got, err)
 		}
-		if out := nftables(t, "list", "chain", "inet", Name, "pick"); !strings.Contains(out, "vmap") {
+		if out := space.Nft(t, "list", "chain", "inet", Name, "pick"); !strings.Contains(out, "vmap") {
 			t.Errorf("after %v:\n%s", harm, out)
 		}
 	}
 	// A change that comes before the event fails, and says so.
-	nftables(t, "flush", "ruleset")
+	space.Nft(t, "flush", "ruleset")
 	if err := table.Apply(vip.Diff(sample(1), sample(2))); err == nil {
 		t.Error("a change of a table that is gone must fail")
 	}
@@ -225,12 +201,12 @@ func TestAPlainTableIsMadeAgain(t *testing.T) {
 
 // docs/services.md says how to look one front up.
 func TestOneElementCanBeAskedFor(t *testing.T) {
-	isolate(t)
+	space.Enter(t)
 	table := open(t)
 	if _, err := table.Set(sample(0)); err != nil {
 		t.Fatal(err)
 	}
-	if out := nftables(t, "get", "element", "inet", Name, "frontends4", "{ 10.96.0.1 . tcp . 80 }"); !strings.Contains(out, ": c004:10") {
+	if out := space.Nft(t, "get", "element", "inet", Name, "frontends4", "{ 10.96.0.1 . tcp . 80 }"); !strings.Contains(out, ": c004:10") {
 		t.Errorf("nft says\n%s", out)
 	}
 }
@@ -238,7 +214,7 @@ func TestOneElementCanBeAskedFor(t *testing.T) {
 // A process that ends between a change and its consequences leaves clients
 // that are remembered for endpoints which are gone. The next one forgets them.
 func TestStartForgetsClientsOfEndpointsThatAreGone(t *testing.T) {
-	isolate(t)
+	space.Enter(t)
 	services := open(t)
 	p := sample(1)
 	if _, err := services.Set(p); err != nil {
@@ -266,7 +242,7 @@ func TestStartForgetsClientsOfEndpointsThatAreGone(t *testing.T) {
 	if _, err := next.Set(p); err != nil {
 		t.Fatal(err)
 	}
-	out := nftables(t, "list", "map", "inet", Name, "affinity4")
+	out := space.Nft(t, "list", "map", "inet", Name, "affinity4")
 	if !strings.Contains(out, "192.0.2.1 ") || strings.Contains(out, "192.0.2.2") || strings.Contains(out, "192.0.2.3") {
 		t.Errorf("remembered are\n%s", out)
 	}
@@ -274,7 +250,7 @@ func TestStartForgetsClientsOfEndpointsThatAreGone(t *testing.T) {
 	if err := next.Apply(vip.Diff(p, vip.New())); err != nil {
 		t.Fatal(err)
 	}
-	if out := nftables(t, "list", "map", "inet", Name, "affinity4"); strings.Contains(out, "elements") {
+	if out := space.Nft(t, "list", "map", "inet", Name, "affinity4"); strings.Contains(out, "elements") {
 		t.Errorf("after the Service's end remembered are\n%s", out)
 	}
 }

@@ -27,7 +27,7 @@ func MarkOf(r nft.Rule) Mark {
 // Hooks are the kernel's numbers for hooks.
 var Hooks = map[string]uint32{
 	"prerouting": unix.NF_INET_PRE_ROUTING, "input": unix.NF_INET_LOCAL_IN,
-	"output": unix.NF_INET_LOCAL_OUT, "postrouting": unix.NF_INET_POST_ROUTING,
+	"forward": unix.NF_INET_FORWARD, "output": unix.NF_INET_LOCAL_OUT, "postrouting": unix.NF_INET_POST_ROUTING,
 }
 
 // AddChain makes a chain.
@@ -215,6 +215,7 @@ var fields = map[nft.Field]struct {
 	nft.Daddr4:   {fromPayload, unix.NFT_PAYLOAD_NETWORK_HEADER, 16, 4, unix.NFPROTO_IPV4},
 	nft.Saddr6:   {fromPayload, unix.NFT_PAYLOAD_NETWORK_HEADER, 8, 16, unix.NFPROTO_IPV6},
 	nft.Daddr6:   {fromPayload, unix.NFT_PAYLOAD_NETWORK_HEADER, 24, 16, unix.NFPROTO_IPV6},
+	nft.Sport:    {fromPayload, unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2, 0},
 	nft.Dport:    {fromPayload, unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, 0},
 	nft.Proto:    {fromMeta, unix.NFT_META_L4PROTO, 0, 1, 0},
 	nft.Class:    {fromMeta, unix.NFT_META_PRIORITY, 0, 4, 0},

@@ -61,6 +61,13 @@ func (e *encoder) statement(s nft.Statement) error {
 		e.expr("ct", func() { e.u32s(unix.NFTA_CT_DREG, reg(0), unix.NFTA_CT_KEY, unix.NFT_CT_STATUS) })
 		e.bits(reg(0), ipsDstNAT, 0)
 		e.compare(unix.NFT_CMP_NEQ, reg(0), host(0))
+	case nft.Related:
+		e.expr("ct", func() { e.u32s(unix.NFTA_CT_DREG, reg(0), unix.NFTA_CT_KEY, unix.NFT_CT_STATE) })
+		e.bits(reg(0), stateRelated, 0)
+		e.compare(unix.NFT_CMP_NEQ, reg(0), host(0))
+	case nft.Reply:
+		e.expr("ct", func() { e.u32s(unix.NFTA_CT_DREG, reg(0), unix.NFTA_CT_KEY, unix.NFT_CT_DIRECTION) })
+		e.compare(unix.NFT_CMP_EQ, reg(0), []byte{1})
 	case nft.DNAT:
 		return e.dnat(s)
 	case nft.Learn:
@@ -79,6 +86,10 @@ func (e *encoder) statement(s nft.Statement) error {
 	}
 	return nil
 }
+
+// stateRelated is NF_CT_STATE_BIT(IP_CT_RELATED) of
+// linux/netfilter/nf_conntrack_common.h, in either direction.
+const stateRelated = 0x4
 
 // ipsDstNAT is IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
 const ipsDstNAT = 0x20

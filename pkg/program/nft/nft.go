@@ -39,6 +39,7 @@ const (
 	Saddr6       Field = "ip6 saddr"
 	Daddr6       Field = "ip6 daddr"
 	Proto        Field = "meta l4proto"
+	Sport        Field = "th sport"
 	Dport        Field = "th dport"
 	Class        Field = "meta priority"
 	CtSaddr4     Field = "ct original ip saddr"
@@ -125,6 +126,12 @@ type OutLoopback struct{}
 
 // Translated matches connections with a translated destination.
 type Translated struct{}
+
+// Related matches what belongs to another connection, such as an ICMP error.
+type Related struct{}
+
+// Reply matches packets of a connection in the direction of answers.
+type Reply struct{}
 
 // DNAT sends the connection to the address and port that a map has for the
 // key. Without such an element it does not match.
@@ -218,6 +225,8 @@ func (s InGroup) String() string {
 func (s OutGroup) String() string  { return fmt.Sprintf("oifgroup %d", s.Group) }
 func (OutLoopback) String() string { return `oif "lo"` }
 func (Translated) String() string  { return "ct status dnat" }
+func (Related) String() string     { return "ct state related" }
+func (Reply) String() string       { return "ct direction reply" }
 
 func (s DNAT) String() string {
 	return fmt.Sprintf("dnat %s to %s map @%s", map[bool]string{false: "ip", true: "ip6"}[s.IPv6], s.Key, s.Map)

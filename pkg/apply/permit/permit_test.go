@@ -1,0 +1,119 @@
+package permit
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"poplin.dev/poplin/pkg/cluster/service"
+	"poplin.dev/poplin/pkg/program/permit"
+	"poplin.dev/poplin/test/space"
+)
+
+func open(t testing.TB) *Table {
+	t.Helper()
+	table, err := Open(Config{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { table.Close() })
+	return table
+}
+
+// sample has elements of each kind, of which dice says how many and which.
+func sample(dice *rand.Rand) permit.Program {
+	p := permit.New()
+	ports := []permit.Ports{permit.Nothing, permit.Everything, permit.FirstPorts, permit.Ports(permit.FirstPorts + 1).WithOthers()}
+	for i := range dice.IntN(20) {
+		for _, a := range []netip.Addr{netip.AddrFrom4([4]byte{10, 244, 0, byte(i)}), netip.MustParseAddr(fmt.Sprintf("fd00::%x", i+1))} {
+			class := permit.Class(dice.IntN(5))
+			p.Peers[a] = class
+			p.Egress[permit.Pair{Pod: a, Class: class}] = ports[dice.IntN(len(ports))]
+			p.Ingress[permit.Pair{Pod: a, Class: class}] = ports[dice.IntN(len(ports))]
+			for _, set := range []map[netip.Addr]struct{}{p.Senders, p.Receivers, p.Loops} {
+				if dice.IntN(2) == 0 {
+					set[a] = struct{}{}
+				}
+			}
+		}
+	}
+	for _, s := range ports[2:] {
+		first := uint16(dice.IntN(60000))
+		for _, proto := range []service.Protocol{service.TCP, service.UDP, service.SCTP} {
+			p.Ports[permit.Span{Ports: s, Proto: proto, First: first, Last: first + uint16(dice.IntN(3))}] = struct{}{}
+		}
+	}
+	for _, r := range [][]string{
+		{"0.0.0.0-9.255.255.255", "10.0.0.0-10.0.0.0", "10.0.0.1-10.0.0.9", "192.0.2.0-255.255.255.255", "::-::ffff"},
+		{"10.0.0.0-10.0.0.7", "8000::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
+		{"0.0.0.0-255.255.255.255"},
+	}[dice.IntN(3)] {
+		first, last, _ := strings.Cut(r, "-")
+		p.Ranges[permit.Range{First: netip.MustParseAddr(first), Last: netip.MustParseAddr(last)}] = permit.Class(1 + dice.IntN(3))
+	}
+	return p
+}
+
+// What nft prints is what our programs say, so a person can trust either.
+func TestRulesAsNftPrintsThem(t *testing.T) {
+	space.Enter(t)
+	table := open(t)
+	if _, err := table.Set(permit.New()); err != nil {
+		t.Fatal(err)
+	}
+	printed := map[string]bool{}
+	for line := range strings.Lines(space.Nft(t, "list", "table", "inet", Name)) {
+		printed[strings.TrimSpace(strings.ReplaceAll(line, " packets 0 bytes 0", ""))] = true
+	}
+	for _, c := range permit.Chains() {
+		for _, r := range c.Rules {
+			if !printed[r.String()] {
+				t.Errorf("chain %s: nft does not print %q", c.Name, r)
+			}
+		}
+	}
+	if t.Failed() {
+		t.Log(space.Nft(t, "list", "table", "inet", Name))
+	}
+}
+
+func TestKernelAgreesAfterEveryChange(t *testing.T) {
+	space.Enter(t)
+	table := open(t)
+	seed := rand.Uint64()
+	dice := rand.New(rand.NewPCG(seed, 1))
+	for i := range 60 {
+		want := sample(dice)
+		if dice.IntN(10) == 0 {
+			want = permit.New()
+		}
+		if _, err := table.Set(want); err != nil {
+			t.Fatalf("change %d of seed %d: %v", i, seed, err)
+		}
+		if dice.IntN(5) == 0 { // another process takes over
+			if err := table.kernel.Reconnect(nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		table.Forget()
+		got, err := table.Program()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.String() != want.String() {
+			t.Fatalf("change %d of seed %d: the kernel holds\n%s\nnot\n%s", i, seed, got, want)
+		}
+		if n, err := table.Set(want); n != 0 || err != nil {
+			t.Fatalf("nothing to do, yet %d elements changed, %v", n, err)
+		}
+	}
+	if err := table.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if left := space.Nft(t, "list", "ruleset"); left != "" {
+		t.Errorf("left behind:\n%s", left)
+	}
+}

@@ -1,0 +1,93 @@
+package permit
+
+import "poplin.dev/poplin/pkg/program/nft"
+
+// family is what the two families' rules differ in.
+type family struct {
+	suffix       string
+	saddr, daddr nft.Field
+}
+
+var families = []family{{"4", nft.Saddr4, nft.Daddr4}, {"6", nft.Saddr6, nft.Daddr6}}
+
+// turned is the family for packets that answer: the ends change places.
+func (f family) turned() family { return family{f.suffix, f.daddr, f.saddr} }
+
+// after is behind the guards and the firewalls of most other programs, whose
+// drops are theirs to explain.
+const after = 10
+
+// Chains are the rules: always the same. They see what is forwarded only, so
+// that what a node exchanges with its own pods, the kubelet's probes for one,
+// is never in question. An answer is looked up as the packet that it answers
+// would be. The class of a packet (its priority, which nothing looks at
+// between these rules) carries what a lookup found from one rule to the next.
+func Chains() []nft.Chain {
+	return []nft.Chain{
+		{Name: "forward", Type: "filter", Hook: "forward", Priority: after, Rules: append([]nft.Rule{
+			{nft.Related{}, nft.Return}, // an error about a connection that is permitted
+			{nft.Reply{}, nft.Goto("replies")},
+		}, isolated("", family.same)...)},
+		{Name: "replies", Rules: isolated("-replies", family.turned)},
+		{Name: "egress", Rules: lookup("egress", "ports", family.same)},
+		{Name: "ingress", Rules: lookup("ingress", "ports", inward(family.same))},
+		{Name: "egress-replies", Rules: lookup("egress", "ports-replies", family.turned)},
+		{Name: "ingress-replies", Rules: lookup("ingress", "ports-replies", inward(family.turned))},
+		{Name: "ports", Rules: ports(nft.Dport)},
+		{Name: "ports-replies", Rules: ports(nft.Sport)},
+	}
+}
+
+func (f family) same() family { return f }
+
+// inward has the receiver take the sender's place: it is the isolated one.
+func inward(f func(family) family) func(family) family {
+	return func(g family) family { return f(g).turned() }
+}
+
+// isolated sends what begins or ends at an isolated pod where it is decided.
+func isolated(suffix string, end func(family) family) []nft.Rule {
+	var rules []nft.Rule
+	for _, f := range families {
+		rules = append(rules, nft.Rule{nft.In{Key: nft.Key{f.saddr, f.daddr}, Set: "loops" + f.suffix}, nft.Return})
+	}
+	for _, f := range families {
+		f = end(f)
+		rules = append(rules, nft.Rule{nft.In{Key: nft.Key{f.saddr}, Set: "senders" + f.suffix}, nft.Jump("egress" + suffix)})
+	}
+	for _, f := range families {
+		f = end(f)
+		rules = append(rules, nft.Rule{nft.In{Key: nft.Key{f.daddr}, Set: "receivers" + f.suffix}, nft.Goto("ingress" + suffix)})
+	}
+	return rules
+}
+
+// lookup finds the class of the other end, and the ports of pod and class. In
+// the family that end returns the source is the isolated pod.
+func lookup(pairs, ports string, end func(family) family) []nft.Rule {
+	rules := []nft.Rule{{nft.ForgetClass{}}}
+	for _, set := range []string{"ranges", "peers"} { // the latter counts
+		for _, f := range families {
+			rules = append(rules, nft.Rule{nft.Classify{Key: nft.Key{end(f).daddr}, Map: set + f.suffix}})
+		}
+	}
+	for range 2 {
+		for _, f := range families {
+			rules = append(rules, nft.Rule{
+				nft.Classify{Key: nft.Key{end(f).saddr, nft.Class}, Map: pairs + f.suffix}, nft.Goto(ports),
+			})
+		}
+		rules = append(rules, nft.Rule{nft.ForgetClass{}}) // what everybody may
+	}
+	return append(rules[:len(rules)-1], nft.Rule{nft.Count{}, nft.Silence})
+}
+
+// ports ends a packet that a set of ports does not have.
+func ports(port nft.Field) []nft.Rule {
+	return []nft.Rule{
+		{nft.ClassIs{Mask: everythingBit, Not: true}, nft.ForgetClass{}, nft.Return},
+		{nft.In{Key: nft.Key{nft.Class, nft.Proto, port}, Set: "ports"}, nft.ForgetClass{}, nft.Return},
+		{nft.In{Key: nft.Key{nft.Proto}, Not: true, Set: "protocols"}, nft.ClassIs{Mask: othersBit, Not: true}, nft.ForgetClass{}, nft.Return},
+		{nft.Count{}, nft.Silence},
+	}
+}
