@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/program/vip"
@@ -160,6 +161,14 @@ var table = []struct {
 		{"node", "external", 80, "silence"},
 		{"node", "vip", 80, "pod1:8080 sees node"},
 	}},
+	{"load balancer with ranges that are no fence", service.TCP, serviceOf(func(o *object) {
+		balanced(o)
+		// All of one family, and nothing of the other.
+		o.SourceRanges = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("192.0.2.7/32")}
+	}, "pod1"), []flow{
+		{"client", "external", 80, "pod1:8080 sees node"},
+		{"stranger", "external", 80, "pod1:8080 sees node"},
+	}},
 	{"external policy Local", service.TCP, serviceOf(func(o *object) { balanced(o); o.ExternalLocal = true }, "pod1", "remote"), []flow{
 		{"client", "external", 80, "pod1:8080 sees client"},
 		{"client", "node", 30080, "pod1:8080 sees client"},
@@ -220,6 +229,19 @@ var table = []struct {
 			e.ForNodes = []string{map[bool]string{true: "worker-1", false: "worker-2"}[placeOf(e.Addr) == "pod1"]}
 		})
 	}, "pod1", "pod2", "remote"), []flow{{"pod2", "vip", 80, "pod1:8080 sees pod2"}}},
+	{"hints for another zone", service.TCP, serviceOf(func(o *object) {
+		eachEndpoint(o, func(e *service.Endpoint) { e.ForZones = []string{"west"} })
+	}, "pod1", "remote"), []flow{{"pod2", "vip", 80, "pod1:8080 sees pod2, remote:8080 sees pod2"}}},
+	{"hints and policies Local", service.TCP, serviceOf(func(o *object) {
+		o.ExternalLocal, o.InternalLocal = true, true
+		eachEndpoint(o, func(e *service.Endpoint) {
+			e.ForZones = []string{map[bool]string{true: "east", false: "west"}[placeOf(e.Addr) == "pod2"]}
+		})
+	}, "pod1", "pod2", "remote"), []flow{
+		{"pod2", "vip", 80, "pod1:8080 sees pod2, pod2:8080 sees node"},
+		{"client", "node", 30080, "pod1:8080 sees client, pod2:8080 sees client"},
+		{"pod2", "node", 30080, "pod2:8080 sees node"}, // a local pod: no policy, so the hints count
+	}},
 	{"half a set of hints", service.TCP, serviceOf(func(o *object) {
 		eachEndpoint(o, func(e *service.Endpoint) {
 			if e.Node == "worker-1" {
@@ -244,6 +266,38 @@ var table = []struct {
 		{"node", "vip", 80, "node:8080 sees node"},
 		{"node", "node", 30080, "node:8080 sees node"},
 	}},
+	{"a pod that is published although it is not ready, and ends", service.TCP, serviceOf(func(o *object) {
+		eachEndpoint(o, func(e *service.Endpoint) { e.Ready, e.Serving, e.Terminating = true, false, true })
+	}, "pod1", "remote"), []flow{{"pod2", "vip", 80, "pod1:8080 sees pod2, remote:8080 sees pod2"}}},
+	{"an address of two slices, of a pod that ends and its successor", service.TCP, serviceOf(func(o *object) {
+		for _, s := range slices.Clone(o.slices) {
+			s.Name = "a-" + s.Name // comes first
+			s.Endpoints = slices.Clone(s.Endpoints)
+			s.Endpoints[0].Ready, s.Endpoints[0].Serving, s.Endpoints[0].Terminating = false, true, true
+			o.slices = append(o.slices, s)
+		}
+	}, "pod1", "remote"), []flow{{"pod2", "vip", 80, "pod1:8080 sees pod2, remote:8080 sees pod2"}}},
+	{"slices that cannot be right, and one that is", service.TCP, serviceOf(func(o *object) {
+		for i, s := range slices.Clone(o.slices) {
+			names, port, family := s, s, s
+			names.Name, names.Family = "names-"+s.Name, 0
+			port.Name, port.Ports = "port-"+s.Name, []service.SlicePort{{Name: "http", Protocol: service.TCP}}
+			family.Name, family.Endpoints = "family-"+s.Name, slices.Clone(o.slices[1-i].Endpoints)
+			o.slices = append(o.slices, names, port, family)
+		}
+		o.Ports = append(o.Ports, service.Port{Name: "none", Protocol: service.TCP})
+	}, "pod1"), []flow{
+		{"pod2", "vip", 80, "pod1:8080 sees pod2"},
+		{"client", "node", 30080, "pod1:8080 sees node"},
+	}},
+	{"a Service of names only", service.TCP, serviceOf(func(o *object) { o.Type = service.ExternalName }, "pod1"), []flow{
+		{"pod2", "vip", 80, "silence"},
+		{"client", "node", 30080, "refused"},
+	}},
+	{"a headless Service", service.TCP, serviceOf(func(o *object) { o.ClusterIPs = nil }, "pod1"), []flow{
+		{"pod2", "vip", 80, "silence"},
+		{"client", "node", 30080, "refused"},
+	}},
 	{"another proxy's Service", service.TCP, serviceOf(func(o *object) { o.ProxyName = "mesh" }, "pod1"), []flow{
 		{"pod2", "vip", 80, "silence"},
 		{"client", "node", 30080, "refused"},
@@ -258,6 +312,9 @@ func TestTable(t *testing.T) {
 			l.table.Set(row.Service, row.slices)
 			l.sync(t)
 			for _, f := range row.flows {
+				if l.patience = 10 * time.Second; f.want == "silence" {
+					l.patience = patience // who is to answer may take his time
+				}
 				for _, ipv6 := range []bool{false, true} {
 					if got := l.survey(t, f.from, f.to, row.proto, f.port, ipv6); got != f.want {
 						t.Errorf("IPv6 %v: %s to %s:%d: %s, want %s", ipv6, f.from, f.to, f.port, got, f.want)
