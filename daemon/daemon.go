@@ -123,10 +123,17 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	now.vips = vips
 	file := &configFile{path: cfg.File, current: settings, level: level, log: log, report: now.config}
-	answers := status.New(status.Deps{
+	asked := status.Deps{
 		Health: settings.Health.Address, Metrics: settings.Metrics.Address, Socket: cfg.Socket,
+		CertFile: settings.Metrics.CertFile, KeyFile: settings.Metrics.KeyFile, Node: cfg.NodeName,
 		Exported: count.Handler(), Alive: now.alive, Report: now.report, Log: log,
-	})
+	}
+	if settings.Metrics.Reachable() {
+		if asked.Access, err = cluster.Access(); err != nil {
+			return err
+		}
+	}
+	answers := status.New(asked)
 	now.answers = answers
 	// Stopped from last to first: answers stay until the end of the others.
 	tasks := append([]loop.Task{answers, file, cluster, known, ports, fabric, network}, serving...)

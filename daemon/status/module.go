@@ -7,6 +7,7 @@ package status
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,6 +37,10 @@ type Deps struct {
 	Socket string
 	// Exported is what Metrics serves.
 	Exported http.Handler
+	// Access, if not nil, guards Metrics, which then is encrypted: with the
+	// certificate of the two files, or one that this module makes for Node.
+	Access                  Access
+	CertFile, KeyFile, Node string
 	// Alive is nil unless the daemon hangs.
 	Alive func() error
 	// Report says what is true now.
@@ -62,6 +67,7 @@ func New(deps Deps) *Module {
 type listener struct {
 	network, address string
 	handler          http.Handler
+	tls              *tls.Config
 }
 
 func (m *Module) listeners() []listener {
@@ -69,14 +75,20 @@ func (m *Module) listeners() []listener {
 	health.HandleFunc("GET /healthz", m.healthz)
 	health.HandleFunc("GET /readyz", m.readyz)
 	metrics := http.NewServeMux()
-	metrics.Handle("GET /metrics", m.deps.Exported)
+	var encrypt *tls.Config
+	exported := m.deps.Exported
+	if m.deps.Access != nil {
+		exported = m.guard(exported)
+		encrypt = (&certificate{node: m.deps.Node, certFile: m.deps.CertFile, keyFile: m.deps.KeyFile}).config()
+	}
+	metrics.Handle("GET /metrics", exported)
 	socket := http.NewServeMux()
 	socket.HandleFunc("GET /status", m.status)
 	var list []listener
 	for _, l := range []listener{
-		{"tcp", m.deps.Health, health},
-		{"tcp", m.deps.Metrics, metrics},
-		{"unix", m.deps.Socket, socket},
+		{"tcp", m.deps.Health, health, nil},
+		{"tcp", m.deps.Metrics, metrics, encrypt},
+		{"unix", m.deps.Socket, socket, nil},
 	} {
 		if l.address != "" {
 			list = append(list, l)
@@ -136,6 +148,9 @@ func (m *Module) serve(ctx context.Context, l listener) error {
 		return err
 	}
 	m.note(l, nil)
+	if l.tls != nil {
+		ln = tls.NewListener(ln, l.tls)
+	}
 	srv := &http.Server{
 		Handler:           l.handler,
 		ReadHeaderTimeout: requestTimeout,

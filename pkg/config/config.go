@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
 	"time"
 )
@@ -58,7 +59,7 @@ type Config struct {
 
 	CNI     CNI      `json:"cni"`
 	Health  Listener `json:"health"`
-	Metrics Listener `json:"metrics"`
+	Metrics Metrics  `json:"metrics"`
 }
 
 // APIServer says how to reach the API server without Services.
@@ -138,6 +139,27 @@ type Listener struct {
 	Address string `json:"address"`
 }
 
+// Metrics is where metrics are served. On an address that others can reach,
+// they are encrypted and for those who may read them.
+type Metrics struct {
+	Address string `json:"address"`
+	// CertFile and KeyFile are a certificate; without them, the daemon makes
+	// one for itself.
+	CertFile string `json:"certFile"`
+	KeyFile  string `json:"keyFile"`
+}
+
+// Reachable says that others than this node's own processes reach an address
+// to listen on.
+func (m Metrics) Reachable() bool {
+	host, _, err := net.SplitHostPort(m.Address)
+	if err != nil {
+		return false // empty: nowhere
+	}
+	addr, err := netip.ParseAddr(host)
+	return err != nil || !addr.IsLoopback()
+}
+
 // Default is the configuration of an empty file.
 func Default() Config {
 	return Config{
@@ -160,6 +182,6 @@ func Default() Config {
 
 		CNI:     CNI{ConfDir: "/etc/cni/net.d", Name: "poplin", Capabilities: map[string]bool{"ips": true, "portMappings": true, "bandwidth": true}},
 		Health:  Listener{Address: "127.0.0.1:9411"},
-		Metrics: Listener{Address: "127.0.0.1:9410"},
+		Metrics: Metrics{Address: "127.0.0.1:9410"},
 	}
 }

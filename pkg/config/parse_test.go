@@ -110,6 +110,8 @@ func TestParseRefuses(t *testing.T) {
 		{head + "health: {address: localhost}", `health.address: "localhost" is no address and port`},
 		{head + "metrics: {address: 'localhost:80'}", `metrics.address: "localhost:80" is no address and port`},
 		{head + "metrics: {address: '127.0.0.1:9411'}", "is health.address too"},
+		{head + "metrics: {address: ':9410', certFile: /tls.crt}", "metrics.keyFile: a certificate has certFile and keyFile"},
+		{head + "metrics: {certFile: /tls.crt, keyFile: /tls.key}", "metrics.certFile: 127.0.0.1:9410 is for this node alone"},
 	}
 	for _, tt := range tests {
 		_, err := Parse([]byte(tt.text))

@@ -53,6 +53,11 @@ func (c Config) validate() error {
 	c.CNI.validate(fail)
 	checkListener(fail, "health.address", c.Health.Address)
 	checkListener(fail, "metrics.address", c.Metrics.Address)
+	if m := c.Metrics; (m.CertFile == "") != (m.KeyFile == "") {
+		fail("metrics.keyFile", "a certificate has certFile and keyFile: write both, or none for one that the daemon makes")
+	} else if m.CertFile != "" && !m.Reachable() {
+		fail("metrics.certFile", "%s is for this node alone and served without a certificate: leave it out, or write an address that others reach, such as :9410", m.Address)
+	}
 	if c.Health.Address == c.Metrics.Address && c.Health.Address != "" {
 		fail("metrics.address", "%q is health.address too: give each a port of its own", c.Metrics.Address)
 	}

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/kube/access"
 	"poplin.dev/poplin/pkg/kube/event"
 	"poplin.dev/poplin/pkg/kube/group"
 	"poplin.dev/poplin/pkg/kube/reach"
@@ -104,6 +105,9 @@ func New(cfg Config) (*Client, error) {
 func (c *Client) Services() (*services.View, error) {
 	return services.New(services.Config{REST: c.rest, Spread: c.spreadLists, Requested: c.cfg.Observer.Requested, Log: c.log})
 }
+
+// Access makes what asks the API server who somebody is and what they may.
+func (c *Client) Access() (*access.Reviewer, error) { return access.New(c.rest) }
 
 // Run watches, and writes Events, until ctx ends.
 func (c *Client) Run(ctx context.Context) error {
