@@ -16,6 +16,8 @@ import (
 const usage = `usage:
   poplinctl status [flags]    on a node, or in its poplind pod: what this node's daemon does
                               elsewhere, or with -cluster: every node, as the API server shows it
+  poplinctl ingress status    what becomes of Ingresses, and of the Secrets with their certificates
+  poplinctl ingress migrate   what would become of the Ingresses that ingress-nginx serves
   poplinctl version           say which build this is
 `
 
@@ -36,6 +38,8 @@ func run(args []string) error {
 	switch command {
 	case "status":
 		return status(ctx, args)
+	case "ingress":
+		return ingresses(ctx, args)
 	case "version", "--version", "-version":
 		fmt.Println("poplinctl", version.String())
 		return nil

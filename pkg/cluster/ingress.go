@@ -15,6 +15,9 @@ type ObjectName struct{ Namespace, Name string }
 
 func (n ObjectName) String() string { return n.Namespace + "/" + n.Name }
 
+// MarshalText is String.
+func (n ObjectName) MarshalText() ([]byte, error) { return []byte(n.String()), nil }
+
 // Compare orders names by namespace, then name.
 func (n ObjectName) Compare(o ObjectName) int {
 	return cmp.Or(strings.Compare(n.Namespace, o.Namespace), strings.Compare(n.Name, o.Name))
@@ -75,7 +78,10 @@ type IngressBackend struct {
 }
 
 // IngressAddress is one address at which an Ingress answers: IP or Hostname.
-type IngressAddress struct{ IP, Hostname string }
+type IngressAddress struct {
+	IP       string `json:"ip,omitempty"`
+	Hostname string `json:"hostname,omitempty"`
+}
 
 // IngressClass says which controller serves the Ingresses of a class.
 type IngressClass struct {

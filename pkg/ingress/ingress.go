@@ -34,22 +34,22 @@ type Config struct {
 	OneNamespacePerHost bool
 }
 
-// Severity orders findings.
-type Severity uint8
+// Severity is how bad a finding is.
+type Severity string
 
 // The severities of findings.
 const (
-	Note    Severity = iota // works, but is worth knowing
-	Warning                 // something the user asked for is not done
+	Note    Severity = "note"    // works, but is worth knowing
+	Warning Severity = "warning" // something the user asked for is not done
 )
 
 // Finding is something an Ingress' owner should know.
 type Finding struct {
-	Severity Severity
+	Severity Severity `json:"severity"`
 	// Reason is one word in CamelCase, as Events want it.
-	Reason string
+	Reason string `json:"reason"`
 	// Text names the field or annotation, its value and the cure.
-	Text string
+	Text string `json:"text"`
 }
 
 // Result is what a compilation found.

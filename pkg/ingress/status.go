@@ -1,7 +1,9 @@
 package ingress
 
 import (
+	"fmt"
 	"slices"
+	"time"
 
 	"poplin.dev/poplin/pkg/cluster"
 )
@@ -28,4 +30,46 @@ func Addresses(s *cluster.Service) []cluster.IngressAddress {
 		}
 	}
 	return list
+}
+
+// Condition is what became of a Secret that an Ingress names for a host.
+type Condition struct {
+	Host   string    `json:"host"`
+	Secret string    `json:"secret"`
+	Until  time.Time `json:"until,omitzero"` // its certificate is valid
+	// Problem is empty where the certificate is served and good.
+	Problem string `json:"problem,omitempty"`
+}
+
+// Conditions are those of an Ingress after the last compilation.
+func (c *Compiler) Conditions(n cluster.ObjectName, now time.Time) (list []Condition) {
+	cl := c.claims[n]
+	if cl == nil {
+		return nil
+	}
+	for _, h := range cl.hosts {
+		for _, s := range cl.secretsFor(h) {
+			list = append(list, c.condition(cluster.ObjectName{Namespace: cl.Namespace, Name: s}, h, now))
+		}
+	}
+	return list
+}
+
+func (c *Compiler) condition(n cluster.ObjectName, host string, now time.Time) Condition {
+	d := Condition{Host: host, Secret: n.Name}
+	if _, known := c.secrets[n]; !known {
+		d.Problem = "could not be read"
+		return d
+	}
+	cert, err := c.usable(n, host, now)
+	if cert != nil {
+		d.Until = cert.NotAfter
+	}
+	switch served := c.program.Certificates[host]; {
+	case err != nil:
+		d.Problem = err.Error()
+	case served == nil || served.Secret != n:
+		d.Problem = fmt.Sprintf("is not served: an older Ingress has a certificate for %s", host)
+	}
+	return d
 }

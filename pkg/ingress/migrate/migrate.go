@@ -19,15 +19,37 @@ import (
 
 // Report is what becomes of one Ingress.
 type Report struct {
-	Ingress cluster.ObjectName
+	Ingress cluster.ObjectName `json:"ingress"`
 	// Works and NoEffect are keys of annotations; Ignored are those that are
 	// not followed, Refused those that keep the Ingress closed.
-	Works, NoEffect, Ignored, Refused []string
-	// Surprises are behaviours of ingress-nginx that the Ingress may rest on
-	// and that its text does not tell.
-	Surprises []string
+	Works    []string `json:"works"`
+	NoEffect []string `json:"noEffect"`
+	Ignored  []string `json:"ignored"`
+	Refused  []string `json:"refused"`
+	// Surprises are where the Ingress may rest on what its text does not tell.
+	Surprises []Surprise `json:"surprises"`
 	// Findings are what its owner would be told here.
-	Findings []ingress.Finding
+	Findings []ingress.Finding `json:"findings"`
+}
+
+// Behaviour is one of five things that ingress-nginx does and an Ingress does
+// not say.
+type Behaviour string
+
+// The five behaviours.
+const (
+	IgnoresCase Behaviour = "regular expressions ignore case and match beginnings"
+	HostWide    Behaviour = "one Ingress with regular expressions turns all paths of its host into some"
+	RewriteIsRE Behaviour = "rewrite-target turns paths into regular expressions"
+	AddsSlash   Behaviour = "a request without the slash at the end is redirected"
+	Normalises  Behaviour = "paths are compared decoded and forwarded as they came"
+)
+
+// Surprise is a behaviour that an Ingress may rest on.
+type Surprise struct {
+	Behaviour Behaviour `json:"behaviour"`
+	// Text says where, and what happens here.
+	Text string `json:"text"`
 }
 
 // Ready reports whether the Ingress can move as it is.
@@ -84,32 +106,31 @@ func (r *Report) sort(key, value string) {
 	}
 }
 
-// surprises are five things ingress-nginx does that an Ingress does not say:
-// a rewrite turns paths into regular expressions, which ignore case and match
-// beginnings; they do so for every Ingress of the host; a missing slash at
-// the end is redirected; paths are decoded before they are compared.
-func surprises(s source, all []source) []string {
-	var list []string
-	say := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+// surprises looks for the five behaviours.
+func surprises(s source, all []source) []Surprise {
+	var list []Surprise
+	say := func(b Behaviour, format string, args ...any) {
+		list = append(list, Surprise{b, fmt.Sprintf(format, args...)})
+	}
 	if s.settings.RegexpAll && s.settings.Rewrite != "" && s.Annotations[annotation.Nginx+"use-regex"] == "" {
-		say("rewrite-target makes its paths regular expressions; the same happens here")
+		say(RewriteIsRE, "all paths; the same happens here")
 	}
 	for _, r := range s.Rules {
 		neighbour := slices.ContainsFunc(all, func(o source) bool { return o.Ingress != s.Ingress && o.settings.RegexpAll && o.has(r.Host) })
 		for _, p := range r.Paths {
 			switch {
 			case s.settings.RegexpAll && p.Type == cluster.PathExact:
-				say("path %s (Exact) is a regular expression with ingress-nginx and matches more than itself; here it is exact", p.Path)
+				say(HostWide, "path %s (Exact); here it is exact", p.Path)
 			case s.settings.RegexpAll:
-				say("path %s is a regular expression: it ignores case and matches whatever begins so; the same happens here", p.Path)
+				say(IgnoresCase, "path %s; the same happens here", p.Path)
 			case neighbour:
-				say("path %s (%s) is a regular expression with ingress-nginx, because another Ingress of host %s uses them; here it is not", p.Path, p.Type, cmp.Or(r.Host, "(any)"))
+				say(HostWide, "path %s (%s) of host %s; here it is none", p.Path, p.Type, cmp.Or(r.Host, "(any)"))
 			}
 			if strings.HasSuffix(p.Path, "/") && p.Path != "/" && p.Type != cluster.PathOther {
-				say("a request for %s without the slash at the end is redirected by ingress-nginx; here it %s", p.Path, withoutSlash(p.Type))
+				say(AddsSlash, "path %s; here a request without it %s", p.Path, withoutSlash(p.Type))
 			}
 			if strings.Contains(p.Path, "%") {
-				say("path %s has an escape: ingress-nginx compares decoded paths and forwards them as they came; here both use one normal form", p.Path)
+				say(Normalises, "path %s has an escape; here one normal form is compared and forwarded", p.Path)
 			}
 		}
 	}
