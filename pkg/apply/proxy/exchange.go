@@ -37,6 +37,7 @@ type exchange struct {
 	patient  atomic.Bool // silence is allowed from now on
 	timedOut atomic.Bool
 	tooLarge atomic.Bool
+	badBody  atomic.Bool
 	bodyIn   atomic.Int64
 	headed   bool
 }
@@ -135,15 +136,20 @@ var errTooLarge = errors.New(engine.TooLarge)
 
 // Read bounds the client's silence and the body's size. The deadline must not
 // outlive the call: the server reads on in the background to learn whether
-// the client has left.
+// the client has left. But what failed once is not waited for again.
 func (b *requestBody) Read(p []byte) (int, error) {
 	_ = b.rc.SetReadDeadline(time.Now().Add(b.x.p.BodyTime))
 	n, err := b.ReadCloser.Read(p)
-	_ = b.rc.SetReadDeadline(time.Time{})
+	if err == nil || err == io.EOF {
+		_ = b.rc.SetReadDeadline(time.Time{})
+	}
 	b.x.touch(b.x.p.SendSilence(b.x.route))
 	if total := b.x.bodyIn.Add(int64(n)); b.limit > 0 && total > b.limit {
 		b.x.tooLarge.Store(true)
 		return 0, errTooLarge
+	}
+	if err != nil && err != io.EOF {
+		b.x.badBody.Store(true)
 	}
 	return n, err
 }

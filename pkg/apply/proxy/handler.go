@@ -174,6 +174,8 @@ func (p *Proxy) failed(_ http.ResponseWriter, r *http.Request, err error) {
 		x.record.Status, x.record.Error = engine.StatusClientGone, engine.ClientGone
 		x.headed = true
 		x.ResponseWriter.WriteHeader(http.StatusBadGateway)
+	case x.badBody.Load():
+		x.fail(http.StatusBadRequest, engine.BadBody)
 	default:
 		p.Log.Debug("no answer", "ingress", x.route.Ingress.String(), "endpoint", x.ask.Endpoint, "error", err)
 		x.fail(http.StatusBadGateway, engine.NoAnswer)

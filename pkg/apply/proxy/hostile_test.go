@@ -12,7 +12,6 @@ import (
 	"os"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,6 +19,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"poplin.dev/poplin/pkg/program/web"
+	"poplin.dev/poplin/test/hostile"
 )
 
 // count is how many of something a test makes: all of them where the
@@ -31,89 +31,25 @@ func count(short, full int) int {
 	return short
 }
 
-// spy is a back end that keeps the requests it was sent, as it parsed them.
-type spy struct {
-	mu   sync.Mutex
-	seen []string
-}
+// TestHostileInput sends every row of test/hostile.
+func TestHostileInput(t *testing.T) { engines(t, testHostileInput) }
 
-func (s *spy) serve(t *testing.T) string {
-	return server(t, func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			return // cut off, and known to be
-		}
-		s.mu.Lock()
-		s.seen = append(s.seen, fmt.Sprintf("%s %s [%s]", r.Method, r.RequestURI, body))
-		s.mu.Unlock()
-		w.WriteHeader(200)
-	})
-}
-
-func (s *spy) take() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := strings.Join(s.seen, ", ")
-	s.seen = nil
-	return out
-}
-
-// by is what an engine does. net/http takes some of what a narrow reader
-// refuses; that it takes it in one meaning only is what the rows show.
-func by(e engineName, narrow, wide string) string {
-	if e == own {
-		return narrow
-	}
-	return wide
-}
-
-// TestFraming sends what servers in a row have been known to cut in different
-// places. Whatever is answered, the back end must see no request that a
-// strict reader of the bytes would not see.
-func TestFraming(t *testing.T) { engines(t, testFraming) }
-
-func testFraming(t *testing.T, e engineName) {
+func testHostileInput(t *testing.T, e engineName) {
 	t.Parallel()
 	f := run(t, e, Config{})
-	var s spy
-	f.route(web.Options{}, s.serve(t))
-	const host = "Host: example.com\r\n"
-	const smuggled = "GET /smuggled HTTP/1.1\r\n" + host + "\r\n"
-	for _, c := range []struct{ what, send, status, seen string }{
-		{"nothing wrong", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 3\r\n\r\nabc", "200", "POST /a [abc]"},
-		{"two requests in a row", "GET /a HTTP/1.1\r\n" + host + "\r\nGET /b HTTP/1.1\r\n" + host + "\r\n", "200 200", "GET /a [], GET /b []"},
-		{"a length and a coding", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nX", by(e, "400", "200"), by(e, "", "POST /a []")},
-		{"two lengths", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 0\r\nContent-Length: 44\r\n\r\n" + smuggled, "400", ""},
-		{"two equal lengths", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", by(e, "400", "200"), by(e, "", "POST /a [abc]")},
-		{"a list of lengths", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 3, 3\r\n\r\nabc", "400", ""},
-		{"a signed length", "POST /a HTTP/1.1\r\n" + host + "Content-Length: +3\r\n\r\nabc", "400", ""},
-		{"a huge length", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 99999999999999999999\r\n\r\n", "400", ""},
-		{"an unknown coding", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: cow\r\n\r\n" + smuggled, "501", ""},
-		{"chunked twice", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "501", ""},
-		{"chunked among others", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "501", ""},
-		{"a disguised coding", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n", "400", ""},
-		{"a space before the colon", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", "400", ""},
-		{"a folded header", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n", "", ""},
-		{"a bare line feed in a chunk's line", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n1;x\nA\r\n0\r\n\r\n", "", ""},
-		{"a bare carriage return in a header", "GET /a HTTP/1.1\r\n" + host + "X-A: b\rX-B: c\r\n\r\n", "400", ""},
-		{"a null byte in a header", "GET /a HTTP/1.1\r\n" + host + "X-A: b\x00\r\n\r\n", "400", ""},
-		{"a chunk that ends late", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n1\r\nABC\r\n0\r\n\r\n", "", ""},
-		{"a negative chunk", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n-1\r\n\r\n", "", ""},
-		{"a chunk of 2^64", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\n\r\n", "", ""},
-		{"HTTP/1.0 with a coding", "POST /a HTTP/1.0\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "", ""},
-		{"a body on GET is a body", "GET /a HTTP/1.1\r\n" + host + "Content-Length: " + fmt.Sprint(len(smuggled)) + "\r\n\r\n" + smuggled, "200", "GET /a [" + smuggled + "]"},
-		{"no line end in the path", "GET /a%0d%0aX:%20y HTTP/1.1\r\n" + host + "\r\n", "200", "GET /a%0D%0AX:%20y []"},
-		{"a line of HTTP/0.9", "GET /a\r\n" + host + "\r\n", "400", ""},
-		{"another version", "GET /a HTTP/3.0\r\n" + host + "\r\n", "505", ""},
-	} {
-		got := statuses(f.raw(c.send))
-		seen := s.take()
-		if strings.Contains(strings.ReplaceAll(seen, "["+smuggled+"]", ""), "/smuggled") {
-			t.Errorf("%s: the back end saw %s", c.what, seen)
-		}
-		if c.status != "" && (got != c.status || seen != c.seen) {
-			t.Errorf("%s: %s, back end %q; want %s, %q", c.what, got, seen, c.status, c.seen)
-		}
+	spy := new(hostile.Spy)
+	p, r := f.program(web.Options{}, web.HTTP, server(t, spy.ServeHTTP))
+	p.Hosts[hostile.Guarded] = &web.Host{Name: hostile.Guarded, Prefix: map[string]*web.Route{"/public": r}, Depth: 1}
+	f.Set(p)
+	attack := hostile.Proxy{Spy: spy, Wide: e == netHTTP, Dial: map[string]func() (net.Conn, error){
+		"plain": func() (net.Conn, error) { return net.Dial("tcp", f.plain) },
+		"TLS": func() (net.Conn, error) {
+			return tls.Dial("tcp", f.secure, &tls.Config{InsecureSkipVerify: true, ServerName: "example.com"})
+		},
+	}}
+	_, wrong := attack.Attack()
+	for _, w := range wrong {
+		t.Error(w)
 	}
 }
 
@@ -192,6 +128,32 @@ func testSlowHeaders(t *testing.T, e engineName) {
 			}
 		}
 	}
+}
+
+// TestSlowBodies holds connections that never finish a body.
+func TestSlowBodies(t *testing.T) { engines(t, testSlowBodies) }
+
+func testSlowBodies(t *testing.T, e engineName) {
+	t.Parallel()
+	f := run(t, e, Config{BodyTime: 300 * time.Millisecond})
+	f.route(web.Options{}, server(t, echo))
+	var conns []net.Conn
+	for i := range 100 {
+		c := f.dial(i%2 == 1)
+		io.WriteString(c, "POST / HTTP/1.1\r\nHost: example.com\r\n"+[]string{"Content-Length: 1000\r\n\r\nx", "Transfer-Encoding: chunked\r\n\r\n5\r\nx"}[i/2%2])
+		conns = append(conns, c)
+	}
+	for range 20 {
+		if status, _, _ := f.get("GET /"); status != 200 {
+			t.Errorf("others get %d", status)
+		}
+	}
+	for _, c := range conns {
+		if _, err := io.Copy(io.Discard, c); err != nil && strings.Contains(err.Error(), "timeout") {
+			t.Error("a body that does not come holds its connection")
+		}
+	}
+	eventually(t, "nothing is under way", func() bool { return f.Active() == 0 })
 }
 
 func TestIdleConnections(t *testing.T) { engines(t, testIdleConnections) }

@@ -80,6 +80,7 @@ const (
 	Closed       = "this route is closed: its configuration cannot be followed safely"
 	NotAdmitted  = "your address is not admitted here"
 	TooLarge     = "the request's body is larger than the route allows"
+	BadBody      = "the request's body is malformed, or did not come"
 	NoAnswer     = "the back end gave no valid answer"
 	LateAnswer   = "the back end did not answer in time"
 	ClientGone   = "the client left"

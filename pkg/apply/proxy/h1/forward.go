@@ -57,7 +57,7 @@ func (x *exchange) forward() after {
 	case r == bodyLate:
 		x.status, x.why = 408, "the request's body did not come in time"
 	case r == bodyBad:
-		x.status, x.why = 400, "the request's body is malformed"
+		x.status, x.why = 400, engine.BadBody
 	case x.ask.Attempts == 0:
 		x.status, x.why = 503, upstream.ErrNoEndpoint.Error()
 	case o == late:
