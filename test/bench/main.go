@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"poplin.dev/poplin/test/bench/overlay"
 	"poplin.dev/poplin/test/bench/pods"
 	"poplin.dev/poplin/test/bench/report"
 	"poplin.dev/poplin/test/bench/services"
@@ -44,7 +45,7 @@ func run() error {
 	flag.IntVar(&cni.Parallel, "parallel", 32, "`pods` at once")
 	flag.StringVar(&cni.Family, "family", "ipv4", "`family` of the pods' addresses: ipv4, ipv6 or dual")
 	flag.StringVar(&cni.Upstream, "upstream", "/usr/lib/cni", "`directory` of upstream's plugins")
-	quick := flag.Bool("quick", false, "a quarter of the pods; few Services and few changes")
+	quick := flag.Bool("quick", false, "a quarter of the pods; few nodes that join; few Services and few changes")
 	areas := []area{
 		{"cni", func() (report.Area, error) {
 			if *quick {
@@ -52,6 +53,7 @@ func run() error {
 			}
 			return pods.Measure(cni)
 		}},
+		{"overlay", func() (report.Area, error) { return overlay.Measure(ctx, overlay.Options{Quick: *quick}) }},
 		{"services", func() (report.Area, error) { return services.Measure(ctx, services.Options{Quick: *quick}) }},
 	}
 	var names []string

@@ -189,11 +189,12 @@ func (l *Plane) define(ctx context.Context) error {
 	return nil
 }
 
-// Node makes the n-th node's Node object.
-func (l *Plane) Node(ctx context.Context, name string, n byte) error {
+// Node makes the n-th node's Node object, with more pod ranges if wanted.
+func (l *Plane) Node(ctx context.Context, name string, n byte, more ...netip.Prefix) error {
+	ranges := append([]netip.Prefix{PodRange(n)}, more...)
 	o := object{
 		"apiVersion": "v1", "kind": "Node", "metadata": object{"name": name},
-		"spec": object{"podCIDRs": []string{PodRange(n).String()}, "podCIDR": PodRange(n).String()},
+		"spec": object{"podCIDRs": ranges, "podCIDR": ranges[0]},
 	}
 	if err := l.API.Send(ctx, http.MethodPost, "/api/v1/nodes", o, nil); err != nil {
 		return err

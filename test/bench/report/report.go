@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 )
 
 // Report is one run of the bench.
@@ -66,6 +68,15 @@ func (f Figure) String() string {
 		return fmt.Sprintf("%.2f", float64(f))
 	}
 	return fmt.Sprintf("%.4f", float64(f))
+}
+
+// Quantile is that of times, 0 of none.
+func Quantile(list []time.Duration, q float64) time.Duration {
+	if len(list) == 0 {
+		return 0
+	}
+	list = slices.Sorted(slices.Values(list))
+	return list[min(int(q*float64(len(list))), len(list)-1)]
 }
 
 // Verdict is a figure and where it should be.

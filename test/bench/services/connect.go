@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/test/bench/plane"
+	"poplin.dev/poplin/test/bench/report"
 	"poplin.dev/poplin/test/cni"
 )
 
@@ -27,7 +28,7 @@ type way struct {
 }
 
 // rate is connections per second, one after the other, in most turns.
-func (w way) rate() float64 { return batch / at(w.turn, 0.5).Seconds() }
+func (w way) rate() float64 { return batch / report.Quantile(w.turn, 0.5).Seconds() }
 
 // of is the part of another way's rate that this one has, turn by turn: the
 // machine's speed changes between them.

@@ -7,12 +7,12 @@ import (
 	"io"
 	"math/rand/v2"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"poplin.dev/poplin/test/bench/kernel"
+	"poplin.dev/poplin/test/bench/plane"
 	"poplin.dev/poplin/test/bench/process"
 )
 
@@ -39,15 +39,6 @@ type changes struct {
 	bytes            int           // that the kernel announced, per change
 }
 
-// at is a quantile.
-func at(list []time.Duration, q float64) time.Duration {
-	if len(list) == 0 {
-		return 0
-	}
-	list = slices.Sorted(slices.Values(list))
-	return list[min(int(q*float64(len(list))), len(list)-1)]
-}
-
 // measure has one proxy serve what there is, from a cold start.
 func (l *lab) measure(ctx context.Context, p *proxy, s size, o Options) (r result, err error) {
 	r = result{size: s, proxy: p.name}
@@ -70,7 +61,7 @@ func (l *lab) measure(ctx context.Context, p *proxy, s size, o Options) (r resul
 	if r.cold, err = run.Usage(); err != nil {
 		return r, err
 	}
-	took, err := p.metric(ctx, p.synced)
+	took, err := plane.Metric(ctx, p.node, p.metrics, p.synced)
 	if err != nil {
 		return r, err
 	}

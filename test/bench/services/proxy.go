@@ -1,18 +1,12 @@
 package services
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -98,29 +92,4 @@ func (p *proxy) clear() error {
 		return fmt.Errorf("nft flush ruleset: %w: %s", err, out)
 	}
 	return nil
-}
-
-// metric asks a running proxy for one figure of its own.
-func (p *proxy) metric(ctx context.Context, name string) (float64, error) {
-	client := &http.Client{Transport: &http.Transport{DialContext: plane.Dialer(p.node), DisableKeepAlives: true}, Timeout: 10 * time.Second}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.metrics, nil)
-	if err != nil {
-		return 0, err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return 0, err
-	}
-	defer response.Body.Close()
-	return find(response.Body, name)
-}
-
-func find(text io.Reader, name string) (float64, error) {
-	lines := bufio.NewScanner(text)
-	for lines.Scan() {
-		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			return strconv.ParseFloat(value, 64)
-		}
-	}
-	return 0, errors.Join(fmt.Errorf("metric %s is not there", name), lines.Err())
 }

@@ -37,12 +37,12 @@ func (all results) tables() []report.Table {
 		}})
 		c := r.changes
 		change.Rows = append(change.Rows, report.Row{Labels: row, Figures: []report.Figure{
-			ms(at(c.api, 0.5)), ms(at(c.watch, 0.5)), ms(at(c.watch, 0.99)), ms(at(c.full, 0.5)), ms(at(c.full, 0.99)),
+			ms(report.Quantile(c.api, 0.5)), ms(report.Quantile(c.watch, 0.5)), ms(report.Quantile(c.watch, 0.99)), ms(report.Quantile(c.full, 0.5)), ms(report.Quantile(c.full, 0.99)),
 			ms(c.cpu), report.Figure(c.bytes), report.Figure(r.resting.Peak), report.Figure(r.resting.Now),
 		}})
 		for _, w := range r.ways {
 			connect.Rows = append(connect.Rows, report.Row{Labels: append(slices.Clone(row), w.name), Figures: []report.Figure{
-				report.Figure(w.rate()), report.Figure(w.of(r.ways[0])), 1000 * ms(at(w.took, 0.5)), 1000 * ms(at(w.took, 0.99)),
+				report.Figure(w.rate()), report.Figure(w.of(r.ways[0])), 1000 * ms(report.Quantile(w.took, 0.5)), 1000 * ms(report.Quantile(w.took, 0.99)),
 			}})
 		}
 	}
@@ -71,9 +71,9 @@ func (all results) verdicts() (list []report.Verdict) {
 		}
 		most(fmt.Sprintf("%s: peak memory / kube-proxy's", p.size), report.Figure(p.resting.Peak/k.resting.Peak), 0.6)
 		most(fmt.Sprintf("%s: memory at rest / kube-proxy's", p.size), report.Figure(p.resting.Now/k.resting.Now), 0.6)
-		most(fmt.Sprintf("%s: a change, event to kernel, ms p99", p.size), ms(at(p.changes.watch, 0.99)), 5)
-		most(fmt.Sprintf("%s: a change, API call to kernel, ms p50", p.size), ms(at(p.changes.full, 0.5)), 10)
-		most(fmt.Sprintf("%s: the same, p99", p.size), ms(at(p.changes.full, 0.99)), 30)
+		most(fmt.Sprintf("%s: a change, event to kernel, ms p99", p.size), ms(report.Quantile(p.changes.watch, 0.99)), 5)
+		most(fmt.Sprintf("%s: a change, API call to kernel, ms p50", p.size), ms(report.Quantile(p.changes.full, 0.5)), 10)
+		most(fmt.Sprintf("%s: the same, p99", p.size), ms(report.Quantile(p.changes.full, 0.99)), 30)
 		list = append(list, report.AtLeast(fmt.Sprintf("%s: connections through a Service / straight", p.size),
 			report.Figure(p.ways[1].of(p.ways[0])), 0.95))
 	}
@@ -84,7 +84,7 @@ func (all results) verdicts() (list []report.Verdict) {
 		few, ok1 := all.of(poplin, pair[0])
 		many, ok2 := all.of(poplin, pair[1])
 		if ok1 && ok2 {
-			most(fmt.Sprintf("a change, call to kernel p50, %s / %s", pair[1], pair[0]), ms(at(many.changes.full, 0.5))/ms(at(few.changes.full, 0.5)), 1.2)
+			most(fmt.Sprintf("a change, call to kernel p50, %s / %s", pair[1], pair[0]), ms(report.Quantile(many.changes.full, 0.5))/ms(report.Quantile(few.changes.full, 0.5)), 1.2)
 		}
 	}
 	return list
