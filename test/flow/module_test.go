@@ -313,3 +313,77 @@ func (l *lab) flush(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestModuleBadInput: objects that no API server should let pass, and one that
+// is larger than anything, cost nobody else his Service, and are named.
+func TestModuleBadInput(t *testing.T) {
+	l := newLab(t)
+	l.kernel.Close()
+	l.patience = 10 * time.Second
+	w := &world{complete: true, objects: map[service.Key]object{}, health: map[service.Key]services.Health{}}
+	web := serviceOf(nil, "pod1")
+	named := func(name string, change func(*object)) object {
+		o := serviceOf(func(o *object) {
+			o.Name, o.Ports[0].NodePort, o.Created = name, 0, time.Now()
+			o.ClusterIPs = []netip.Addr{netip.AddrFrom4([4]byte{10, 96, 7, byte(len(w.objects))})}
+			for i := range o.slices {
+				o.slices[i].Name, o.slices[i].Service = fmt.Sprint(name, "-", i), name
+			}
+		}, "remote")
+		change(&o)
+		return o
+	}
+	w.objects[web.Key] = web
+	for _, o := range []object{
+		// A stale cache has two Services with one node port, or one address.
+		named("thief", func(o *object) { o.Ports[0].NodePort, o.ClusterIPs = 30080, both("vip") }),
+		named("families", func(o *object) {
+			o.ClusterIPs = append(o.ClusterIPs, netip.AddrFrom16(netip.MustParseAddr("10.96.7.99").As16()), netip.Addr{})
+			o.slices[0].Endpoints[0].Addr = at("remote", true)
+		}),
+		named("ports", func(o *object) {
+			o.Ports = append(o.Ports, service.Port{Name: "zero", Protocol: service.TCP}, service.Port{Name: "odd", Protocol: 99, Port: 80})
+			o.slices[0].Ports = append(o.slices[0].Ports, service.SlicePort{Name: "zero", Protocol: service.TCP})
+		}),
+		named("huge", func(o *object) {
+			o.slices = nil
+			for i := range 1000 {
+				s := service.Slice{Key: service.Key{Namespace: o.Namespace, Name: fmt.Sprint("huge-", i)}, Service: "huge", Family: 4,
+					Ports: []service.SlicePort{{Name: "http", Protocol: service.TCP, Port: 8080}}}
+				for j := range 100 {
+					n := i*100 + j
+					s.Endpoints = append(s.Endpoints, service.Endpoint{Addr: netip.AddrFrom4([4]byte{10, byte(100 + n>>16), byte(n >> 8), byte(n)}), Ready: true, Serving: true})
+				}
+				o.slices = append(o.slices, s)
+			}
+		}),
+	} {
+		w.objects[o.Key] = o
+	}
+	m, stop := w.run(t, l, false)
+	defer stop()
+	<-m.Ready()
+	w.until(t, "the first pass", func() bool { _, n := w.last(); return n > 0 })
+	s, _ := w.last()
+	t.Logf("%d elements in %s", s.Elements, s.Took.Round(time.Millisecond))
+	for _, ipv6 := range []bool{false, true} {
+		for _, way := range []flow{{"pod2", "vip", 80, "pod1:8080 sees pod2"}, {"client", "node", 30080, "pod1:8080 sees node"}} {
+			if got := l.survey(t, way.from, way.to, service.TCP, way.port, ipv6); got != way.want {
+				t.Errorf("IPv6 %v: %s to %s: %s", ipv6, way.from, way.to, got)
+			}
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	told := strings.Join(w.events, "\n")
+	for _, want := range []string{
+		"Service shop/thief: AddressInUse: ", "is taken by the older Service shop/web",
+		"Service shop/families: BadAddress: ", "EndpointSlice shop/families-0: BadEndpoint: ",
+		"Service shop/ports: BadPort: ", "EndpointSlice shop/ports-0: BadEndpoint: ",
+		"Service shop/huge: TooManyEndpoints: ",
+	} {
+		if !strings.Contains(told, want) {
+			t.Errorf("no event %q in\n%s", want, told)
+		}
+	}
+}
