@@ -99,7 +99,7 @@ fuzz: go ## every fuzz target, FUZZTIME=10s each, as many at once as there are C
 	test/fuzz $(FUZZTIME)
 
 .PHONY: bench
-bench: go ## CNI against ptp + host-local, Services against kube-proxy, as ratios of one run (BENCHFLAGS=-quick: less of it)
+bench: go ## CNI against ptp + host-local, Services against kube-proxy, 5,000 Ingresses, as ratios of one run (BENCHFLAGS=-quick: less of it)
 	@test/packages iproute2 nftables containernetworking-plugins
 	go run -trimpath -buildvcs=false ./test/bench $(BENCHFLAGS)
 
