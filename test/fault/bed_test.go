@@ -79,7 +79,7 @@ spec:
       terminationGracePeriodSeconds: 0
       tolerations: [{operator: Exists}]
       containers:
-        - {name: pause, image: "registry.k8s.io/pause:3.10.2", imagePullPolicy: IfNotPresent}
+        - {name: idle, image: "registry.k8s.io/e2e-test-images/agnhost:2.63.0", imagePullPolicy: IfNotPresent, args: [pause]}
 `
 
 // pods are those of ends, by node.

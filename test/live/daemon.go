@@ -12,11 +12,19 @@ import (
 	"poplin.dev/poplin/test/cluster"
 )
 
-// Daemon is the process id of the poplind that runs on a node, or 0.
+// Daemon is the process id of the poplind that runs on a node, or 0. Its init
+// container has the name too, but other arguments.
 func Daemon(t testing.TB, c *cluster.Cluster, node string) int {
 	t.Helper()
+	return Process(t, c.Namespace(node), "poplind", "--config=")
+}
+
+// Process is the id of a program in the network namespace that a file names,
+// with that in its arguments, or 0.
+func Process(t testing.TB, namespace, program, argument string) int {
+	t.Helper()
 	var want, have unix.Stat_t
-	if err := unix.Stat(c.Namespace(node), &want); err != nil {
+	if err := unix.Stat(namespace, &want); err != nil {
 		t.Fatal(err)
 	}
 	programs, err := filepath.Glob("/proc/[0-9]*/comm")
@@ -25,13 +33,12 @@ func Daemon(t testing.TB, c *cluster.Cluster, node string) int {
 	}
 	for _, path := range programs {
 		comm, err := os.ReadFile(path)
-		if err != nil || string(comm) != "poplind\n" {
+		if err != nil || string(comm) != program+"\n" {
 			continue
 		}
 		process := filepath.Dir(path)
-		// Its init container has the name too, and ends soon.
 		args, err := os.ReadFile(process + "/cmdline")
-		if err != nil || !bytes.Contains(args, []byte("--config=")) {
+		if err != nil || !bytes.Contains(args, []byte(argument)) {
 			continue
 		}
 		if unix.Stat(process+"/ns/net", &have) == nil && have.Ino == want.Ino {

@@ -14,6 +14,12 @@ import (
 // Pod is the network namespace of the pod on a node that has an address.
 func Pod(t testing.TB, c *cluster.Cluster, node string, addr netip.Addr) load.Place {
 	t.Helper()
+	return load.In(Namespace(t, c, node, addr))
+}
+
+// Namespace is its file.
+func Namespace(t testing.TB, c *cluster.Cluster, node string, addr netip.Addr) string {
+	t.Helper()
 	dir, err := c.Path(node, "/run/netns/*")
 	if err != nil {
 		t.Fatal(err)
@@ -24,11 +30,11 @@ func Pod(t testing.TB, c *cluster.Cluster, node string, addr netip.Addr) load.Pl
 	}
 	for _, file := range files {
 		if has(file, addr) {
-			return load.In(file)
+			return file
 		}
 	}
 	t.Fatalf("none of %d network namespaces on %s has the address %s", len(files), node, addr)
-	return nil
+	return ""
 }
 
 // has reports whether an address is in a namespace, which may go meanwhile.

@@ -1,0 +1,161 @@
+//go:build e2e
+
+package fault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"poplin.dev/poplin/test/await"
+	"poplin.dev/poplin/test/cluster"
+	"poplin.dev/poplin/test/cluster/place"
+	"poplin.dev/poplin/test/live"
+	"poplin.dev/poplin/test/load"
+	"poplin.dev/poplin/test/soak"
+	"poplin.dev/poplin/test/webapp"
+)
+
+// apiServerAway kills the API server; back, also the test's end, starts it.
+func apiServerAway(t *testing.T, c *cluster.Cluster) (back func()) {
+	t.Helper()
+	const name = "kube-apiserver"
+	if err := c.KillDaemon(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Kubectl(t.Context(), "get", "--raw=/readyz"); err == nil {
+		t.Fatal("the API server that was killed answers")
+	}
+	away := true
+	back = func() {
+		if !away {
+			return
+		}
+		away = false
+		ctx := context.WithoutCancel(t.Context())
+		err := c.StartDaemon(name)
+		// These wait longer and longer before they ask again.
+		for _, client := range []string{"kube-controller-manager", "kube-scheduler"} {
+			err = errors.Join(err, c.KillDaemon(ctx, client), c.StartDaemon(client))
+		}
+		if err := errors.Join(err, c.WaitReady(ctx)); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(back)
+	return back
+}
+
+// TestAPIServerAway: for five minutes there is no API server. Containers
+// restart, pods come and go through the kubelet and through libcni, the daemon
+// is killed and started again, and nothing is lost.
+func TestAPIServerAway(t *testing.T) {
+	c := shared(t)
+	all := pods(t, c)
+	before := attachments(t, c)
+	traffic := between(t, c, all[victim], all[peer])
+	other := newLibrary(t, c, victim)
+	back := apiServerAway(t, c)
+	end := time.Now().Add(time.Duration(soak.Times(10)) * 30 * time.Second)
+	rounds := 0
+	for ; rounds == 0 || time.Now().Before(end); rounds++ {
+		containerRestarts(t, c, all[victim])
+		addrs := start(t, c, victim, "outage")
+		for _, addr := range addrs {
+			reached(t, c, all[peer], webapp.Pod{Node: victim, IPs: []netip.Addr{addr}})
+		}
+		other.addAndDelete(fmt.Sprintf("outage-%d", rounds))
+		killed(t, c, victim)
+		restarted(t, c, victim)
+		stop(t, c, victim, "outage")
+		traffic.after(1000)
+	}
+	t.Logf("%d rounds", rounds)
+	back()
+	ready(t, c, victim)
+	traffic.lossless(t)
+	await.Success(t, time.Minute, func() error {
+		if after := attachments(t, c); after != before {
+			return fmt.Errorf("there is\n%swhere there was\n%s", after, before)
+		}
+		return nil
+	})
+}
+
+// containerRestarts kills a pod's container, and waits for the kubelet to
+// start it anew in the same sandbox.
+func containerRestarts(t testing.TB, c *cluster.Cluster, p webapp.Pod) {
+	t.Helper()
+	sandbox := live.Namespace(t, c, p.Node, p.IPs[0])
+	old := live.Process(t, sandbox, "agnhost", "pause")
+	if err := unix.Kill(old, unix.SIGKILL); old == 0 || err != nil {
+		t.Fatalf("kill the container of %s, process %d: %v", p.Name, old, err)
+	}
+	await.Success(t, time.Minute, func() error {
+		if now := live.Process(t, sandbox, "agnhost", "pause"); now == 0 || now == old {
+			return fmt.Errorf("the container of %s has not restarted", p.Name)
+		}
+		return nil
+	})
+}
+
+// reached sends from one pod to another for a moment.
+func reached(t testing.TB, c *cluster.Cluster, from, to webapp.Pod) {
+	t.Helper()
+	for _, addr := range to.IPs {
+		for _, own := range from.IPs {
+			if own.Is4() == addr.Is4() {
+				server := load.Listen(t, live.Pod(t, c, to.Node, addr), netip.AddrPortFrom(addr, 0))
+				l := load.Start(t, live.Pod(t, c, from.Node, own), server.Addr, server)
+				l.After(100)
+				l.Stop().Lossless(t)
+				server.Close()
+			}
+		}
+	}
+}
+
+// TestPowerCycleWithoutAPIServer: a node is switched off and on while the API
+// server is away. Its daemon, a static pod, restores the overlay and the
+// conflist from what it last knew, and says that this may be stale; a static
+// pod gets its address and is reached from another node.
+func TestPowerCycleWithoutAPIServer(t *testing.T) {
+	c := shared(t)
+	all := pods(t, c)
+	live.Static(t, c, peer)
+	start(t, c, peer, "survivor")
+	back := apiServerAway(t, c)
+	if err := c.StopNode(t.Context(), peer); err != nil {
+		t.Fatal(err)
+	}
+	conflist := filepath.Join(place.Disk(c.Name()), peer, "etc/cni/net.d/10-poplin.conflist")
+	if err := os.Remove(conflist); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := c.StartNode(t.Context(), peer); err != nil {
+		t.Fatal(err)
+	}
+	survivor := webapp.Pod{Node: peer, IPs: addressesOf(t, c, peer, "survivor")}
+	t.Logf("a static pod has %v again %v after the node was switched on", survivor.IPs, time.Since(began).Round(100*time.Millisecond))
+	if _, err := os.Stat(conflist); errors.Is(err, fs.ErrNotExist) {
+		t.Error("the conflist was not restored")
+	}
+	reached(t, c, all[victim], survivor)
+	answer, _ := c.Exec(t.Context(), peer, "curl", "-s", "-m", "5", "127.0.0.1:9411/readyz")
+	if !strings.Contains(string(answer), "which may be stale") {
+		t.Errorf("readiness does not say that what it knows may be stale: %s", answer)
+	}
+	back()
+	ready(t, c, peer)
+	reached(t, c, all[victim], survivor)
+}
