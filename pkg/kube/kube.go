@@ -17,6 +17,7 @@ import (
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/kube/access"
 	"poplin.dev/poplin/pkg/kube/event"
+	"poplin.dev/poplin/pkg/kube/follow"
 	"poplin.dev/poplin/pkg/kube/group"
 	"poplin.dev/poplin/pkg/kube/reach"
 	"poplin.dev/poplin/pkg/kube/services"
@@ -103,7 +104,12 @@ func New(cfg Config) (*Client, error) {
 // Services makes a view of the cluster's Services, through the same
 // endpoints. It is a task of its own: it need not run.
 func (c *Client) Services() (*services.View, error) {
-	return services.New(services.Config{REST: c.rest, Spread: c.spreadLists, Requested: c.cfg.Observer.Requested, Log: c.log})
+	return services.New(c.rest, c.following())
+}
+
+// following is how views of their own reach the API server.
+func (c *Client) following() follow.Config {
+	return follow.Config{Spread: c.spreadLists, Requested: c.cfg.Observer.Requested, Log: c.log}
 }
 
 // Access makes what asks the API server who somebody is and what they may.

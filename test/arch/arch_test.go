@@ -146,7 +146,7 @@ var direction = map[string][]string{
 	"pkg/trace":           {"pkg/cluster", "pkg/program"},
 	"pkg/ingress":         {"pkg/cluster", "pkg/program"},
 	"pkg/ingress/migrate": {"pkg/cluster", "pkg/ingress"},
-	"pkg/kube":            {"pkg/cluster", "pkg/version", "pkg/kube/event", "pkg/kube/follow", "pkg/kube/group", "pkg/kube/reach"},
+	"pkg/kube":            {"pkg/cluster", "pkg/version", "pkg/kube/decode", "pkg/kube/event", "pkg/kube/follow", "pkg/kube/group", "pkg/kube/reach"},
 	"pkg/apply":           {"pkg/cluster", "pkg/program", "pkg/apply/diff", "pkg/apply/monitor"},
 	"pkg/apply/route":     {"pkg/cluster", "pkg/program", "pkg/apply/diff", "pkg/apply/ethtool"},
 	"pkg/apply/wire":      {"pkg/program/nft"},

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"poplin.dev/poplin/pkg/cluster/service"
+	"poplin.dev/poplin/pkg/kube/decode"
 )
 
 var (
@@ -17,46 +18,28 @@ var (
 	networkingV1 = schema.GroupVersion{Group: "networking.k8s.io", Version: "v1"}
 )
 
-// meta is what a watch needs of an object, whatever its kind.
-type meta struct {
-	metav1.TypeMeta
-	metav1.ObjectMeta
-}
-
-func (m meta) key() service.Key { return service.Key{Namespace: m.Namespace, Name: m.Name} }
-
 // The kinds. Their values are what stays of them; nobody writes to a value.
 type (
 	serviceObject struct {
-		meta
+		decode.Meta
 		value service.Service
 	}
 	sliceObject struct {
-		meta
+		decode.Meta
 		value service.Slice
 		// trigger is when that happened of which this is the consequence.
 		trigger time.Time
 	}
 	rangeObject struct {
-		meta
+		decode.Meta
 		value []netip.Prefix
 	}
 )
 
-// list is a list of one kind.
-type list[T any, P interface {
-	*T
-	Unmarshal(b []byte) error
-}] struct {
-	metav1.TypeMeta
-	metav1.ListMeta
-	Items []T
-}
-
 type (
-	serviceList = list[serviceObject, *serviceObject]
-	sliceList   = list[sliceObject, *sliceObject]
-	rangeList   = list[rangeObject, *rangeObject]
+	serviceList = decode.List[serviceObject, *serviceObject]
+	sliceList   = decode.List[sliceObject, *sliceObject]
+	rangeList   = decode.List[rangeObject, *rangeObject]
 )
 
 // scheme knows these kinds and nothing else.
@@ -79,18 +62,11 @@ func scheme() *runtime.Scheme {
 func (o *serviceObject) Reset() { *o = serviceObject{} }
 func (o *sliceObject) Reset()   { *o = sliceObject{} }
 func (o *rangeObject) Reset()   { *o = rangeObject{} }
-func (l *list[T, P]) Reset()    { *l = list[T, P]{} }
 
 // Each DeepCopyObject implements runtime.Object. A copy shares its value.
 
-func (o *serviceObject) DeepCopyObject() runtime.Object { return &serviceObject{o.copy(), o.value} }
+func (o *serviceObject) DeepCopyObject() runtime.Object { return &serviceObject{o.Copy(), o.value} }
 func (o *sliceObject) DeepCopyObject() runtime.Object {
-	return &sliceObject{o.copy(), o.value, o.trigger}
+	return &sliceObject{o.Copy(), o.value, o.trigger}
 }
-func (o *rangeObject) DeepCopyObject() runtime.Object { return &rangeObject{o.copy(), o.value} }
-
-func (l *list[T, P]) DeepCopyObject() runtime.Object {
-	return &list[T, P]{l.TypeMeta, *l.ListMeta.DeepCopy(), append([]T(nil), l.Items...)}
-}
-
-func (m meta) copy() meta { return meta{m.TypeMeta, *m.ObjectMeta.DeepCopy()} }
+func (o *rangeObject) DeepCopyObject() runtime.Object { return &rangeObject{o.Copy(), o.value} }
