@@ -19,6 +19,7 @@ import (
 	"poplin.dev/poplin/daemon/before"
 	"poplin.dev/poplin/daemon/conflist"
 	"poplin.dev/poplin/daemon/hostports"
+	"poplin.dev/poplin/daemon/ipam"
 	"poplin.dev/poplin/daemon/overlay"
 	"poplin.dev/poplin/daemon/snapshot"
 	"poplin.dev/poplin/daemon/status"
@@ -45,6 +46,9 @@ type Config struct {
 	// StateDir survives a reboot, Socket is for poplinctl, SysctlRoot is
 	// where /proc/sys/net can be written.
 	StateDir, Socket, SysctlRoot string
+	// IPAMDir and CNICache are where addresses and the runtime's attachments
+	// are kept; empty is where everybody keeps them.
+	IPAMDir, CNICache string
 	// Log is where lines of log go.
 	Log io.Writer
 }
@@ -52,6 +56,8 @@ type Config struct {
 const (
 	// resync is how often kernel and files are read again without an event.
 	resync = time.Minute
+	// orphanGrace is how long an attachment must have been nobody's.
+	orphanGrace = 2 * time.Minute
 	// reread is how often configuration and conflist are looked at.
 	reread = 5 * time.Second
 	// grace is how long a starting daemon waits for the API server before
@@ -117,6 +123,10 @@ func Run(ctx context.Context, cfg Config) error {
 		Report: func(took time.Duration, err error) { count.Pass("hostports", took, err) },
 		Log:    log, Resync: resync,
 	})
+	addresses := ipam.New(ipam.Deps{
+		Network: settings.CNI.Name, DataDir: cfg.IPAMDir, Cache: cfg.CNICache, Every: resync, Grace: orphanGrace,
+		Report: func(took time.Duration, err error) { count.Pass("ipam", took, err) }, Log: log,
+	})
 	vips, serving, err := newServices(settings, cfg.SysctlRoot, memory.Note, cluster, known, count, now.exportReady, log)
 	if err != nil {
 		return err
@@ -136,7 +146,7 @@ func Run(ctx context.Context, cfg Config) error {
 	answers := status.New(asked)
 	now.answers = answers
 	// Stopped from last to first: answers stay until the end of the others.
-	tasks := append([]loop.Task{answers, file, cluster, known, ports, fabric, network}, serving...)
+	tasks := append([]loop.Task{answers, file, cluster, known, addresses, ports, fabric, network}, serving...)
 	return loop.Group(ctx, log, tasks...)
 }
 

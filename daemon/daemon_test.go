@@ -89,7 +89,7 @@ func newMachine(t *testing.T) *machine {
 	m.cfg = daemon.Config{
 		NodeName: "worker-1", File: filepath.Join(m.dir, "config.yaml"), Credentials: m.api.Credentials(),
 		StateDir: filepath.Join(m.dir, "state"), Socket: filepath.Join(m.dir, "poplind.sock"),
-		SysctlRoot: "/proc/sys/net", Log: t.Output(),
+		SysctlRoot: "/proc/sys/net", IPAMDir: filepath.Join(m.dir, "ipam", "networks"), CNICache: filepath.Join(m.dir, "cache"), Log: t.Output(),
 	}
 	m.configure("")
 	if err := os.Mkdir(m.conflistDir(), 0o700); err != nil {
@@ -198,6 +198,7 @@ func testDaemon(t *testing.T) {
 	m.checkReady()
 
 	m.ranges()
+	m.announced()
 
 	// The API server goes away: nothing happens. The log level is live, the
 	// rest waits for a restart.
@@ -280,6 +281,15 @@ func (m *machine) conflist() string {
 	return string(b)
 }
 
+// announced waits until the Node says that its network is there.
+func (m *machine) announced() {
+	m.t.Helper()
+	m.until("the condition is set", func() bool {
+		o, _ := json.Marshal(m.api.Get(nodes + "/worker-1"))
+		return strings.Contains(string(o), "PoplinIsUp")
+	})
+}
+
 func (m *machine) checkReady() {
 	t := m.t
 	t.Helper()
@@ -295,10 +305,7 @@ func (m *machine) checkReady() {
 			t.Errorf("no %s in NodeNetwork %s", want, own)
 		}
 	}
-	m.until("the condition is set", func() bool {
-		o, _ := json.Marshal(m.api.Get(nodes + "/worker-1"))
-		return strings.Contains(string(o), "PoplinIsUp")
-	})
+	m.announced()
 	if code, body := get("http://127.0.0.1:9411/readyz"); code != 200 || body != "cluster: ok\noverlay: ok\nconflist: ok\nservices: ok\nstatus: ok\n" {
 		t.Errorf("readyz: %d %s", code, body)
 	}

@@ -30,16 +30,10 @@ func ingresses(ctx context.Context, args []string) error {
 	kubeconfig := f.String("kubeconfig", defaultKubeconfig(), "kubeconfig `file` for the cluster")
 	namespaces := f.String("namespaces", "", "`list` of namespaces to look at; none is all")
 	from := f.String("controller", controller, "`name` of the controller whose IngressClasses are looked at")
-	output := f.String("o", "table", "output `format`: table or json")
+	output := outputFlag(f)
 	timeout := f.Duration("timeout", 20*time.Second, "how long to wait for the API server")
-	if err := f.Parse(args[1:]); err != nil {
+	if err := parse(f, args[1:], output); err != nil {
 		return err
-	}
-	if *output != "table" && *output != "json" {
-		return fmt.Errorf("-o %q: write table or json", *output)
-	}
-	if f.NArg() > 0 {
-		return fmt.Errorf("unknown argument %q", f.Arg(0))
 	}
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()

@@ -1,4 +1,6 @@
-// Command poplinctl shows people what the pod network does.
+// Command poplinctl shows people what the pod network does. Each command is a
+// function in a file of its own; a table of them and the standard library's
+// flags do what a framework for command lines would bring a dozen packages for.
 package main
 
 import (
@@ -9,43 +11,59 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-
-	"poplin.dev/poplin/pkg/version"
 )
 
-const usage = `usage:
-  poplinctl status [flags]    on a node, or in its poplind pod: what this node's daemon does
-                              elsewhere, or with -cluster: every node, as the API server shows it
-  poplinctl ingress status    what becomes of Ingresses, and of the Secrets with their certificates
-  poplinctl ingress migrate   what would become of the Ingresses that ingress-nginx serves
-  poplinctl version           say which build this is
-`
+// command is one of poplinctl's.
+type command struct {
+	name, usage, help string
+	run               func(ctx context.Context, args []string) error
+}
 
-func main() {
-	if err := run(os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "poplinctl:", err)
-		os.Exit(1)
+func commands() []command {
+	return []command{
+		{"status", "[flags]", "on a node, or in its poplind pod: what this node's daemon does\nelsewhere, or with -cluster: every node, as the API server shows it", status},
+		{"ipam", "show|check [flags]", "on a node, or in its poplind pod: who has which address, and what is wrong;\ncheck exits with 2 where something is", addresses},
+		{"ingress", "status|migrate [flags]", "status: what becomes of Ingresses, and of the Secrets with their certificates\nmigrate: what would become of the Ingresses that ingress-nginx serves", ingresses},
+		{"version", "", "say which build this is", say},
 	}
 }
 
-func run(args []string) error {
+// problems is the error of a command that did its work and found some.
+type problems struct{ error string }
+
+func (p problems) Error() string { return p.error }
+
+func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	command := "help"
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err == nil || errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "poplinctl:", err)
+	if errors.As(err, &problems{}) {
+		os.Exit(2)
+	}
+	os.Exit(1)
+}
+
+func run(ctx context.Context, args []string) error {
+	name := "help"
 	if len(args) > 0 {
-		command, args = args[0], args[1:]
+		name, args = args[0], args[1:]
 	}
-	switch command {
-	case "status":
-		return status(ctx, args)
-	case "ingress":
-		return ingresses(ctx, args)
-	case "version", "--version", "-version":
-		fmt.Println("poplinctl", version.String())
-		return nil
+	switch name {
 	case "help", "--help", "-help", "-h":
-		fmt.Print(usage)
+		usage(os.Stdout)
 		return nil
+	case "--version", "-version":
+		name = "version"
 	}
-	return fmt.Errorf("unknown command %q\n%s", command, usage)
+	for _, c := range commands() {
+		if c.name == name {
+			return c.run(ctx, args)
+		}
+	}
+	usage(os.Stderr)
+	return fmt.Errorf("unknown command %q", name)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -22,16 +21,10 @@ func status(ctx context.Context, args []string) error {
 	socket := f.String("socket", "/run/poplin/poplind.sock", "`path` of the daemon's socket")
 	cluster := f.Bool("cluster", false, "every node, also where there is a socket")
 	kubeconfig := f.String("kubeconfig", defaultKubeconfig(), "kubeconfig `file` for the cluster")
-	output := f.String("o", "table", "output `format`: table or json")
+	output := outputFlag(f)
 	timeout := f.Duration("timeout", 10*time.Second, "how long to wait for an answer")
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args, output); err != nil {
 		return err
-	}
-	if *output != "table" && *output != "json" {
-		return fmt.Errorf("-o %q: write table or json", *output)
-	}
-	if f.NArg() > 0 {
-		return fmt.Errorf("unknown argument %q", f.Arg(0))
 	}
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
@@ -71,15 +64,6 @@ func defaultKubeconfig() string {
 		return ""
 	}
 	return path
-}
-
-func write(w io.Writer, format string, value any, text func(io.Writer) error) error {
-	if format == "table" {
-		return text(w)
-	}
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(value)
 }
 
 func table(w io.Writer, nodes []kube.NodeStatus) error {

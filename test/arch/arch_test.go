@@ -161,6 +161,8 @@ var direction = map[string][]string{
 	"daemon/status":       {"pkg"},
 	// A program of its own: it needs nothing of the node's daemon.
 	"daemon/ingress": {"pkg"},
+	// Orphans are released by the code that gave them their addresses.
+	"daemon/ipam": {"pkg", "plugins"},
 	// Host ports are put back by the code that put them there.
 	"daemon/hostports": {"pkg", "plugins/hostport"},
 	// The reverse of the daemon and of the CNI plugin.

@@ -26,6 +26,35 @@ func TestCNI11(t *testing.T) {
 	c := live.Temporary(t, cluster.Options{Name: "test-cni11", Nodes: 1, Runtime: cluster.RuntimeContainerd2, Network: "poplin"})
 	t.Run("StatusDecidesWhetherTheNodeIsReady", func(t *testing.T) { statusDecides(t, c) })
 	t.Run("GCOnTheLiveCache", func(t *testing.T) { gcOnTheLiveCache(t, c) })
+	t.Run("WhoHasWhichAddress", func(t *testing.T) { whoHasWhichAddress(t, c) })
+}
+
+// whoHasWhichAddress asks in the daemon's pod, whose image and mounts must do.
+func whoHasWhichAddress(t *testing.T, c *cluster.Cluster) {
+	ask := func(args ...string) string {
+		t.Helper()
+		out, err := c.Kubectl(t.Context(), append([]string{"--namespace=poplin-system", "exec", "daemonset/poplind", "--", "/poplinctl", "ipam"}, args...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	ask("check") // or it would fail
+	var report struct {
+		Addresses []struct{ State, Pod string }
+	}
+	if err := json.Unmarshal([]byte(ask("show", "-o", "json")), &report); err != nil {
+		t.Fatal(err)
+	}
+	used := 0
+	for _, a := range report.Addresses {
+		if a.State == "used" && strings.HasPrefix(a.Pod, "kube-system/coredns-") {
+			used++
+		}
+	}
+	if used < 2 {
+		t.Errorf("%d addresses of dual-stack CoreDNS: %+v", used, report.Addresses)
+	}
 }
 
 // statusDecides: containerd asks every few seconds, and the Node says what it

@@ -63,6 +63,69 @@ func (s socket) links(network string) (list []linkState, err error) {
 	return list, err
 }
 
+// Link is the host's end of an attachment.
+type Link struct {
+	// Name derives from the attachment, Alias says whose it is; it has none
+	// while its ADD has not come far.
+	Name, Alias string
+	// Addrs are the addresses that routes lead to it for.
+	Addrs []netip.Addr
+}
+
+// Links lists the host's ends of a network's links.
+func Links(network string) ([]Link, error) {
+	host, err := open()
+	if err != nil {
+		return nil, err
+	}
+	defer host.Close()
+	found, err := host.links(network)
+	if err != nil {
+		return nil, err
+	}
+	routed, err := host.hostRoutes()
+	list := make([]Link, len(found))
+	for i, l := range found {
+		list[i] = Link{l.name, l.alias, routed[l.index]}
+	}
+	return list, err
+}
+
+// Alias is what a link says of whose it is, and whether there is such a link.
+func Alias(link string) (alias string, found bool, err error) {
+	host, err := open()
+	if err != nil {
+		return "", false, err
+	}
+	defer host.Close()
+	l, err := host.named(link)
+	if errors.Is(err, unix.ENODEV) {
+		return "", false, nil
+	}
+	return l.alias, err == nil, err
+}
+
+// hostRoutes is which single addresses our routes lead to, by link.
+func (s socket) hostRoutes() (map[int32][]netip.Addr, error) {
+	found := map[int32][]netip.Addr{}
+	for _, any := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		answers, err := s.do(wire.Message{What: "list routes", Kind: unix.RTM_GETROUTE, Flags: unix.NLM_F_DUMP, Body: routeHeader(netip.PrefixFrom(any, 0), 0, 0, 0)})
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range answers {
+			if len(b) < unix.SizeofRtMsg || b[4] != unix.RT_TABLE_MAIN || b[5] != plan.RouteProtocol || int(b[1]) != any.BitLen() {
+				continue
+			}
+			if a, ok := netip.AddrFromSlice(wire.Find(b[unix.SizeofRtMsg:], unix.RTA_DST)); ok {
+				index := int32(number(wire.Find(b[unix.SizeofRtMsg:], unix.RTA_OIF)))
+				found[index] = append(found[index], a)
+			}
+		}
+	}
+	return found, nil
+}
+
 // Kernel is what the host's network says of attachments.
 type Kernel struct{}
 
