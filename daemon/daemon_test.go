@@ -237,6 +237,7 @@ func testDaemon(t *testing.T) {
 		t.Error(err)
 	}
 	m.powerCycle()
+	m.services()
 	m.cleanUp(pristine)
 }
 

@@ -114,21 +114,26 @@ func matrix(ctx context.Context, c *cluster.Cluster, pods []webapp.Pod) error {
 	return nil
 }
 
-// service polls: kube-proxy programs a new endpoint up to a second later.
+// service polls: an endpoint is ready a moment before all nodes know.
 func service(ctx context.Context, c *cluster.Cluster, from webapp.Pod) error {
-	say("%s on %s resolves and asks web-service", from.Name, from.Node)
-	var answer string
+	say("%s on %s asks web-app by every way that Services have: no kube-proxy runs", from.Name, from.Node)
+	ways, err := webapp.Ways(ctx, c.Kubectl)
+	if err != nil {
+		return err
+	}
+	var answers []string
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(300 * time.Millisecond) {
-		answers, err := webapp.Get(ctx, c.Kubectl, from.Name, []string{"http://web-service/hostname"})
-		if err != nil {
+		if answers, err = webapp.Get(ctx, c.Kubectl, from.Name, ways); err != nil {
 			return err
 		}
-		if answer = answers[0]; strings.HasPrefix(answer, "web-app-") {
-			fmt.Printf("http://web-service answered from %s\n", answer)
+		if !slices.ContainsFunc(answers, func(a string) bool { return !strings.HasPrefix(a, "web-app-") }) {
+			for i, w := range ways {
+				fmt.Printf("ok      %s answered from %s\n", w, answers[i])
+			}
 			return nil
 		}
 	}
-	return fmt.Errorf("web-service gave %q, not a web-app pod's name", answer)
+	return fmt.Errorf("%q gave %q, not a web-app pod's name each", ways, answers)
 }
 
 func startUp(ctx context.Context, c *cluster.Cluster) error {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -197,25 +198,61 @@ func checkWire(t *testing.T, seen map[capture.Packet]int, all []node) {
 	}
 }
 
-func TestServiceNameAnswersFromEveryNode(t *testing.T) {
+func TestServicesAnswerOnEveryNode(t *testing.T) {
 	c := deployed(t)
 	for _, p := range example(t, c) {
-		if !strings.HasPrefix(p.Name, "probe") {
-			continue
+		if strings.HasPrefix(p.Name, "probe") {
+			servesAt(t, c, p)
 		}
-		await.Success(t, 20*time.Second, func() error {
-			answers, err := webapp.Get(t.Context(), c.Kubectl, p.Name, []string{
-				"http://web-service/hostname", "http://web-service.default.svc.cluster.local/hostname",
-			})
-			if err != nil {
-				return err
+	}
+}
+
+// servesAt asks web-app by every way that Services have.
+func servesAt(t *testing.T, c *cluster.Cluster, from webapp.Pod) {
+	t.Helper()
+	ways, err := webapp.Ways(t.Context(), c.Kubectl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	await.Success(t, 20*time.Second, func() error {
+		answers, err := webapp.Get(t.Context(), c.Kubectl, from.Name, ways)
+		for i, a := range answers {
+			if !strings.HasPrefix(a, "web-app-") {
+				return fmt.Errorf("%s answered %q to %s on %s", ways[i], a, from.Name, from.Node)
 			}
-			for _, a := range answers {
-				if !strings.HasPrefix(a, "web-app-") {
-					return fmt.Errorf("web-service answered %q to %s on %s", a, p.Name, p.Node)
-				}
+		}
+		return err
+	})
+}
+
+// TestNoKubeProxyRuns on any of the nodes.
+func TestNoKubeProxyRuns(t *testing.T) {
+	c := deployed(t)
+	for _, node := range c.Nodes() {
+		own, err := os.Stat(c.Namespace(node))
+		if err != nil {
+			t.Fatal(err)
+		}
+		names, err := filepath.Glob("/proc/[0-9]*/comm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		kubelets := 0
+		for _, name := range names {
+			comm, err := os.ReadFile(name)
+			namespace, errStat := os.Stat(filepath.Join(filepath.Dir(name), "ns/net"))
+			if err != nil || errStat != nil || !os.SameFile(own, namespace) {
+				continue // it has ended, or is elsewhere
 			}
-			return nil
-		})
+			switch strings.TrimSpace(string(comm)) {
+			case "kube-proxy":
+				t.Errorf("%s: a kube-proxy runs", node)
+			case "kubelet":
+				kubelets++
+			}
+		}
+		if kubelets != 1 {
+			t.Errorf("%s: %d kubelets: looked at the wrong processes", node, kubelets)
+		}
 	}
 }

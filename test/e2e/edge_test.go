@@ -11,9 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/cluster"
 	"poplin.dev/poplin/test/live"
 	"poplin.dev/poplin/test/thread"
@@ -192,11 +190,5 @@ func TestIPv6Only(t *testing.T) {
 			t.Error(r)
 		}
 	}
-	await.Success(t, 20*time.Second, func() error {
-		answers, err := webapp.Get(t.Context(), six.Kubectl, pods[0].Name, []string{"http://web-service/hostname"})
-		if err == nil && !strings.HasPrefix(answers[0], "web-app-") {
-			err = fmt.Errorf("web-service answered %q", answers[0])
-		}
-		return err
-	})
+	servesAt(t, six, pods[0])
 }

@@ -25,6 +25,7 @@ import (
 type world struct {
 	mu       sync.Mutex
 	complete bool
+	ranges   []netip.Prefix
 	objects  map[service.Key]object
 	changed  func(string, []service.Key)
 	states   []daemon.State
@@ -47,6 +48,12 @@ func (w *world) Services() (list []service.Service) {
 	return list
 }
 
+func (w *world) Ranges() []netip.Prefix {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ranges
+}
+
 func (w *world) Service(k service.Key) (service.Service, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -60,7 +67,6 @@ func (w *world) Slices(k service.Key) []service.Slice {
 	return w.objects[k].slices
 }
 
-func (w *world) Ranges() []netip.Prefix          { return labNode().ServiceRanges }
 func (w *world) Triggered(service.Key) time.Time { return time.Time{} }
 func (w *world) Self() (cluster.Self, bool) {
 	return cluster.Self{Name: "worker-1", Zone: "east", Addresses: both("node")}, true
@@ -212,6 +218,21 @@ func TestModule(t *testing.T) {
 		t.Errorf("a Service without a health-check port has one: %v", w.health)
 	}
 	w.mu.Unlock()
+
+	// What a ServiceCIDR holds and no Service has is dropped, as soon as there
+	// is that ServiceCIDR.
+	l.patience = patience
+	if got := l.ask(t, "pod2", "elsewhere", service.TCP, 80, false); got != "elsewhere:80 sees pod2" {
+		t.Errorf("outside of all ranges: %s", got)
+	}
+	w.mu.Lock()
+	w.ranges = []netip.Prefix{netip.PrefixFrom(at("elsewhere", false), 24).Masked()}
+	w.mu.Unlock()
+	start := time.Now()
+	w.changed("servicecidrs", nil)
+	w.until(t, "the range is closed", func() bool { return l.ask(t, "pod2", "elsewhere", service.TCP, 80, false) == "silence" })
+	t.Logf("a ServiceCIDR took effect after %s at most", time.Since(start).Round(time.Millisecond))
+	l.patience = 5 * time.Second
 
 	// Somebody flushes the ruleset; a table without an owner cannot help it.
 	_, before = w.last()

@@ -27,11 +27,11 @@ type Pod struct {
 	IPs []netip.Addr
 }
 
-// Deploy applies the example (Deployment, Service, Ingress) and a pod on every
+// Deploy applies the example (Deployment, Services, Ingress) and a pod on every
 // node, from the checkout at root, and waits until all of them are ready.
 func Deploy(ctx context.Context, kubectl Kubectl, root string) error {
 	args := []string{"apply"}
-	for _, f := range []string{"seed/web-app.yaml", "seed/web-service.yaml", "seed/web-ingress.yaml", "demo/probe.yaml"} {
+	for _, f := range []string{"seed/web-app.yaml", "seed/web-service.yaml", "seed/web-ingress.yaml", "demo/web-node-port.yaml", "demo/probe.yaml"} {
 		args = append(args, "-f", filepath.Join(root, "test/testdata", f))
 	}
 	if _, err := kubectl(ctx, args...); err != nil {
