@@ -80,7 +80,7 @@ func TestLife(t *testing.T) {
 	if out, err := c.Kubectl(t.Context(), "get", "nodes", "-o", "name"); err != nil || string(out) != "node/worker-1\n" {
 		t.Errorf("kubectl: %q, %v", out, err)
 	}
-	client, err := c.api()
+	client, err := c.API()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ func (c *Cluster) nodeStates(ctx context.Context) map[string]string {
 	for _, name := range c.Nodes() {
 		states[name] = "unknown to the API server"
 	}
-	client, err := c.api()
+	client, err := c.API()
 	if err == nil {
 		defer client.Close()
 		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)

@@ -9,8 +9,8 @@ import (
 	"poplin.dev/poplin/test/cluster/pki"
 )
 
-// api is a client of the API server.
-func (c *Cluster) api() (*api.Client, error) {
+// API is a client of the API server.
+func (c *Cluster) API() (*api.Client, error) {
 	return api.New(c.Server(), api.Files{
 		CA: c.pki(pki.CACert), Certificate: c.pki(pki.Certificate("admin")), Key: c.pki(pki.Key("admin")),
 	}, c.DialContext)
@@ -18,7 +18,7 @@ func (c *Cluster) api() (*api.Client, error) {
 
 // waitFor asks the API server until ask is content, or a daemon is dead.
 func (c *Cluster) waitFor(ctx context.Context, what string, daemons []string, ask func(context.Context, *api.Client) error) error {
-	client, err := c.api()
+	client, err := c.API()
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 // Package load sends what must not be lost while something is broken: numbered
-// packets, a thousand a second, whose answers carry the number back; short TCP
-// connections, one after the other; and a long one that streams all the time.
+// packets, a thousand a second, whose answers carry the number back; more of
+// them from a new port each, and short TCP connections, one after the other;
+// and a long one that streams all the time.
 // Inputs are network namespaces and addresses, of pods made by a test or of a
 // real cluster (live.Pod); output is a Result that counts what was lost and
 // says when. The sockets are this process' own, so nothing has to run in a
@@ -12,7 +13,7 @@
 //	l.Stop().Lossless(t)
 //
 // The address that is dialled need not be the server's own: a Service's leads
-// to one of several.
+// to one of several, and Apart makes sure that it leads to no other.
 package load
 
 import (
@@ -43,13 +44,16 @@ const (
 	every = time.Millisecond
 	// burst is how many may be sent at once.
 	burst = 50
+	// askPatience is how long an answer may take that is waited for.
+	askPatience = 2 * time.Second
 )
 
 // Load is traffic from one place to one address.
 type Load struct {
 	from    Place
 	to      netip.AddrPort
-	id      uint64 // tells this load's packets from another's
+	every   time.Duration // between two packets
+	id      uint64        // tells this load's packets from another's
 	servers []*Server
 	packets net.Conn
 	begun   time.Time
@@ -71,8 +75,19 @@ type Load struct {
 // through: what does not work beforehand is no fault's doing.
 func Start(t testing.TB, from Place, to netip.AddrPort, servers ...*Server) *Load {
 	t.Helper()
+	return start(t, from, to, every, servers)
+}
+
+// Gently is Start with a tenth of the packets, for many loads at once.
+func Gently(t testing.TB, from Place, to netip.AddrPort, servers ...*Server) *Load {
+	t.Helper()
+	return start(t, from, to, 10*every, servers)
+}
+
+func start(t testing.TB, from Place, to netip.AddrPort, every time.Duration, servers []*Server) *Load {
+	t.Helper()
 	l := &Load{
-		from: from, to: to, id: rand.Uint64(), servers: servers, begun: time.Now(),
+		from: from, to: to, every: every, id: rand.Uint64(), servers: servers, begun: time.Now(),
 		sent: make(chan struct{}, 1<<20), quiet: make(chan struct{}), back: map[uint64]bool{},
 	}
 	if err := from(func() (err error) {
@@ -138,7 +153,7 @@ func unpack(b []byte) (id, n uint64, ok bool) {
 // for what is due, but not for a stall: a long burst would be lost in a buffer.
 func (l *Load) send() {
 	defer close(l.quiet)
-	tick := time.NewTicker(every)
+	tick := time.NewTicker(l.every)
 	defer tick.Stop()
 	for due := time.Now(); ; {
 		select {
@@ -146,27 +161,50 @@ func (l *Load) send() {
 			return
 		case <-tick.C:
 		}
-		if late := time.Since(due); late > burst*every {
-			due = due.Add(late - burst*every)
+		if late := time.Since(due); late > burst*l.every {
+			due = due.Add(late - burst*l.every)
 		}
-		for ; time.Since(due) >= 0; due = due.Add(every) {
-			l.sendOne()
+		for ; time.Since(due) >= 0; due = due.Add(l.every) {
+			l.sendOne(l.packets)
 		}
 	}
 }
 
-func (l *Load) sendOne() {
+func (l *Load) sendOne(by net.Conn) (n uint64) {
 	l.mu.Lock()
-	n := uint64(len(l.at))
+	n = uint64(len(l.at))
 	l.at = append(l.at, time.Since(l.begun))
 	l.mu.Unlock()
 	// An error is that of an earlier packet (ICMP): this one was not sent,
 	// and is missed at the end.
-	_, _ = l.packets.Write(packet(l.id, n))
+	_, _ = by.Write(packet(l.id, n))
 	select {
 	case l.sent <- struct{}{}:
 	default: // nobody waits
 	}
+	return n
+}
+
+// ask sends a packet from a new port and waits for its answer.
+func (l *Load) ask() error {
+	var c net.Conn
+	if err := l.from(func() (err error) {
+		c, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(l.to))
+		return err
+	}); err != nil {
+		return err
+	}
+	defer c.Close()
+	n := l.sendOne(c)
+	c.SetReadDeadline(time.Now().Add(askPatience))
+	buf := make([]byte, 2*packetSize)
+	size, err := c.Read(buf) // an error is missed at the end
+	if id, got, ok := unpack(buf[:size]); err == nil && ok && id == l.id && got == n {
+		l.mu.Lock()
+		l.back[n] = true
+		l.mu.Unlock()
+	}
+	return nil
 }
 
 func (l *Load) receive() {

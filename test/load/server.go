@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -21,13 +22,14 @@ type Server struct {
 
 	mu   sync.Mutex                 // guards the following
 	seen map[uint64]map[uint64]bool // load, number of a packet
+	met  map[uint64]bool            // loads that made a connection
 	open map[net.Conn]bool
 }
 
 // Listen starts a server at an address of a place. Port 0 is one that is free.
 func Listen(t testing.TB, at Place, addr netip.AddrPort) *Server {
 	t.Helper()
-	s := &Server{seen: map[uint64]map[uint64]bool{}, open: map[net.Conn]bool{}}
+	s := &Server{seen: map[uint64]map[uint64]bool{}, met: map[uint64]bool{}, open: map[net.Conn]bool{}}
 	if err := at(func() error { return s.listen(addr) }); err != nil {
 		t.Fatalf("listen on %s: %v", addr, err)
 	}
@@ -102,12 +104,48 @@ func (s *Server) echoConnections() {
 		s.open[c] = true
 		s.mu.Unlock()
 		go func() {
-			_, _ = io.Copy(c, c) // missed at the other end
+			s.echo(c)
 			c.Close()
 			s.mu.Lock()
 			delete(s.open, c)
 			s.mu.Unlock()
 		}()
+	}
+}
+
+// echo repeats what comes, which begins with the name of a load. What fails is
+// missed at the other end.
+func (s *Server) echo(c net.Conn) {
+	first := make([]byte, packetSize)
+	if _, err := io.ReadFull(c, first); err != nil {
+		return
+	}
+	id, _, _ := unpack(first)
+	s.mu.Lock()
+	s.met[id] = true
+	s.mu.Unlock()
+	if _, err := c.Write(first); err == nil {
+		_, _ = io.Copy(c, c)
+	}
+}
+
+// visited reports whether anything of a load came here.
+func (s *Server) visited(id uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.met[id] || len(s.seen[id]) > 0
+}
+
+// Apart fails a test where anything of a load came to a server that is not one
+// of its own.
+func Apart(t testing.TB, servers []*Server, loads ...*Load) {
+	t.Helper()
+	for _, l := range loads {
+		for _, s := range servers {
+			if !slices.Contains(l.servers, s) && s.visited(l.id) {
+				t.Errorf("what was sent to %s came to %s, which is another's", l.to, s.Addr)
+			}
+		}
 	}
 }
 

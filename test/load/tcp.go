@@ -38,10 +38,13 @@ func (l *Load) dial() (c *net.TCPConn, err error) {
 	return c, err
 }
 
-// connect makes short connections: a handshake, a few bytes each way, an end.
+// connect makes short connections: a handshake, a few bytes each way, an end;
+// and the same without a handshake.
 func (l *Load) connect() {
 	for l.wait(pause) {
+		failure := l.ask()
 		again, err := l.exchange()
+		err = errors.Join(failure, err)
 		l.mu.Lock()
 		l.result.Connections++
 		l.result.SentAgain += again

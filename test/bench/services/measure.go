@@ -172,7 +172,7 @@ func (l *lab) change(ctx context.Context, p *proxy, run *process.Process, o Opti
 			case <-time.After(10 * time.Second):
 				return c, fmt.Errorf("no event for %s", a)
 			}
-		case <-time.After(time.Minute):
+		case <-time.After(limit):
 			return c, fmt.Errorf("%s does not send anything to %s", p.name, a)
 		}
 	}

@@ -82,6 +82,7 @@ type Load struct {
 type Kind struct {
 	URL   string
 	HTTP2 bool
+	Fresh bool // each request has a connection of its own
 }
 
 // Start begins a load with one client for each kind.
@@ -90,6 +91,7 @@ func Start(dial Dial, roots *x509.CertPool, kinds ...Kind) *Load {
 	l := &Load{stop: stop}
 	for _, k := range kinds {
 		client := Client(dial, roots, k.HTTP2)
+		client.Transport.(*http.Transport).DisableKeepAlives = k.Fresh
 		l.wg.Go(func() {
 			defer client.CloseIdleConnections()
 			for ctx.Err() == nil {
