@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/test/bench/hosts"
+	"poplin.dev/poplin/test/bench/ingress"
 	"poplin.dev/poplin/test/bench/overlay"
 	"poplin.dev/poplin/test/bench/pods"
 	"poplin.dev/poplin/test/bench/report"
@@ -57,6 +58,7 @@ func run() error {
 		{"overlay", func() (report.Area, error) { return overlay.Measure(ctx, overlay.Options{Quick: *quick}) }},
 		{"services", func() (report.Area, error) { return services.Measure(ctx, services.Options{Quick: *quick}) }},
 		{"hosts", func() (report.Area, error) { return hosts.Measure(ctx, hosts.Options{Quick: *quick}) }},
+		{"ingress", func() (report.Area, error) { return ingress.Measure(ctx, ingress.Options{Quick: *quick}) }},
 	}
 	var names []string
 	for _, a := range areas {

@@ -1,24 +1,26 @@
-package main
+package ingress
 
 import (
 	"bytes"
+	"context"
+	"crypto/tls"
 	_ "embed"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/vishvananda/netlink"
 
+	"poplin.dev/poplin/test/bench/process"
 	"poplin.dev/poplin/test/certificate"
+	"poplin.dev/poplin/test/cni"
+	"poplin.dev/poplin/test/hostile"
 	"poplin.dev/poplin/test/ingress/api"
 )
 
@@ -31,82 +33,99 @@ var nginxConf string
 //go:embed haproxy.cfg
 var haproxyConf string
 
-// addresses of the proxies.
-var addresses = map[string]string{"nginx": "10.244.0.21", "haproxy": "10.244.0.22", "poplin": "10.244.0.23"}
+const host = "bench.example.com"
 
-// lab is the running programs. Proxies have core 0, all others core 1.
+// addresses of the proxies; spy is the back end of what is hostile.
+var addresses = map[string]string{nginx: "10.244.0.21", haproxy: "10.244.0.22", poplin: "10.244.0.23"}
+
+const spy = "10.244.0.13"
+
+// lab is the running programs, in a network namespace of their own. Proxies
+// have core 0, all others core 1.
 type lab struct {
-	dir      string
-	started  []*exec.Cmd
-	pids     map[string]int
-	cleanups []func()
+	dir     string
+	node    *cni.Node
+	cert    *certificate.Certificate
+	running map[string]*process.Process
+	spy     hostile.Spy
+	ends    []func()
 }
 
-func newLab(binary string) (*lab, error) {
-	dir, err := os.MkdirTemp("", "poplin-bench-")
-	if err != nil {
-		return nil, err
+// onClose has f called by close, the last one first.
+func (l *lab) onClose(f func()) { l.ends = append(l.ends, f) }
+
+func (l *lab) close() {
+	for i := len(l.ends) - 1; i >= 0; i-- {
+		l.ends[i]()
 	}
-	l := &lab{dir: dir, pids: map[string]int{}}
-	if err := errors.Join(l.network(), l.files()); err != nil {
+}
+
+func newLab() (*lab, error) {
+	l := &lab{running: map[string]*process.Process{}}
+	if err := l.up(); err != nil {
 		l.close()
 		return nil, err
 	}
-	binary, err = filepath.Abs(binary)
-	if err != nil {
-		return nil, err
+	return l, nil
+}
+
+func (l *lab) up() (err error) {
+	if l.dir, err = os.MkdirTemp("", "poplin-bench-"); err != nil {
+		return err
 	}
-	s := api.New(&bench{l})
-	for _, o := range l.objects() {
-		s.Put(o)
+	l.onClose(func() { _ = os.RemoveAll(l.dir) })
+	if l.node, err = cni.NewNode(l.dir, l.dir); err != nil {
+		return err
+	}
+	l.onClose(l.node.Close)
+	if l.cert, err = certificate.New(host, hostile.Host); err != nil {
+		return err
+	}
+	if err := errors.Join(cni.Build(l.dir, "cmd/poplin-ingress"), l.network(), l.files()); err != nil {
+		return err
+	}
+	if err := l.serveSpy(); err != nil {
+		return err
+	}
+	s, err := l.api(l.objects()...)
+	if err != nil {
+		return err
 	}
 	for _, p := range []struct {
 		name, core string
-		command    []string
-		env        []string
+		args       []string
 	}{
-		{"backend", "1", []string{"nginx", "-c", dir + "/backend.conf"}, nil},
-		{"nginx", "0", []string{"nginx", "-c", dir + "/nginx.conf"}, nil},
-		{"haproxy", "0", []string{"haproxy", "-f", dir + "/haproxy.cfg"}, nil},
-		{"poplin", "0", []string{binary, "-http=10.244.0.23:80", "-https=10.244.0.23:443", "-health=10.244.0.23:9411", "-metrics=10.244.0.23:9410",
-			"-access-log=off", "-withdraw=1ms", "-kubeconfig=" + s.Kubeconfig()}, []string{"GOMAXPROCS=1"}},
+		{"backend", "1", []string{"nginx", "-c", l.dir + "/backend.conf"}},
+		{nginx, "0", []string{"nginx", "-c", l.dir + "/nginx.conf"}},
+		{haproxy, "0", []string{"haproxy", "-f", l.dir + "/haproxy.cfg"}},
+		{poplin, "0", l.ours(addresses[poplin], s)},
 	} {
-		if err := l.start(p.name, p.core, p.env, p.command...); err != nil {
-			l.close()
-			return nil, err
+		if err := l.start(p.name, p.core, p.args...); err != nil {
+			return err
 		}
 	}
-	return l, l.await()
+	return l.await()
 }
 
-// bench is what the API server needs of a test.
-type bench struct{ l *lab }
-
-func (bench) Helper()                   {}
-func (bench) Fatal(a ...any)            { panic(fmt.Sprint(a...)) }
-func (bench) Fatalf(f string, a ...any) { panic(fmt.Sprintf(f, a...)) }
-func (bench) Errorf(f string, a ...any) { fmt.Fprintf(os.Stderr, f+"\n", a...) }
-func (b bench) Cleanup(f func())        { b.l.cleanups = append(b.l.cleanups, f) }
-func (b bench) TempDir() string         { return b.l.dir }
+// ours is the command line of poplin-ingress.
+func (l *lab) ours(address string, s *api.Server) []string {
+	return []string{
+		l.dir + "/poplin-ingress", "-http=" + address + ":80", "-https=" + address + ":443", "-health=" + address + ":9411", "-metrics=" + address + ":9410",
+		"-access-log=off", "-withdraw=1ms", "-kubeconfig=" + s.Kubeconfig(),
+	}
+}
 
 func (l *lab) network() error {
-	lo, err := netlink.LinkByName("lo")
+	lo, err := l.node.Link.LinkByName("lo")
 	if err != nil {
 		return err
 	}
-	addr, err := netlink.ParseAddr("10.244.0.0/24")
-	if err != nil {
-		return err
-	}
-	return errors.Join(netlink.LinkSetUp(lo), netlink.AddrAdd(lo, addr))
+	addr := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 244, 0, 0), Mask: net.CIDRMask(24, 32)}}
+	return errors.Join(l.node.Link.LinkSetUp(lo), l.node.Link.AddrAdd(lo, addr))
 }
 
 // files writes bodies, configurations and one certificate for all.
 func (l *lab) files() error {
-	cert, err := certificate.New("bench.example.com")
-	if err != nil {
-		return err
-	}
 	fill := func(s string) []byte {
 		return []byte(strings.NewReplacer("DIR", l.dir, "SMALL", strings.Repeat("x", 128)).Replace(s))
 	}
@@ -115,7 +134,7 @@ func (l *lab) files() error {
 		return err
 	}
 	for name, content := range map[string][]byte{
-		"www/large": bytes.Repeat([]byte("x"), 100_000), "tls.crt": cert.PEM, "tls.key": cert.Key, "tls.pem": slices.Concat(cert.PEM, cert.Key),
+		"www/large": bytes.Repeat([]byte("x"), 100_000), "tls.crt": l.cert.PEM, "tls.key": l.cert.Key, "tls.pem": append(l.cert.PEM[:len(l.cert.PEM):len(l.cert.PEM)], l.cert.Key...),
 		"backend.conf": fill(backendConf), "nginx.conf": fill(nginxConf), "haproxy.cfg": fill(haproxyConf),
 	} {
 		if err := os.WriteFile(filepath.Join(l.dir, name), content, 0o644); err != nil {
@@ -125,99 +144,123 @@ func (l *lab) files() error {
 	return nil
 }
 
-// objects are the cluster that poplin-ingress serves.
-func (l *lab) objects() []string {
-	read := func(name string) string {
-		b, _ := os.ReadFile(filepath.Join(l.dir, name))
-		return base64.StdEncoding.EncodeToString(b)
-	}
+const class = `{"apiVersion":"networking.k8s.io/v1","kind":"IngressClass","metadata":{"name":"poplin"},"spec":{"controller":"poplin.dev/ingress"}}`
+
+// service is a Service with ready endpoints.
+func service(name string, addresses ...string) []string {
 	return []string{
-		`{"apiVersion":"networking.k8s.io/v1","kind":"IngressClass","metadata":{"name":"poplin"},"spec":{"controller":"poplin.dev/ingress"}}`,
-		`{"apiVersion":"v1","kind":"Service","metadata":{"namespace":"default","name":"web"},"spec":{"ports":[{"name":"http","port":80}]}}`,
-		`{"apiVersion":"discovery.k8s.io/v1","kind":"EndpointSlice","metadata":{"namespace":"default","name":"web-1","labels":{"kubernetes.io/service-name":"web"}},"addressType":"IPv4","ports":[{"name":"http","port":8080}],"endpoints":[{"addresses":["10.244.0.11"]},{"addresses":["10.244.0.12"]}]}`,
-		`{"apiVersion":"networking.k8s.io/v1","kind":"Ingress","metadata":{"namespace":"default","name":"web","annotations":{"ingress.poplin.dev/ssl-redirect":"false"}},"spec":{"ingressClassName":"poplin","tls":[{"hosts":["bench.example.com"],"secretName":"crt"}],"rules":[{"host":"bench.example.com","http":{"paths":[{"path":"/","pathType":"Prefix","backend":{"service":{"name":"web","port":{"number":80}}}}]}}]}}`,
-		fmt.Sprintf(`{"apiVersion":"v1","kind":"Secret","metadata":{"namespace":"default","name":"crt"},"type":"kubernetes.io/tls","data":{"tls.crt":%q,"tls.key":%q}}`, read("tls.crt"), read("tls.key")),
+		fmt.Sprintf(`{"apiVersion":"v1","kind":"Service","metadata":{"namespace":"default","name":%q},"spec":{"ports":[{"name":"http","port":80}]}}`, name),
+		fmt.Sprintf(`{"apiVersion":"discovery.k8s.io/v1","kind":"EndpointSlice","metadata":{"namespace":"default","name":"%s-1","labels":{"kubernetes.io/service-name":%q}},"addressType":"IPv4","ports":[{"name":"http","port":8080}],"endpoints":[{"addresses":["%s"]}]}`,
+			name, name, strings.Join(addresses, `"]},{"addresses":["`)),
 	}
 }
 
-func (l *lab) start(name, core string, env []string, command ...string) error {
-	c := exec.Command("taskset", append([]string{"-c", core}, command...)...)
-	c.Env = append(os.Environ(), env...)
-	log, err := os.Create(filepath.Join(l.dir, name+".out"))
+// ingress sends what is below a path of a host to a Service, with TLS or not.
+func ingress(name, host, path, service, tls string) string {
+	return fmt.Sprintf(`{"apiVersion":"networking.k8s.io/v1","kind":"Ingress","metadata":{"namespace":"default","name":%q,"annotations":{"ingress.poplin.dev/ssl-redirect":"false"}},"spec":{"ingressClassName":"poplin"%s,"rules":[{"host":%q,"http":{"paths":[{"path":%q,"pathType":"Prefix","backend":{"service":{"name":%q,"port":{"number":80}}}}]}}]}}`,
+		name, tls, host, path, service)
+}
+
+// objects are the cluster that poplin-ingress serves.
+func (l *lab) objects() []string {
+	tls := fmt.Sprintf(`,"tls":[{"hosts":[%q,%q],"secretName":"crt"}]`, host, hostile.Host)
+	objects := append(service("web", "10.244.0.11", "10.244.0.12"), service("spy", spy)...)
+	return append(objects, class, l.cert.Secret("default", "crt"),
+		ingress("web", host, "/", "web", tls), ingress("spy", hostile.Host, "/", "spy", tls), ingress("guarded", hostile.Guarded, "/public", "spy", ""))
+}
+
+// api is an API server with objects, on the namespace's loopback device.
+func (l *lab) api(objects ...string) (s *api.Server, err error) {
+	if err := l.node.Do(func() { s = api.New(server{l}) }); err != nil {
+		return nil, err
+	}
+	for _, o := range objects {
+		s.Put(o)
+	}
+	return s, nil
+}
+
+// server is what the API server needs of a test.
+type server struct{ l *lab }
+
+func (server) Helper()                   {}
+func (server) Fatal(a ...any)            { panic(fmt.Sprint(a...)) }
+func (server) Fatalf(f string, a ...any) { panic(fmt.Sprintf(f, a...)) }
+func (server) Errorf(f string, a ...any) { fmt.Fprintf(os.Stderr, f+"\n", a...) }
+func (s server) Cleanup(f func())        { s.l.onClose(f) }
+func (s server) TempDir() string {
+	dir, err := os.MkdirTemp(s.l.dir, "api-")
+	if err != nil {
+		panic(err)
+	}
+	return dir
+}
+
+func (l *lab) start(name, core string, args ...string) error {
+	// One thread for Go, as the others have.
+	p, err := process.Start(l.node, filepath.Join(l.dir, name+".out"), []string{"GOMAXPROCS=1"}, append([]string{"taskset", "-c", core}, args...)...)
 	if err != nil {
 		return err
 	}
-	defer log.Close()
-	c.Stdout, c.Stderr = log, log
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := c.Start(); err != nil {
-		return fmt.Errorf("start %s: %w", name, err)
-	}
-	l.started = append(l.started, c)
-	l.pids[name] = c.Process.Pid
+	l.onClose(p.Stop)
+	l.running[name] = p
 	return nil
 }
 
 // await waits until every proxy takes connections, encrypted ones too.
 func (l *lab) await() error {
-	for name, address := range addresses {
+	for name := range addresses {
 		for _, port := range []string{"80", "443"} {
-			end := time.Now().Add(10 * time.Second)
-			for {
-				c, err := net.Dial("tcp", net.JoinHostPort(address, port))
+			for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+				c, err := l.dial(context.Background(), "tcp", addresses[name]+":"+port)
 				if err == nil {
 					c.Close()
 					break
 				}
 				if time.Now().After(end) {
-					b, _ := os.ReadFile(filepath.Join(l.dir, name+".out"))
-					return fmt.Errorf("%s does not listen on %s: %s", name, port, short(b))
+					return errors.Join(fmt.Errorf("%s does not listen on port %s: %w", name, port, err), l.running[name].Alive())
 				}
-				time.Sleep(20 * time.Millisecond)
 			}
 		}
 	}
 	return nil
 }
 
-func (l *lab) close() {
-	for _, c := range l.started {
-		_ = c.Process.Signal(syscall.SIGTERM)
-		done := make(chan struct{})
-		go func() { _ = c.Wait(); close(done) }()
-		select {
-		case <-done:
-		case <-time.After(5 * time.Second):
-			_ = c.Process.Kill()
-		}
+// dial connects inside the namespace.
+func (l *lab) dial(ctx context.Context, network, address string) (c net.Conn, err error) {
+	if inErr := l.node.Do(func() { c, err = new(net.Dialer).DialContext(ctx, network, address) }); inErr != nil {
+		return nil, inErr
 	}
-	for _, f := range l.cleanups {
-		f()
-	}
-	_ = os.RemoveAll(l.dir)
+	return c, err
 }
 
-// used is the CPU time of a process and its children, in clock ticks.
-func used(pid int) (ticks float64) {
-	for _, p := range append(children(pid), pid) {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p))
-		if err != nil {
-			continue
-		}
-		// The name in parentheses may hold anything.
-		f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-		user, _ := strconv.ParseFloat(f[11], 64)
-		system, _ := strconv.ParseFloat(f[12], 64)
-		ticks += user + system
+func (l *lab) serveSpy() error {
+	var listener net.Listener
+	var err error
+	if inErr := l.node.Do(func() {
+		listener, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(spy), 8080)))
+	}); inErr != nil || err != nil {
+		return errors.Join(inErr, err)
 	}
-	return ticks
+	s := &http.Server{Handler: &l.spy}
+	go func() { _ = s.Serve(listener) }() // it ends when it is closed
+	l.onClose(func() { _ = s.Close() })
+	return nil
 }
 
-func children(pid int) (list []int) {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	for _, f := range strings.Fields(string(b)) {
-		n, _ := strconv.Atoi(f)
-		list = append(list, n)
+// attack sends hostile input to the proxy that is measured.
+func (l *lab) attack() (rows int, wrong []string) {
+	dial := func(port string) (net.Conn, error) {
+		return l.dial(context.Background(), "tcp", addresses[poplin]+":"+port)
 	}
-	return list
+	return hostile.Proxy{Spy: &l.spy, Dial: map[string]func() (net.Conn, error){
+		"plain": func() (net.Conn, error) { return dial("80") },
+		"TLS": func() (net.Conn, error) {
+			c, err := dial("443")
+			if err != nil {
+				return nil, err
+			}
+			return tls.Client(c, &tls.Config{InsecureSkipVerify: true, ServerName: hostile.Host}), nil
+		},
+	}}.Attack()
 }

@@ -1,6 +1,7 @@
-package main
+package ingress
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,14 +10,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"poplin.dev/poplin/test/cluster/api"
 )
 
-// tick is one clock tick of /proc in microseconds (USER_HZ is 100).
-const tick = 10_000
-
-type result struct {
-	cpu  float64 // microseconds of the proxy for each request
-	rate float64 // requests per second
+// sample is what one turn showed.
+type sample struct {
+	cpu      float64 // microseconds of the proxy for each request
+	rate     float64 // requests per second
+	p50, p99 float64 // milliseconds
 }
 
 var (
@@ -24,71 +26,73 @@ var (
 	succeeded = regexp.MustCompile(`([0-9]+) succeeded, ([0-9]+) failed`)
 )
 
-// measure sends n requests and reads what they cost.
-func (l *lab) measure(name string, kind load, n int) (result, error) {
-	before := used(l.pids[name])
-	out, err := l.h2load(append(kind.args, "-n", strconv.Itoa(n)), name, kind)
+// full sends n requests as fast as the proxy takes them.
+func (l *lab) full(name string, kind load, n int) (sample, error) {
+	before, err := l.running[name].Usage()
 	if err != nil {
-		return result{}, err
+		return sample{}, err
 	}
-	spent := (used(l.pids[name]) - before) * tick
-	rate, _ := strconv.ParseFloat(finished.FindStringSubmatch(out)[1], 64)
-	return result{cpu: spent / float64(n), rate: rate}, nil
-}
-
-func (l *lab) h2load(args []string, name string, kind load) (string, error) {
-	port := map[string]string{"http": "80", "https": "443"}[kind.scheme]
-	url := kind.scheme + "://bench.example.com" + kind.path
-	args = append([]string{"-c", "1", "h2load", "-t1", "--connect-to=" + addresses[name] + ":" + port}, append(args, url)...)
-	out, err := exec.Command("taskset", args...).CombinedOutput()
+	out, err := l.h2load(name, kind, append(kind.args[:len(kind.args):len(kind.args)], "-n", strconv.Itoa(n))...)
 	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, short(out))
+		return sample{}, err
 	}
-	m := succeeded.FindStringSubmatch(string(out))
-	if m == nil || m[2] != "0" || m[1] == "0" || finished.FindSubmatch(out) == nil {
-		return "", fmt.Errorf("not all requests succeeded: %s", short(out))
+	after, err := l.running[name].Usage()
+	if err != nil {
+		return sample{}, err
 	}
-	return string(out), nil
+	rate, err := strconv.ParseFloat(string(finished.FindSubmatch(out)[1]), 64)
+	return sample{cpu: float64((after.CPU - before.CPU).Microseconds()) / float64(n), rate: rate}, err
 }
 
-// latencies compares at one rate for all, which none is stretched by.
-func (l *lab) latencies(names []string, scale float64) error {
-	const rate, conns = 4000, 16
-	kind := loads[0]
-	n := int(rate * 5 * scale)
-	fmt.Printf("latency at %d requests/s over %d connections, HTTP/1.1, 128 B:", rate, conns)
-	for _, name := range names {
-		file := filepath.Join(l.dir, name+".times")
-		_, err := l.h2load([]string{"--h1", fmt.Sprintf("-c%d", conns), fmt.Sprintf("--rps=%d", rate/conns), "-n", strconv.Itoa(n), "--log-file=" + file}, name, kind)
-		if err != nil {
-			return err
-		}
-		p50, p99, err := percentiles(file)
-		if err != nil {
-			return err
-		}
-		fmt.Printf("  %s p50 %.2f ms p99 %.2f ms", name, p50, p99)
+// half sends about n requests at one rate.
+func (l *lab) half(name string, kind load, rate, n int) (sample, error) {
+	conns := 32
+	args := []string{"--h1"}
+	if kind.args[0] != "--h1" {
+		conns, args = 8, []string{"-m16"}
 	}
-	fmt.Println()
-	return nil
-}
-
-// percentiles reads h2load's log: start, status, microseconds.
-func percentiles(file string) (p50, p99 float64, err error) {
+	file := filepath.Join(l.dir, "times")
+	if err := os.RemoveAll(file); err != nil {
+		return sample{}, err
+	}
+	args = append(args, fmt.Sprintf("-c%d", conns), fmt.Sprintf("--rps=%d", max(rate/conns, 1)), "-n", strconv.Itoa(n), "--log-file="+file)
+	if _, err := l.h2load(name, kind, args...); err != nil {
+		return sample{}, err
+	}
+	// Start, status, microseconds.
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return 0, 0, err
+		return sample{}, err
 	}
-	var list []float64
+	var times []float64
 	for line := range strings.Lines(string(b)) {
 		if f := strings.Fields(line); len(f) == 3 {
-			us, _ := strconv.ParseFloat(f[2], 64)
-			list = append(list, us/1000)
+			us, err := strconv.ParseFloat(f[2], 64)
+			if err != nil {
+				return sample{}, err
+			}
+			times = append(times, us/1000)
 		}
 	}
-	if len(list) == 0 {
-		return 0, 0, fmt.Errorf("%s holds no times", file)
+	if len(times) == 0 {
+		return sample{}, fmt.Errorf("%s holds no times", file)
 	}
-	slices.Sort(list)
-	return list[len(list)/2], list[len(list)*99/100], nil
+	slices.Sort(times)
+	return sample{p50: times[len(times)/2], p99: times[len(times)*99/100]}, nil
+}
+
+func (l *lab) h2load(name string, kind load, args ...string) (out []byte, err error) {
+	port := map[string]string{"http": "80", "https": "443"}[kind.scheme]
+	args = append([]string{"-c", "1", "h2load", "-t1", "--connect-to=" + addresses[name] + ":" + port}, append(args, kind.scheme+"://"+host+kind.path)...)
+	if inErr := l.node.Do(func() { out, err = exec.Command("taskset", args...).CombinedOutput() }); inErr != nil {
+		return nil, inErr
+	}
+	if err != nil {
+		return nil, fmt.Errorf("h2load: %w: %s", err, api.LastLines(out, 5))
+	}
+	m := succeeded.FindSubmatch(out)
+	if m == nil || !bytes.Equal(m[2], []byte("0")) || bytes.Equal(m[1], []byte("0")) || finished.FindSubmatch(out) == nil {
+		return nil, fmt.Errorf("not all requests succeeded: %s", api.LastLines(out, 5))
+	}
+	return out, nil
 }
