@@ -176,6 +176,8 @@ func (p *Proxy) failed(_ http.ResponseWriter, r *http.Request, err error) {
 		x.ResponseWriter.WriteHeader(http.StatusBadGateway)
 	case x.badBody.Load():
 		x.fail(http.StatusBadRequest, engine.BadBody)
+	case engine.Late(err):
+		x.fail(http.StatusGatewayTimeout, engine.LateAnswer)
 	default:
 		p.Log.Debug("no answer", "ingress", x.route.Ingress.String(), "endpoint", x.ask.Endpoint, "error", err)
 		x.fail(http.StatusBadGateway, engine.NoAnswer)

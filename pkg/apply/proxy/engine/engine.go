@@ -7,6 +7,7 @@
 package engine
 
 import (
+	"errors"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -166,6 +167,12 @@ func (s *Shared) SendSilence(r *web.Route) time.Duration {
 		return r.Send
 	}
 	return s.ReadSilence(r)
+}
+
+// Late reports whether an error is that time ran out.
+func Late(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
 }
 
 // Within reports whether an address is in one of the ranges.

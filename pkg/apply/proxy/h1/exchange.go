@@ -32,6 +32,7 @@ const (
 	bodyLate
 	bodyLarge
 	bodyBad
+	bodyStalled // the endpoint takes no more of it
 )
 
 // exchange is one request and its answer.

@@ -19,6 +19,7 @@ const (
 	answered outcome = iota // an answer has begun, and all of it was passed on
 	broken                  // an answer has begun
 	unsent                  // the endpoint has seen nothing
+	deaf                    // nor taken the connection in time
 	lost                    // it may have seen the request, and answered nothing
 	invalid                 // it answered what is no answer
 	late                    // it answered nothing in time
@@ -28,7 +29,7 @@ const (
 func (x *exchange) forward() after {
 	x.request()
 	o := unsent
-	for o == unsent || o == lost && x.repeatable() {
+	for o == unsent || o == deaf || o == lost && x.repeatable() {
 		if x.reason.Load() != uncut || !x.ask.Next() {
 			break
 		}
@@ -60,7 +61,7 @@ func (x *exchange) forward() after {
 		x.status, x.why = 400, engine.BadBody
 	case x.ask.Attempts == 0:
 		x.status, x.why = 503, upstream.ErrNoEndpoint.Error()
-	case o == late:
+	case o == late, o == deaf, r == bodyStalled:
 		x.status, x.why = 504, engine.LateAnswer
 	default:
 		x.status, x.why = 502, engine.NoAnswer
@@ -141,7 +142,9 @@ func (x *exchange) attempt() outcome {
 		if !reused {
 			var err error
 			if l, err = pool.Dial(x.c.ctx, x.ask.ConnectTime()); err != nil {
-				x.ask.Rest()
+				if x.ask.Rest(); engine.Late(err) {
+					return deaf
+				}
 				return unsent
 			}
 		}
@@ -166,7 +169,7 @@ func (x *exchange) talk(l *link.Link, now time.Time) outcome {
 		o = x.receive(l, in)
 	case errors.Is(err, link.ErrStale):
 		o = unsent
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case engine.Late(err):
 		o = late
 	}
 	whole := o == answered && x.res.Reusable()

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"poplin.dev/poplin/pkg/apply/proxy/engine"
 	"poplin.dev/poplin/pkg/apply/proxy/header"
 	"poplin.dev/poplin/pkg/apply/proxy/link"
 	"poplin.dev/poplin/pkg/apply/proxy/wire"
@@ -94,7 +95,10 @@ func (u *upload) run(l *link.Link) bool {
 			return false
 		}
 		if len(buf.Bytes()) > 0 {
-			if _, err := l.Write(buf.Bytes()); err != nil {
+			if _, err := l.Write(buf.Bytes()); engine.Late(err) {
+				x.cut(bodyStalled)
+				return false
+			} else if err != nil {
 				return false // the answer may be there all the same
 			}
 		}
