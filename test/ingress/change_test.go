@@ -30,8 +30,8 @@ func rotations(t *testing.T, n int) (sets []map[string]*certificate.Certificate,
 	return sets, all
 }
 
-// secure is an Ingress of a host with its own Secret.
-func secure(host, service string) string {
+// withTLS is an Ingress of a host with its own Secret.
+func withTLS(host, service string) string {
 	return ingressOf(host, host, service, fmt.Sprintf(`,"tls":[{"hosts":[%q],"secretName":%q}]`, host, host))
 }
 
@@ -48,7 +48,7 @@ func TestNothingFails(t *testing.T) {
 	for _, o := range []string{
 		class, service("default", "web", "}}"), slice("default", "web", 11, 12), service("default", "stream", "}}"), slice("default", "stream", 14),
 		strings.Replace(service("default", "grpc", "}}"), `"port":80`, `"port":80,"appProtocol":"kubernetes.io/h2c"`, 1), slice("default", "grpc", 14),
-		secure("a.com", "web"), secure("b.com", "stream"), secure("c.com", "grpc"),
+		withTLS("a.com", "web"), withTLS("b.com", "stream"), withTLS("c.com", "grpc"),
 	} {
 		s.Put(o)
 	}
