@@ -113,10 +113,14 @@ func TestRoutesAndResolver(t *testing.T) {
 
 func TestTwiceAndReleased(t *testing.T) {
 	a := args(t, dual, "")
-	if _, err := ipam.Add(a); err != nil {
+	first, err := ipam.Add(a)
+	if err != nil {
 		t.Fatal(err)
 	}
-	_, err := ipam.Add(a)
+	if len(first.Interfaces) > 0 || len(first.IPs) != 2 || first.IPs[0].Interface != nil {
+		t.Errorf("an IPAM's result knows interfaces: %v", first)
+	}
+	_, err = ipam.Add(a)
 	e := new(types.Error)
 	if !errors.As(err, &e) || e.Code != codeExists || !strings.Contains(e.Details, "10.244.1.2") {
 		t.Errorf("twice: %v", err)

@@ -66,6 +66,10 @@ func (p Plugin) add(args call.Call) (err error) {
 	if err != nil {
 		return invalid(err)
 	}
+	previous, err := conf.PrevResult(args.Stdin)
+	if err != nil {
+		return invalid(err)
+	}
 	// Asked before IPAM, because to undo a reservation means to release all
 	// that this container's interface has: of the first ADD as well.
 	site, err := apply.Open(plan.HostName(args.ContainerID, args.IfName), args.Netns)
@@ -102,7 +106,7 @@ func (p Plugin) add(args call.Call) (err error) {
 	if err := granted.add(); err != nil {
 		return err
 	}
-	if err := write(result(c, attachment, args, lease), c.CNIVersion); err != nil {
+	if err := write(after(previous, result(c, attachment, args, lease)), c.CNIVersion); err != nil {
 		return types.NewError(types.ErrIOFailure, "cannot print the result", err.Error())
 	}
 	return nil

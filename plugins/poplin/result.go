@@ -118,6 +118,23 @@ func result(c conf.Conf, p plan.Plan, args call.Call, lease *types100.Result) *t
 	return r
 }
 
+// after is the result of a chain so far, of which r is this plugin's part.
+func after(previous, r *types100.Result) *types100.Result {
+	if previous == nil {
+		return r
+	}
+	for _, ip := range r.IPs {
+		ip.Interface = types100.Int(*ip.Interface + len(previous.Interfaces))
+	}
+	r.Interfaces = append(previous.Interfaces, r.Interfaces...)
+	r.IPs = append(previous.IPs, r.IPs...)
+	r.Routes = append(previous.Routes, r.Routes...)
+	if r.DNS.IsEmpty() {
+		r.DNS = previous.DNS
+	}
+	return r
+}
+
 // write prints a result. For the current form of results it writes what the
 // library writes, which takes the way through a map and back.
 func write(r *types100.Result, version string) error {

@@ -95,3 +95,32 @@ func withPrev(t *testing.T, conf string, r *types100.Result) string {
 	no(t, err)
 	return strings.TrimSuffix(conf, "}") + `,"prevResult":` + string(b) + "}"
 }
+
+// TestAddAfterOtherPlugins: the result of a chain is that of those before, and
+// ours; CHECK and DEL find their own in it.
+func TestAddAfterOtherPlugins(t *testing.T) {
+	n, p := node(t), pod(t)
+	const before = `,"prevResult":{"cniVersion":"1.1.0","interfaces":[{"name":"net7","sandbox":"/x"}],` +
+		`"ips":[{"address":"192.0.2.5/24","interface":0}],"routes":[{"dst":"192.0.2.0/24"}],"dns":{"nameservers":["192.0.2.53"]}}}`
+	conf := strings.TrimSuffix(pods(n, "1.1.0", range4+","+range6, ""), "}")
+	c := call{"ADD", p.ID, p.Path(), "eth0", "", conf + before}
+	out, err := c.run(n)
+	if err != nil {
+		t.Fatalf("%v, %s", err, out)
+	}
+	var r types100.Result
+	no(t, json.Unmarshal(out, &r))
+	if len(r.Interfaces) != 3 || r.Interfaces[0].Name != "net7" || r.Interfaces[2].Name != "eth0" || len(r.Routes) != 3 || len(r.DNS.Nameservers) != 1 {
+		t.Errorf("result %s", out)
+	}
+	if len(r.IPs) != 3 || r.IPs[0].Address.String() != "192.0.2.5/24" || *r.IPs[0].Interface != 0 || *r.IPs[1].Interface != 2 || *r.IPs[2].Interface != 2 {
+		t.Errorf("addresses %s", out)
+	}
+	for _, command := range []string{"CHECK", "DEL"} {
+		c.command, c.conf = command, conf+`,"prevResult":`+string(out)+"}"
+		if out, err := c.run(n); err != nil {
+			t.Errorf("%s: %v, %s", command, err, out)
+		}
+	}
+	empty(t, n, p)
+}

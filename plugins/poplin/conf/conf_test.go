@@ -29,6 +29,7 @@ func TestParseRefuses(t *testing.T) {
 	const ipam = `"ipam":{"type":"host-local"}`
 	for _, row := range []struct{ conf, args, want string }{
 		{`{` + ipam + `,"mut":1450}`, "", "mut: unknown key with value 1450; remove it, or use one of: args, capabilities,"},
+		{`{` + ipam + `,"ipMasq":true}`, "", "ipMasq: unknown key with value true"},
 		{`{` + ipam + `,"mtu":"1450"}`, "", `mtu: cannot use "1450"`},
 		{`{` + ipam + `,"mtu":67}`, "", "mtu: 67 is outside 68..65535"},
 		{`{` + ipam + `,"mtu":-1}`, "", "mtu: -1"},
