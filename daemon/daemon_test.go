@@ -238,6 +238,7 @@ func testDaemon(t *testing.T) {
 	}
 	m.powerCycle()
 	m.services()
+	m.listeners()
 	m.cleanUp(pristine)
 }
 

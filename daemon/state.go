@@ -11,6 +11,7 @@ import (
 	"poplin.dev/poplin/daemon/overlay"
 	"poplin.dev/poplin/daemon/snapshot"
 	"poplin.dev/poplin/daemon/status"
+	"poplin.dev/poplin/pkg/apply/privilege"
 	"poplin.dev/poplin/pkg/config"
 	"poplin.dev/poplin/pkg/kube"
 	"poplin.dev/poplin/pkg/metrics"
@@ -160,10 +161,18 @@ func (s *state) report() status.Report {
 		// What answers this is no condition for pods.
 		Tasks: append(tasks, status.Task{Name: s.answers.String(), Waiting: s.answers.Waiting()}),
 	}
-	for _, address := range []string{s.settings.Health.Address, s.settings.Metrics.Address, s.socket} {
+	addresses := []string{s.settings.Health.Address, s.settings.Metrics.Address, s.socket}
+	if s.settings.Services.Enabled {
+		addresses = append(addresses, s.settings.Services.Healthz.Address)
+	}
+	for _, address := range addresses {
 		if address != "" {
 			r.Listeners = append(r.Listeners, address)
 		}
+	}
+	var err error
+	if r.Capabilities, err = privilege.Capabilities(); err != nil {
+		r.Capabilities = []string{err.Error()}
 	}
 	skipped := s.cluster.Skipped()
 	s.mu.Lock()

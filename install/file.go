@@ -27,6 +27,18 @@ func File(path string, mode fs.FileMode, content []byte) (changed bool, err erro
 	return true, move(tmp, path)
 }
 
+// Private makes a directory root's alone: as a volume, the kubelet has made it
+// open to everybody. An empty path is none.
+func Private(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	if err := errors.Join(os.MkdirAll(dir, 0o700), os.Chmod(dir, 0o700)); err != nil {
+		return fmt.Errorf("close directory %s to others: %w", dir, err)
+	}
+	return nil
+}
+
 func same(path string, mode fs.FileMode, content []byte) bool {
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode() != mode || info.Size() != int64(len(content)) {

@@ -61,6 +61,22 @@ func TestFile(t *testing.T) {
 
 const answers = "#!/bin/sh\n[ \"$CNI_COMMAND\" = VERSION ] && echo '{\"cniVersion\":\"1.0.0\",\"supportedVersions\":[\"1.0.0\"]}'\n# "
 
+// TestPrivate: a directory is root's alone, whoever made it.
+func TestPrivate(t *testing.T) {
+	there, missing := t.TempDir(), filepath.Join(t.TempDir(), "a", "b")
+	if err := os.Chmod(there, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{there, missing, ""} {
+		if err := Private(dir); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(dir); dir != "" && (err != nil || info.Mode().Perm() != 0o700) {
+			t.Errorf("%s: %v, %v", dir, info.Mode(), err)
+		}
+	}
+}
+
 func TestPlugin(t *testing.T) {
 	dir := t.TempDir()
 	from := filepath.Join(t.TempDir(), "poplin")

@@ -164,7 +164,7 @@ func TestManifestConfinesTheDaemon(t *testing.T) {
 		t.Error("no seccomp profile")
 	}
 	capabilities := map[string][]corev1.Capability{"install": nil, "poplind": {"NET_ADMIN"}}
-	writable := map[string][]string{"install": {"/opt/cni/bin"}, "poplind": {"/etc/cni/net.d", "/var/lib/poplin", "/run/poplin", "/var/lib/cni", "/host/proc/sys/net"}}
+	writable := map[string][]string{"install": {"/opt/cni/bin", "/var/lib/poplin", "/run/poplin"}, "poplind": {"/etc/cni/net.d", "/var/lib/poplin", "/run/poplin", "/var/lib/cni", "/host/proc/sys/net"}}
 	for _, c := range slices.Concat(pod.InitContainers, pod.Containers) {
 		s := c.SecurityContext
 		if s == nil || s.Privileged != nil || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation || s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {

@@ -46,6 +46,8 @@ type Report struct {
 	// ConfigError is why the configuration file is not used as it stands.
 	ConfigError string   `json:"configError,omitempty"`
 	Listeners   []string `json:"listeners"`
+	// Capabilities are what the daemon has of root's rights.
+	Capabilities []string `json:"capabilities"`
 }
 
 // Task is one part of the daemon, and what it waits for; empty when it does
@@ -121,6 +123,7 @@ func (r Report) Text(w io.Writer) error {
 	if len(r.Preferred) > 0 {
 		line("Runtime prefers", "%s: unless that delegates to Poplin, remove it", strings.Join(r.Preferred, ", "))
 	}
+	line("Capabilities", "%s", orNone(strings.Join(r.Capabilities, ", ")))
 	line("Listeners", "%s", strings.Join(r.Listeners, ", "))
 	if r.ConfigError != "" {
 		line("Configuration", "%s", strings.ReplaceAll(r.ConfigError, "\n", "; "))

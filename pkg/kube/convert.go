@@ -94,6 +94,10 @@ func toNetwork(o *NodeNetwork) (network, error) {
 			return n, fmt.Errorf("spec.vtep.mac: %w", err)
 		}
 	}
+	// Of another node's MAC address an older node could make that node refused.
+	if m := cluster.MACOf(string(n.owner)); n.owner != "" && n.VTEP.Tunnel() && n.VTEP.MAC != m {
+		return n, fmt.Errorf("spec.vtep.mac: %s is not %s, which derives from the UID of the Node that owns the object", n.VTEP.MAC, m)
+	}
 	n.MTU = spec.MTU
 	if err := n.Validate(); err != nil {
 		return n, fmt.Errorf("spec.%w", err)

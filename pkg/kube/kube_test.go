@@ -47,7 +47,7 @@ func peer(i int) cluster.Node {
 	return cluster.Node{
 		Name:     fmt.Sprintf("worker-%d", i),
 		PodCIDRs: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", i)), netip.MustParsePrefix(fmt.Sprintf("fd00:10:244:%d::/64", i))},
-		VTEP:     cluster.VTEP{Addr: netip.MustParseAddr(fmt.Sprintf("172.30.0.%d", 10+i)), MAC: cluster.MACOf(fmt.Sprint(i))},
+		VTEP:     cluster.VTEP{Addr: netip.MustParseAddr(fmt.Sprintf("172.30.0.%d", 10+i)), MAC: cluster.MACOf(fmt.Sprint("uid-worker-", i))},
 		MTU:      1450,
 	}
 }
@@ -244,6 +244,12 @@ func TestMalformedPeersAreSkippedByName(t *testing.T) {
 			t.Errorf("no reason contains %q: %v", want, skipped)
 		}
 	}
+	// A MAC address that derives from another Node's UID is that node's.
+	foreign := network(peer(5))
+	foreign["metadata"].(object)["ownerReferences"] = []object{{"apiVersion": "v1", "kind": "Node", "name": "worker-5", "uid": "another"}}
+	s.Put(networks, foreign)
+	s.Until("another's MAC address is noticed", func() bool { return strings.Contains(c.Skipped()["worker-5"], "derives from the UID of the Node") })
+	s.Delete(networks + "/worker-5")
 	n := peer(3)
 	n.Name = "bad-0"
 	s.Put(networks, network(n))

@@ -161,6 +161,15 @@ func TestNodeNetworkIsItsNodesOwn(t *testing.T) {
 	mac := object{"vtep": object{"address": all[1].addresses[0].String(), "mac": "02:00:00:00:00:01"}}
 	labelled := changed(nil)
 	labelled["metadata"].(object)["labels"] = object{"a": "b"}
+	// owners is worker-1's object with one more owner.
+	owners := func(uid string) object {
+		o := changed(nil)
+		m := o["metadata"].(object)
+		m["ownerReferences"] = append(m["ownerReferences"].([]any), object{"apiVersion": "v1", "kind": "Node", "name": "worker-2", "uid": uid})
+		return o
+	}
+	orphan := owners("1-2-3")
+	orphan["metadata"].(object)["ownerReferences"] = orphan["metadata"].(object)["ownerReferences"].([]any)[1:]
 	unknown := changed(nil)
 	unknown["metadata"] = object{"name": "worker-9"}
 	at := networks + "/worker-1"
@@ -170,6 +179,8 @@ func TestNodeNetworkIsItsNodesOwn(t *testing.T) {
 		{"half of the ranges", own, http.MethodPut, at, changed(object{"podCIDRs": all[0].podCIDRs[1:]}), ""},
 		{"another node's range", own, http.MethodPut, at, changed(object{"podCIDRs": all[1].podCIDRs}), "spec.podCIDRs: the Node has " + all[0].podCIDRs[0].String()},
 		{"a range around its own", own, http.MethodPut, at, changed(object{"podCIDRs": []string{"10.244.0.0/16"}}), "spec.podCIDRs"},
+		{"two Nodes", own, http.MethodPut, at, owners("1-2-3"), "metadata.ownerReferences"},
+		{"another Node's UID", own, http.MethodPut, at, orphan, "metadata.ownerReferences"},
 		{"another node's address", own, http.MethodPut, at, changed(mac), "spec.vtep.address"},
 		{"another node's direct address", own, http.MethodPut, at, changed(object{"direct": []string{all[1].addresses[0].String() + "/24"}}), "spec.direct"},
 		{"a neighbour's token", other, http.MethodPut, at, changed(object{"mtu": 1400}), "node worker-2 may not write the NodeNetwork of worker-1"},

@@ -149,7 +149,7 @@ func (s *Store) gives(candidates iter.Seq[netip.Addr]) bool {
 func (s *Store) enter() (now Moment, unlock func(), err error) {
 	unlock, err = s.lock()
 	if errors.Is(err, unix.ENOENT) {
-		if err := os.MkdirAll(s.Dir, 0o755); err != nil {
+		if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 			return now, nil, fmt.Errorf("make directory of reservations: %w", err)
 		}
 		unlock, err = s.lock()
