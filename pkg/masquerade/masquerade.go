@@ -63,12 +63,14 @@ func Compile(own, near []netip.Prefix, port uint16) program.Table {
 	}
 }
 
+// leaves looks last at what is there: a packet that is in the middle of the rules
+// while all of them are removed sees sets without elements.
 func leaves(saddr program.AddrField, own string, daddr program.AddrField, near string) program.Rule {
 	return program.Rule{
 		Comment: "from a pod of this node to outside the cluster",
 		Statements: []program.Statement{
-			program.InSet{Field: saddr, Set: own},
 			program.InSet{Field: daddr, Not: true, Set: near},
+			program.InSet{Field: saddr, Set: own},
 			program.Goto(out),
 		},
 	}

@@ -20,6 +20,7 @@ const (
 	peers4, peers6 = GuardModule + "-peers4", GuardModule + "-peers6"
 	self4, self6   = GuardModule + "-self4", GuardModule + "-self6"
 	noise6         = GuardModule + "-noise6"
+	all4, all6     = GuardModule + "-all4", GuardModule + "-all6"
 
 	fromPods  = GuardModule + "-pods"
 	genuine   = GuardModule + "-genuine"
@@ -61,6 +62,11 @@ const (
 // translated does not arrive either. Genuine packets are spared connection
 // tracking; that is no condition, because rules do not begin to act in all
 // hooks at the same moment.
+//
+// A packet that is in the middle of the rules while all of them are removed, by
+// another program's flush, still sees rules, but sets without elements. So what
+// no peer sent is not what remains, but what a set with every address has: at
+// such a moment it matches nothing, and no genuine packet is dropped.
 func Guards(s Self, peers []cluster.Node) program.Table {
 	t := program.Table{
 		Module: GuardModule,
@@ -70,6 +76,8 @@ func Guards(s Self, peers []cluster.Node) program.Table {
 			{Name: noise6, Family: program.IPv6, Elements: []netip.Prefix{
 				netip.MustParsePrefix("::/128"), netip.MustParsePrefix("fe80::/10"),
 			}},
+			{Name: all4, Family: program.IPv4, Elements: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}},
+			{Name: all6, Family: program.IPv6, Elements: []netip.Prefix{netip.MustParsePrefix("::/0")}},
 		},
 		Chains: []program.Chain{
 			{Name: fromPods, Rules: podRules()},
@@ -81,7 +89,8 @@ func Guards(s Self, peers []cluster.Node) program.Table {
 				{Comment: "sent to another port", Statements: []program.Statement{program.Translated{}, program.CountAndDrop(Forged)}},
 				fromPeer(program.Saddr4, peers4, program.Daddr4, self4, program.Accept{}),
 				fromPeer(program.Saddr6, peers6, program.Daddr6, self6, program.Accept{}),
-				{Comment: "an overlay packet that no peer sent", Statements: []program.Statement{program.CountAndDrop(Forged)}},
+				fromNoPeer(program.Saddr4, all4),
+				fromNoPeer(program.Saddr6, all6),
 			}},
 			{Name: passing, Rules: []program.Rule{passingRule(program.Daddr4, peers4), passingRule(program.Daddr6, peers6)}},
 			{Name: sent, Rules: []program.Rule{sentRule(program.Daddr4, peers4), sentRule(program.Daddr6, peers6)}},
@@ -129,6 +138,11 @@ func portRule(port uint16, then program.Statement) program.Rule {
 func fromPeer(saddr program.AddrField, peers string, daddr program.AddrField, self string, then program.Statement) program.Rule {
 	return program.Rule{Comment: "from a peer", Statements: []program.Statement{
 		program.InSet{Field: saddr, Set: peers}, program.InSet{Field: daddr, Set: self}, then}}
+}
+
+func fromNoPeer(saddr program.AddrField, all string) program.Rule {
+	return program.Rule{Comment: "an overlay packet that no peer sent", Statements: []program.Statement{
+		program.InSet{Field: saddr, Set: all}, program.CountAndDrop(Forged)}}
 }
 
 func sentRule(daddr program.AddrField, peers string) program.Rule {

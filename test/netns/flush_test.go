@@ -3,13 +3,16 @@ package netns
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"poplin.dev/poplin/test/await"
+	"poplin.dev/poplin/test/load"
 	"poplin.dev/poplin/test/need"
 	"poplin.dev/poplin/test/soak"
 )
@@ -95,7 +98,8 @@ func TestFlushIsRepaired(t *testing.T) {
 	a, b := l.nodes[1].addPod(t), n.addPod(t)
 	reach(t, a, b)
 	s := newStream(t, a, b, 0)
-	for i := range max(soak.Times(20), 4) {
+	slow, rounds := 0, max(soak.Times(20), 4)
+	for i := range rounds {
 		harm := [][]string{
 			{"flush", "ruleset"},
 			{"flush", "chain", "inet", "poplin", "guard-arrived"},
@@ -109,11 +113,14 @@ func TestFlushIsRepaired(t *testing.T) {
 		took := time.Since(harmed)
 		t.Logf("nft %s: whole again after %v", strings.Join(harm, " "), took.Round(time.Millisecond))
 		if took > 200*time.Millisecond+2*harmed.Sub(start) {
-			t.Errorf("nft %s: repaired after %v, want 200 ms", strings.Join(harm, " "), took)
+			slow++ // by what else runs on this machine, or by us if it is so each time
 		}
 		s.After(20)
 	}
-	few(t, lostBy(t, s), max(soak.Times(20), 4))
+	if 2*slow > rounds {
+		t.Errorf("%d of %d repairs took more than 200 ms", slow, rounds)
+	}
+	s.Stop().Lossless(t)
 }
 
 // TestOurOwnRulesAreNoNews: a table that others may change is watched, and
@@ -177,16 +184,36 @@ func TestFlushWhileDead(t *testing.T) {
 		})
 		t.Logf("complete %v after the start", time.Since(start).Round(time.Millisecond))
 	}
-	few(t, lostBy(t, s), soak.Times(20))
+	s.Stop().Lossless(t)
 }
 
-// few allows a packet for each flush: one that meets it may see a part of the
-// rules. Seen: about one packet in 30 to 100 flushes while no daemon runs,
-// at a thousand packets a second, none where a running one repairs.
-func few(t testing.TB, lost, flushes int) {
-	t.Helper()
-	t.Logf("%d packets lost in %d flushes", lost, flushes)
-	if lost > flushes {
-		t.Errorf("%d packets lost in %d flushes", lost, flushes)
+// TestFlushMeetsPackets: no packet is lost that is in the middle of the rules when
+// all of them go, or come. Such packets see rules whose sets are empty already.
+// It has the machine for itself: the more packets, the more meet a flush.
+func TestFlushMeetsPackets(t *testing.T) {
+	l := newLab(t, dual, 2)
+	n := l.nodes[0]
+	n.plain = true // nft can write no other
+	l.startAll(t)
+	a, b := l.nodes[1].addPod(t), n.addPod(t)
+	reach(t, a, b)
+	// nft lists a chain by this name and does not read it again: a keyword.
+	rules := strings.Replace(n.nft(t, "list", "ruleset"), "chain masquerade {", "chain masq {", 1)
+	n.stop()
+	file := filepath.Join(t.TempDir(), "rules")
+	if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.nft(t, "flush", "ruleset")
+	var streams []*load.Load
+	for i := range 6 {
+		streams = append(streams, newStream(t, a, b, i%2))
+	}
+	for range soak.Times(1000) {
+		n.nft(t, "-f", file)
+		n.nft(t, "flush", "ruleset")
+	}
+	for _, s := range streams {
+		s.Stop().Lossless(t)
 	}
 }
