@@ -111,7 +111,9 @@ func (p *pass) problem(about string, err error) {
 // place here.
 func (p *pass) succeed() {
 	removed, err := kubeproxy.Remove()
-	p.problem("kube-proxy", err)
+	if p.problem("kube-proxy", err); err != nil {
+		time.AfterFunc(time.Minute, p.SetAlone)
+	}
 	if len(removed) > 0 {
 		p.deps.Log.Info("removed what kube-proxy left", "what", removed)
 	}

@@ -123,7 +123,7 @@ type Module struct {
 	// updated when everything last was.
 	pending, updated time.Time
 	nodePorts        []netip.Addr
-	alone            bool // no kube-proxy runs here
+	alone            bool // what a kube-proxy left is to be removed
 }
 
 // New makes the module; Run starts it.
@@ -145,7 +145,8 @@ func (m *Module) Healthy() (pending, updated time.Time) {
 	return m.pending, m.updated
 }
 
-// SetAlone says that no kube-proxy runs on this node: what one left can go.
+// SetAlone says that no kube-proxy runs on this node now: what one left goes,
+// once Services are in place.
 func (m *Module) SetAlone() {
 	m.mu.Lock()
 	m.alone = true
@@ -153,11 +154,13 @@ func (m *Module) SetAlone() {
 	m.queue.Add(key{what: alone})
 }
 
-// Alone repeats what SetAlone said.
-func (m *Module) Alone() bool {
+// takeAlone says, once, what SetAlone said: a kube-proxy that is started later
+// keeps what it makes.
+func (m *Module) takeAlone() (alone bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.alone
+	alone, m.alone = m.alone, false
+	return alone
 }
 
 // NodePortAddresses are where node ports answer.

@@ -78,7 +78,8 @@ func Remove(conf Config, log *slog.Logger) error {
 func (p *pass) do(ctx context.Context, dirty []key) error {
 	start, settled := time.Now(), p.begin()
 	state, changed := p.once(dirty)
-	state.Took = time.Since(start)
+	done := time.Now()
+	state.Took = done.Sub(start)
 	settled(state.Err == nil && state.Waiting == "")
 	if state.Waiting != p.waiting && state.Waiting != "" {
 		p.deps.Log.Info("waiting", "task", p.String(), "for", state.Waiting)
@@ -89,12 +90,12 @@ func (p *pass) do(ctx context.Context, dirty []key) error {
 		state.Starved, state.Elements, state.Services = p.table.Starved(), p.table.Program().Len(), p.table.Len()
 	}
 	if state.Err == nil && state.Waiting == "" {
-		p.keep(dirty, changed, state.Full)
+		p.keep(changed, state.Full)
 		p.ready.Set()
 		state.Problems = len(p.problems)
 		for _, k := range changed {
 			if t := p.deps.Source.Triggered(k); !t.IsZero() {
-				state.Programmed = append(state.Programmed, time.Since(t))
+				state.Programmed = append(state.Programmed, done.Sub(t))
 			}
 		}
 	}
@@ -105,13 +106,13 @@ func (p *pass) do(ctx context.Context, dirty []key) error {
 }
 
 // keep looks after the node, once Services are in place.
-func (p *pass) keep(dirty []key, changed []service.Key, full bool) {
+func (p *pass) keep(changed []service.Key, full bool) {
 	if full {
 		p.keepSettings()
 		clear(p.claimed) // programs come, too
 	}
 	p.keepPorts(changed)
-	if full && p.Alone() || has(dirty, alone) {
+	if p.takeAlone() {
 		p.succeed()
 	}
 }
