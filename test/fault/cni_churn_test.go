@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/nftables"
+
 	"poplin.dev/poplin/test/cni"
 	"poplin.dev/poplin/test/need"
 	"poplin.dev/poplin/test/soak"
@@ -100,5 +102,21 @@ func leftovers(t *testing.T, n *cni.Node) (found []string) {
 			}
 		}
 	}
+	ports, err := filepath.Glob(n.Dir + "/state/hostports/*.json")
+	ok(t, err)
+	for _, f := range ports {
+		found = append(found, "host port "+filepath.Base(f))
+	}
+	ok(t, n.Do(func() {
+		var tables []*nftables.Table
+		var conn *nftables.Conn
+		if conn, err = nftables.New(); err == nil {
+			tables, err = conn.ListTables()
+		}
+		for _, table := range tables {
+			found = append(found, "nftables table "+table.Name)
+		}
+	}))
+	ok(t, err)
 	return found
 }

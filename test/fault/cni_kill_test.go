@@ -29,8 +29,8 @@ func plugged(t *testing.T, subnet string) (n *cni.Node, conf string, list *libcn
 		t.Fatal(err)
 	}
 	t.Cleanup(n.Close)
-	conf = fmt.Sprintf(`{"cniVersion":"1.1.0","name":"pods","type":"poplin","mtu":1450,"ipam":{"type":"host-local","dataDir":%q,`+
-		`"ranges":[[{"subnet":%q}],[{"subnet":"fd00:10:244:1::/64"}]]}}`, n.Dir+"/ipam", subnet)
+	conf = fmt.Sprintf(`{"cniVersion":"1.1.0","name":"pods","type":"poplin","mtu":1450,"stateDir":%q,"capabilities":{"portMappings":true},`+
+		`"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":%q}],[{"subnet":"fd00:10:244:1::/64"}]]}}`, n.Dir+"/state", n.Dir+"/ipam", subnet)
 	if list, err = cni.List(conf); err != nil {
 		t.Fatal(err)
 	}
@@ -54,8 +54,8 @@ func ok(t *testing.T, err error) {
 	}
 }
 
-// TestCNIKilledAtEveryStep kills ADD, and DEL, before each system call that
-// could leave something. Whatever comes next puts it right. Without
+// TestCNIKilledAtEveryStep kills ADD, and DEL, of a pod with a host port before
+// each system call that could leave something. Whatever comes next puts it right. Without
 // POPLIN_SOAK each of four next things is tried at every fourth step.
 func TestCNIKilledAtEveryStep(t *testing.T) {
 	for i, next := range []struct {
@@ -82,7 +82,12 @@ func TestCNIKilledAtEveryStep(t *testing.T) {
 		}},
 	} {
 		t.Run(next.name, func(t *testing.T) {
-			n, conf, list := plugged(t, "10.244.1.0/28")
+			subnet, size := "10.244.1.0/28", 13
+			if soak.Full() {
+				subnet, size = "10.244.1.0/24", 253
+			}
+			n, conf, list := plugged(t, subnet)
+			ports := strings.TrimSuffix(conf, "}") + `,"runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"udp"}]}}`
 			// The node's first ADD has more steps; it is killed at these below.
 			first := sandbox(t, "first")
 			_, err := n.Add(list, first)
@@ -97,12 +102,17 @@ func TestCNIKilledAtEveryStep(t *testing.T) {
 				for step, killed := begin, true; killed; step += stride {
 					p := sandbox(t, fmt.Sprintf("%s-%d", command, step))
 					if command == "DEL" {
+						p.Capabilities = map[string]any{"portMappings": []map[string]any{{"hostPort": 8080, "containerPort": 80, "protocol": "udp"}}}
 						_, err := n.Add(list, p)
 						ok(t, err)
+						if got := strings.Join(leftovers(t, n), ", "); !strings.Contains(got, "host port") || !strings.Contains(got, "nftables") {
+							t.Fatalf("the pod has no host port that could be left: %s", got)
+						}
 						ok(t, n.Forget("pods", p))
+						p.Capabilities = nil
 					}
 					var err error
-					killed, err = n.ExecKilledAt(step, "poplin", conf,
+					killed, err = n.ExecKilledAt(step, "poplin", ports,
 						"CNI_COMMAND="+command, "CNI_CONTAINERID="+p.ID, "CNI_NETNS="+p.Path(), "CNI_IFNAME=eth0")
 					ok(t, err)
 					next.heal(t, n, list, p)
@@ -117,7 +127,7 @@ func TestCNIKilledAtEveryStep(t *testing.T) {
 			if steps*stride < 80 {
 				t.Errorf("%d of ADD's and DEL's steps: there are more", steps)
 			}
-			fill(t, n, list, 13)
+			fill(t, n, list, size)
 		})
 	}
 }
