@@ -47,6 +47,7 @@ func run() error {
 	flag.IntVar(&cni.Parallel, "parallel", 32, "`pods` at once")
 	flag.StringVar(&cni.Family, "family", "ipv4", "`family` of the pods' addresses: ipv4, ipv6 or dual")
 	flag.StringVar(&cni.Upstream, "upstream", "/usr/lib/cni", "`directory` of upstream's plugins")
+	sizes := flag.String("sizes", "", "`list` of Services x endpoints, such as 1000x2,10000x10")
 	quick := flag.Bool("quick", false, "a quarter of the pods; few nodes that join; few Services and few changes")
 	areas := []area{
 		{"cni", func() (report.Area, error) {
@@ -56,7 +57,9 @@ func run() error {
 			return pods.Measure(cni)
 		}},
 		{"overlay", func() (report.Area, error) { return overlay.Measure(ctx, overlay.Options{Quick: *quick}) }},
-		{"services", func() (report.Area, error) { return services.Measure(ctx, services.Options{Quick: *quick}) }},
+		{"services", func() (report.Area, error) {
+			return services.Measure(ctx, services.Options{Quick: *quick, Sizes: *sizes})
+		}},
 		{"hosts", func() (report.Area, error) { return hosts.Measure(ctx, hosts.Options{Quick: *quick}) }},
 		{"ingress", func() (report.Area, error) { return ingress.Measure(ctx, ingress.Options{Quick: *quick}) }},
 	}

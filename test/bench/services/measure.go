@@ -14,6 +14,7 @@ import (
 	"poplin.dev/poplin/test/bench/kernel"
 	"poplin.dev/poplin/test/bench/plane"
 	"poplin.dev/poplin/test/bench/process"
+	"poplin.dev/poplin/test/cluster/api"
 )
 
 // result is what one proxy did with one size.
@@ -61,11 +62,14 @@ func (l *lab) measure(ctx context.Context, p *proxy, s size, o Options) (r resul
 	if r.cold, err = run.Usage(); err != nil {
 		return r, err
 	}
-	took, err := plane.Metric(ctx, p.node, p.metrics, p.synced)
-	if err != nil {
+	// It may have more to do before it tells.
+	if err := api.Poll(ctx, limit, p.name+"'s figures", func(ctx context.Context) error {
+		took, err := plane.Metric(ctx, p.node, p.metrics, p.synced)
+		r.synced = time.Duration(took * float64(time.Second))
+		return err
+	}); err != nil {
 		return r, err
 	}
-	r.synced = time.Duration(took * float64(time.Second))
 	if r.changes, err = l.change(ctx, p, run, o); err != nil {
 		return r, err
 	}

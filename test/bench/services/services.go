@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"poplin.dev/poplin/test/bench/plane"
@@ -22,6 +23,8 @@ import (
 type Options struct {
 	// Quick is the small sizes, with few changes.
 	Quick bool
+	// Sizes, such as "1000x2,10000x10", replaces the sizes.
+	Sizes string
 }
 
 // lab is the control plane and what it holds.
@@ -38,13 +41,25 @@ type size struct{ services, endpoints int }
 
 func (s size) String() string { return fmt.Sprintf("%d x %d", s.services, s.endpoints) }
 
-// sizes is the order that makes the fewest requests: Services come, get more
-// endpoints, and go.
-func (o Options) sizes() []size {
-	if o.Quick {
-		return []size{{1, 1000}, {1000, 2}, {2000, 2}}
+// sizes are, in the order that makes the fewest requests, Services that come,
+// get more endpoints, and go.
+func (o Options) sizes() (list []size, err error) {
+	text := o.Sizes
+	switch {
+	case text != "":
+	case o.Quick:
+		text = "1x1000,1000x2,2000x2"
+	default:
+		text = "1x1000,1000x2,5000x2,10000x2,10000x10,5000x10,1000x10"
 	}
-	return []size{{1, 1000}, {1000, 2}, {5000, 2}, {10000, 2}, {10000, 10}, {5000, 10}, {1000, 10}}
+	for part := range strings.SplitSeq(text, ",") {
+		var s size
+		if n, err := fmt.Sscanf(part, "%dx%d", &s.services, &s.endpoints); n != 2 || s.services < 1 || s.endpoints < 1 {
+			return nil, fmt.Errorf("size %q: want SERVICESxENDPOINTS, such as 1000x2 (%v)", part, err)
+		}
+		list = append(list, s)
+	}
+	return list, nil
 }
 
 // changes is how many endpoints are replaced one by one, and the time between
@@ -73,6 +88,10 @@ func (o Options) rest() time.Duration {
 
 // Measure is the whole of it.
 func Measure(ctx context.Context, o Options) (report.Area, error) {
+	sizes, err := o.sizes()
+	if err != nil {
+		return report.Area{}, err
+	}
 	steps := progress.New(os.Stderr)
 	t, err := tools.Programs(ctx, steps)
 	if err != nil {
@@ -91,7 +110,7 @@ func Measure(ctx context.Context, o Options) (report.Area, error) {
 		}
 	}
 	var all results
-	for _, s := range o.sizes() {
+	for _, s := range sizes {
 		if err := steps.Do("objects of "+s.String(), func() error { return l.become(ctx, s) }); err != nil {
 			return a, err
 		}
