@@ -19,6 +19,7 @@ import (
 	"poplin.dev/poplin/pkg/kube/event"
 	"poplin.dev/poplin/pkg/kube/follow"
 	"poplin.dev/poplin/pkg/kube/group"
+	"poplin.dev/poplin/pkg/kube/policies"
 	"poplin.dev/poplin/pkg/kube/reach"
 	"poplin.dev/poplin/pkg/kube/services"
 )
@@ -106,6 +107,9 @@ func New(cfg Config) (*Client, error) {
 func (c *Client) Services() (*services.View, error) {
 	return services.New(c.rest, c.following())
 }
+
+// Policies makes a view of the cluster's policies, in the same way.
+func (c *Client) Policies() (*policies.View, error) { return policies.New(c.rest, c.following()) }
 
 // following is how views of their own reach the API server.
 func (c *Client) following() follow.Config {

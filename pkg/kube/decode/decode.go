@@ -101,8 +101,8 @@ func (m Meta) Key() service.Key { return service.Key{Namespace: m.Namespace, Nam
 // Copy is independent of m.
 func (m Meta) Copy() Meta { return Meta{m.TypeMeta, *m.ObjectMeta.DeepCopy()} }
 
-// Read reads an ObjectMeta; keep says which labels and annotations stay.
-func (m *Meta) Read(b []byte, keep func(name string) bool) error {
+// Read reads an ObjectMeta, with the labels and annotations to be kept.
+func (m *Meta) Read(b []byte, labels, annotations func(name string) bool) error {
 	return Each(b, func(f Field) error {
 		switch f.ID {
 		case 1:
@@ -116,10 +116,10 @@ func (m *Meta) Read(b []byte, keep func(name string) bool) error {
 		case 8:
 			return m.CreationTimestamp.Unmarshal(f.Text)
 		case 11:
-			return Entry(f.Text, &m.Labels, keep)
+			return Entry(f.Text, &m.Labels, labels)
 		case 12:
 			return Entry(f.Text, &m.Annotations, func(name string) bool {
-				return name == metav1.InitialEventsAnnotationKey || keep(name)
+				return name == metav1.InitialEventsAnnotationKey || annotations(name)
 			})
 		}
 		return nil

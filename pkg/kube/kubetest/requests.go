@@ -26,12 +26,15 @@ func (s *Server) split(at string) (collection, item string) {
 
 // kinds are the list kinds of the collections.
 var kinds = map[string][2]string{
-	"nodes":          {"v1", "Node"},
-	"nodenetworks":   {"poplin.dev/v1alpha1", "NodeNetwork"},
-	"endpointslices": {"discovery.k8s.io/v1", "EndpointSlice"},
-	"services":       {"v1", "Service"},
-	"servicecidrs":   {"networking.k8s.io/v1", "ServiceCIDR"},
-	"events":         {"v1", "Event"},
+	"pods":            {"v1", "Pod"},
+	"namespaces":      {"v1", "Namespace"},
+	"networkpolicies": {"networking.k8s.io/v1", "NetworkPolicy"},
+	"nodes":           {"v1", "Node"},
+	"nodenetworks":    {"poplin.dev/v1alpha1", "NodeNetwork"},
+	"endpointslices":  {"discovery.k8s.io/v1", "EndpointSlice"},
+	"services":        {"v1", "Service"},
+	"servicecidrs":    {"networking.k8s.io/v1", "ServiceCIDR"},
+	"events":          {"v1", "Event"},
 }
 
 // in reports whether an object's path is in a collection, which may be that of
@@ -51,9 +54,10 @@ func selected(r *http.Request, o Object) bool {
 	if name, ok := strings.CutPrefix(r.URL.Query().Get("fieldSelector"), "metadata.name="); ok {
 		return metadata(o)["name"] == name
 	}
-	if field, value, ok := strings.Cut(r.URL.Query().Get("fieldSelector"), "!="); ok {
+	for part := range strings.SplitSeq(r.URL.Query().Get("fieldSelector"), ",") {
+		field, value, _ := strings.Cut(part, "!=")
 		parent, child, _ := strings.Cut(field, ".")
-		if at, _ := o[parent].(Object); at[child] == value {
+		if at, _ := o[parent].(Object); child != "" && at[child] == value {
 			return false
 		}
 	}

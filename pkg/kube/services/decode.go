@@ -25,7 +25,7 @@ func (o *serviceObject) Unmarshal(b []byte) error {
 	err := decode.Each(b, func(f decode.Field) error {
 		switch f.ID {
 		case 1:
-			return o.Read(f.Text, kept)
+			return o.Read(f.Text, kept, kept)
 		case 2:
 			return readSpec(f.Text, s)
 		case 3:
@@ -139,7 +139,7 @@ func (o *sliceObject) Unmarshal(b []byte) error {
 	err := decode.Each(b, func(f decode.Field) error {
 		switch f.ID {
 		case 1:
-			return o.Read(f.Text, kept)
+			return o.Read(f.Text, kept, kept)
 		case 2:
 			e := service.Endpoint{Ready: true, Serving: true}
 			s.Endpoints = append(s.Endpoints, e)
@@ -229,7 +229,7 @@ func (o *rangeObject) Unmarshal(b []byte) error {
 	err := decode.Each(b, func(f decode.Field) error {
 		switch f.ID {
 		case 1:
-			return o.Read(f.Text, kept)
+			return o.Read(f.Text, kept, kept)
 		case 2:
 			return decode.Each(f.Text, func(f decode.Field) error {
 				if f.ID != 1 {
