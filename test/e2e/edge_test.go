@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"poplin.dev/poplin/test/cluster"
+	"poplin.dev/poplin/test/ingress/door"
 	"poplin.dev/poplin/test/live"
 	"poplin.dev/poplin/test/thread"
 	"poplin.dev/poplin/test/webapp"
@@ -191,4 +192,9 @@ func TestIPv6Only(t *testing.T) {
 		}
 	}
 	servesAt(t, six, pods[0])
+	d, err := door.Install(t.Context(), six)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answersAtANodePort(t, d)
 }

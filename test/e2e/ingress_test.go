@@ -3,11 +3,14 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +23,7 @@ import (
 	"poplin.dev/poplin/test/cluster"
 	"poplin.dev/poplin/test/ingress/door"
 	"poplin.dev/poplin/test/ingress/traffic"
+	"poplin.dev/poplin/test/live"
 	"poplin.dev/poplin/test/need"
 )
 
@@ -60,13 +64,7 @@ func secured(t *testing.T, d *door.Door) *certificate.Certificate {
 // another host does not.
 func TestIngressAnswersAtANodePort(t *testing.T) {
 	_, d := entrance(t)
-	client := traffic.Client(d.Dial, nil, false)
-	await.Success(t, 30*time.Second, func() error {
-		if got := traffic.Get(client, "http://"+host+"/hostname"); !strings.HasPrefix(got, "200 web-app-") {
-			return fmt.Errorf("%s answered %q", host, got)
-		}
-		return nil
-	})
+	client := answersAtANodePort(t, d)
 	if got := traffic.Get(client, "http://other.example.com/hostname"); !strings.HasPrefix(got, "404 ") {
 		t.Errorf("a host that no Ingress names answered %q", got)
 	}
@@ -74,6 +72,19 @@ func TestIngressAnswersAtANodePort(t *testing.T) {
 	if got := traffic.Get(client, "http://"+host+"/header?key=X-Forwarded-For"); got != "200 172.30.0.1" {
 		t.Errorf("the client was seen as %q", got)
 	}
+}
+
+// answersAtANodePort returns the client that got the answer.
+func answersAtANodePort(t *testing.T, d *door.Door) *http.Client {
+	t.Helper()
+	client := traffic.Client(d.Dial, nil, false)
+	await.Success(t, 30*time.Second, func() error {
+		if got := traffic.Get(client, "http://"+host+"/hostname"); !strings.HasPrefix(got, "200 web-app-") {
+			return fmt.Errorf("%s answered %q", host, got)
+		}
+		return nil
+	})
+	return client
 }
 
 // curl on a machine outside verifies the certificate that the test made and
@@ -186,6 +197,76 @@ func TestIngressStatus(t *testing.T) {
 				}
 				return nil
 			})
+		}
+	}
+}
+
+// The controller's account reads what it serves and nothing else. Secrets it
+// gets by name; where that right is bound by namespace, only there.
+func TestIngressRights(t *testing.T) {
+	c, _ := entrance(t)
+	for _, args := range [][]string{
+		{"create", "serviceaccount", "narrow"},
+		{"create", "rolebinding", "narrow", "--clusterrole=poplin-ingress-secrets", "--serviceaccount=default:narrow"},
+	} {
+		if _, err := c.Kubectl(t.Context(), args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		for _, kind := range []string{"rolebinding", "serviceaccount"} {
+			_, _ = c.Kubectl(context.WithoutCancel(t.Context()), "delete", kind, "narrow")
+		}
+	})
+	for account, rights := range map[string]map[string]string{
+		"poplin-system:poplin-ingress": {
+			"list ingresses.networking.k8s.io -A": "yes", "watch endpointslices.discovery.k8s.io -A": "yes", "patch ingresses.networking.k8s.io --subresource=status": "yes",
+			"get secrets -n kube-system": "yes", "list secrets -n default": "no", "update ingresses.networking.k8s.io": "no", "list pods": "no", "create pods": "no", "get configmaps": "no",
+		},
+		"default:narrow": {"get secrets -n default": "yes", "watch secrets -n default": "yes", "list secrets -n default": "no", "get secrets -n kube-system": "no"},
+	} {
+		for right, want := range rights {
+			args := append([]string{"auth", "can-i", "--as=system:serviceaccount:" + account}, strings.Fields(right)...)
+			out, _ := c.Kubectl(t.Context(), args...) // its status is the answer, too
+			if got := strings.TrimSpace(string(out)); got != want {
+				t.Errorf("may %s %s? %q, want %q", account, right, got, want)
+			}
+		}
+	}
+}
+
+// Two replicas on two nodes, of which a drain takes one at a time, and which
+// run as nobody with no capability and nothing to write to.
+func TestIngressReplicas(t *testing.T) {
+	c, d := entrance(t)
+	replicas, err := d.Replicas(t.Context())
+	if err != nil || len(replicas) != 2 || replicas[0].Node == replicas[1].Node {
+		t.Errorf("the replicas are %v (%v), want two on two nodes", replicas, err)
+	}
+	var budget struct {
+		Status struct{ DisruptionsAllowed, ExpectedPods int }
+	}
+	await.Success(t, 30*time.Second, func() error {
+		get(t, c, &budget, "-n", door.Namespace, "poddisruptionbudget", door.Name)
+		if budget.Status.DisruptionsAllowed != 1 || budget.Status.ExpectedPods != 2 {
+			return fmt.Errorf("the disruption budget is %+v", budget.Status)
+		}
+		return nil
+	})
+	for _, r := range replicas {
+		pid := live.Process(t, live.Namespace(t, c, r.Node, r.Addr), "poplin-ingress", "")
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"Uid:\t65532\t65532\t65532\t65532\n", "CapPrm:\t0000000000000000\n", "CapBnd:\t0000000000000000\n", "NoNewPrivs:\t1\n", "Seccomp:\t2\n"} {
+			if !strings.Contains(string(status), want) {
+				t.Errorf("%s on %s: want %q in\n%s", r.Pod, r.Node, want, status)
+			}
+		}
+		mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mounts", pid))
+		if err != nil || !regexp.MustCompile(`(?m)^\S+ / \S+ ro,`).Match(mounts) {
+			t.Errorf("%s on %s: its root is not read-only (%v):\n%s", r.Pod, r.Node, err, mounts)
 		}
 	}
 }

@@ -167,7 +167,10 @@ func (d *Door) At(node, port string) netip.AddrPort {
 }
 
 // Replica is one pod of the Deployment.
-type Replica struct{ Pod, Node string }
+type Replica struct {
+	Pod, Node string
+	Addr      netip.Addr // not valid before the pod has one
+}
 
 // Replicas are the pods that do not end.
 func (d *Door) Replicas(ctx context.Context) ([]Replica, error) {
@@ -177,7 +180,8 @@ func (d *Door) Replicas(ctx context.Context) ([]Replica, error) {
 				Name              string
 				DeletionTimestamp *time.Time
 			}
-			Spec struct{ NodeName string }
+			Spec   struct{ NodeName string }
+			Status struct{ PodIP string }
 		}
 	}
 	if err := d.server.Get(ctx, "/api/v1/namespaces/"+Namespace+"/pods?labelSelector=app.kubernetes.io/name="+Name, &pods); err != nil {
@@ -186,7 +190,8 @@ func (d *Door) Replicas(ctx context.Context) ([]Replica, error) {
 	var list []Replica
 	for _, p := range pods.Items {
 		if p.Metadata.DeletionTimestamp == nil {
-			list = append(list, Replica{p.Metadata.Name, p.Spec.NodeName})
+			addr, _ := netip.ParseAddr(p.Status.PodIP)
+			list = append(list, Replica{p.Metadata.Name, p.Spec.NodeName, addr})
 		}
 	}
 	return list, nil
