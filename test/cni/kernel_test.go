@@ -9,6 +9,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"poplin.dev/poplin/pkg/overlay"
 )
 
 // TestWhatAddMakes compares the kernel with docs/cni.md.
@@ -35,11 +37,15 @@ func TestWhatAddMakes(t *testing.T) {
 	if addrs, err := n.Link.AddrList(link(t, n.Link, host.Name), netlink.FAMILY_ALL); err != nil || len(addrs) > 0 {
 		t.Errorf("host's end has addresses %v, %v", addrs, err)
 	}
-	for _, s := range []struct{ name, want string }{
+	settings := []struct{ name, want string }{
 		{"ipv4/ip_forward", "1"}, {"ipv6/conf/all/forwarding", "1"},
-		{"ipv4/conf/" + host.Name + "/rp_filter", "2"}, {"ipv4/conf/" + host.Name + "/send_redirects", "0"},
-		{"ipv6/conf/" + host.Name + "/accept_ra", "0"}, {"ipv6/conf/" + host.Name + "/addr_gen_mode", "1"},
-	} {
+		{"ipv6/conf/" + host.Name + "/addr_gen_mode", "1"}, {"ipv4/conf/" + host.Name + "/route_localnet", "0"},
+	}
+	// What the daemon keeps so has nothing to do for a new pod.
+	for _, s := range overlay.PodSettings() {
+		settings = append(settings, struct{ name, want string }{fmt.Sprintf("%s/conf/%s/%s", s.Family, host.Name, s.Name), fmt.Sprint(s.Value)})
+	}
+	for _, s := range settings {
 		if got := get(t, n.Do, s.name); got != s.want {
 			t.Errorf("net/%s is %s, want %s", s.name, got, s.want)
 		}

@@ -94,6 +94,9 @@ func (s *Site) Add(p plan.Plan) (err error) {
 
 func addHostEnd(host socket, p plan.Plan) error {
 	ipv6, err := quiet(p.Host.Name, p)
+	if err == nil && ipv6 {
+		err = deaf(p.Host.Name)
+	}
 	if err != nil {
 		return fmt.Errorf("host's end: %w", err)
 	}

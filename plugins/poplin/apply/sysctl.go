@@ -85,6 +85,13 @@ func quiet(link string, p plan.Plan) (ipv6 bool, err error) {
 	return true, err
 }
 
+// deaf has the host's end take nothing from a pod that would configure the
+// node, whatever the namespace's default is (CVE-2020-10749).
+func deaf(link string) error {
+	dir := "ipv6/conf/" + link + "/"
+	return errors.Join(setSysctl(dir+"accept_redirects", "0"), setSysctl(dir+"autoconf", "0"))
+}
+
 func families(p plan.Plan) (v4, v6 bool) {
 	for _, a := range p.Addresses {
 		v4, v6 = v4 || a.Addr.Is4(), v6 || a.Addr.Is6()
