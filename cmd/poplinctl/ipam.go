@@ -40,7 +40,7 @@ func addresses(_ context.Context, args []string) error {
 		return err
 	}
 	if n := len(r.Problems); n > 0 {
-		return problems{fmt.Sprintf("%d problems with addresses of network %s", n, r.Network)}
+		return problems{fmt.Sprintf("problems with addresses of network %s: %d", r.Network, n)}
 	}
 	return nil
 }

@@ -45,7 +45,7 @@ func TestIPAM(t *testing.T) {
 	}
 	out, err = poplinctl(t, args("check")...)
 	exit := new(exec.ExitError)
-	if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(out, "leak: [10.244.1.5] of container 0123") || !strings.Contains(out, "1 problems with addresses of network pods") {
+	if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(out, "leak: [10.244.1.5] of container 0123") || !strings.Contains(out, "problems with addresses of network pods: 1") {
 		t.Errorf("%v, %s", err, out)
 	}
 	out, err = poplinctl(t, args("show", "-o", "json")...)
