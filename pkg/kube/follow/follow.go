@@ -30,9 +30,11 @@ type Collection struct {
 	Fields, Labels string
 	// One and Many are empty objects of the kind and of its list.
 	One, Many runtime.Object
-	// Spread may delay each list, so that a cluster's nodes do not all ask
-	// in one instant.
+	// Spread, if not nil, may delay each list, so that a cluster's nodes do
+	// not all ask in one instant.
 	Spread func(context.Context) error
+	// List, if not nil, lists otherwise than by a request for all there is.
+	List func(context.Context, metav1.ListOptions) (runtime.Object, error)
 	// Requested is told of every list and watch.
 	Requested func(context.Context, error)
 }
@@ -43,20 +45,35 @@ func (c Collection) request(options *metav1.ListOptions) *rest.Request {
 }
 
 func (c Collection) list(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-	if err := c.Spread(ctx); err != nil {
+	if err := c.spread(ctx); err != nil {
 		return nil, err
 	}
 	bounded, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	list := c.Many.DeepCopyObject()
-	err := c.request(&options).Do(bounded).Into(list)
+	list := c.List
+	if list == nil {
+		list = c.all
+	}
+	all, err := list(bounded, options)
 	c.Requested(ctx, err)
-	return list, err
+	return all, err
+}
+
+func (c Collection) all(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+	list := c.Many.DeepCopyObject()
+	return list, c.request(&options).Do(ctx).Into(list)
+}
+
+func (c Collection) spread(ctx context.Context) error {
+	if c.Spread == nil {
+		return nil
+	}
+	return c.Spread(ctx)
 }
 
 func (c Collection) watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 	if options.SendInitialEvents != nil { // a list, as a stream
-		if err := c.Spread(ctx); err != nil {
+		if err := c.spread(ctx); err != nil {
 			return nil, err
 		}
 	}

@@ -2,23 +2,16 @@ package ingress
 
 import (
 	"context"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
-	"k8s.io/klog/v2"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/kube/follow"
 )
-
-// listTimeout bounds one list; a watch is bounded by its own timeout.
-const listTimeout = time.Minute
 
 // store passes the objects of one collection on. It keeps no more of them
 // than it takes to notice that one changed or is gone.
@@ -55,41 +48,21 @@ func newSecretStore(c *Client, n cluster.ObjectName) *store {
 
 // watch tells of everything until ctx ends.
 func (s *store) watch(ctx context.Context) {
-	lw := &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			bounded, cancel := context.WithTimeout(ctx, listTimeout)
-			defer cancel()
-			list, err := s.list(bounded, options)
-			s.report(ctx, err)
-			return list, err
-		},
-		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			options.Watch = true
-			if s.only != "" {
-				options.FieldSelector = "metadata.name=" + s.only
-			}
-			w, err := s.request(&options).Watch(ctx)
-			s.report(ctx, err)
-			return w, err
-		},
+	what := follow.Collection{
+		API: s.api, Resource: s.resource, Namespace: s.namespace,
+		One: &object{}, Many: &objectList{}, Requested: s.report,
 	}
-	// The store reports failures, once; a zero logger discards the
-	// reflector's own, which are a line for each attempt.
-	ctx = klog.NewContext(ctx, klog.Logger{})
-	cache.NewReflectorWithOptions(lw, &object{}, s, cache.ReflectorOptions{
-		Name: s.resource, TypeDescription: s.resource,
-		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 20, Cap: 15 * time.Second},
-	}).RunWithContext(ctx)
+	if s.only != "" {
+		what.Fields, what.List = "metadata.name="+s.only, s.get
+	}
+	what.Run(ctx, s)
 }
 
-// list reads all, or gets the one object: whoever may not list Secrets may
-// still read those he knows.
-func (s *store) list(ctx context.Context, options metav1.ListOptions) (*objectList, error) {
-	list := &objectList{}
-	if s.only == "" {
-		return list, s.request(&options).Do(ctx).Into(list)
-	}
+// get is a list of the one object: whoever may not list Secrets may still read
+// those he knows.
+func (s *store) get(ctx context.Context, _ metav1.ListOptions) (runtime.Object, error) {
 	var o object
+	list := &objectList{}
 	err := s.api.Get().Namespace(s.namespace).Resource(s.resource).Name(s.only).Do(ctx).Into(&o)
 	switch {
 	case apierrors.IsNotFound(err):
@@ -101,10 +74,6 @@ func (s *store) list(ctx context.Context, options metav1.ListOptions) (*objectLi
 	}
 	list.ResourceVersion, list.Items = o.ResourceVersion, []object{o}
 	return list, nil
-}
-
-func (s *store) request(options *metav1.ListOptions) *rest.Request {
-	return s.api.Get().Namespace(s.namespace).Resource(s.resource).VersionedParams(options, metav1.ParameterCodec)
 }
 
 // report logs changes only: an API server that is away for an hour is one
