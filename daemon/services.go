@@ -8,6 +8,7 @@ import (
 	"poplin.dev/poplin/daemon/services"
 	"poplin.dev/poplin/daemon/services/health"
 	"poplin.dev/poplin/daemon/snapshot"
+	"poplin.dev/poplin/daemon/status"
 	"poplin.dev/poplin/pkg/apply/sysctl"
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/config"
@@ -107,6 +108,13 @@ func (s *servicesState) waiting() string {
 		return s.last.Err.Error()
 	}
 	return s.last.Waiting
+}
+
+// status is the module for people.
+func (s *servicesState) status() *status.Services {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &status.Services{Count: s.last.Services, Elements: s.last.Elements, Findings: s.last.Findings, Problems: s.last.Problems}
 }
 
 // node is what load balancers are told.

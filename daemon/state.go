@@ -174,6 +174,9 @@ func (s *state) report() status.Report {
 	if r.Capabilities, err = privilege.Capabilities(); err != nil {
 		r.Capabilities = []string{err.Error()}
 	}
+	if s.vips != nil {
+		r.Services = s.vips.status()
+	}
 	skipped := s.cluster.Skipped()
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -37,6 +37,8 @@ type Report struct {
 	// that are not.
 	Peers   int       `json:"peers"`
 	Refused []Refusal `json:"refused,omitempty"`
+	// Services is nil where others serve them.
+	Services *Services `json:"services,omitempty"`
 
 	Conflist string `json:"conflist,omitempty"`
 	// Preferred are the files that the container runtime takes instead.
@@ -62,6 +64,18 @@ type Underlay struct {
 	Link string     `json:"link"`
 	Addr netip.Addr `json:"addr"`
 	MTU  int        `json:"mtu"`
+}
+
+// Services is what is true of them on this node.
+type Services struct {
+	// Count is how many the cluster has, Elements what the kernel holds for
+	// them.
+	Count    int `json:"count"`
+	Elements int `json:"elements"`
+	// Findings counts mistakes in Services, Problems settings of the node
+	// that could not be made.
+	Findings int `json:"findings"`
+	Problems int `json:"problems"`
 }
 
 // Refusal is a node that is not programmed.
@@ -118,6 +132,9 @@ func (r Report) Text(w io.Writer) error {
 	line("Peers", "%d", r.Peers)
 	for _, p := range r.Refused {
 		line("Refused", "%s: %s", p.Node, p.Reason)
+	}
+	if s := r.Services; s != nil {
+		line("Services", "%d, %d elements in the kernel, %d findings, %d problems", s.Count, s.Elements, s.Findings, s.Problems)
 	}
 	line("Conflist", "%s", orNone(r.Conflist))
 	if len(r.Preferred) > 0 {

@@ -43,6 +43,7 @@ func start(t *testing.T, change func(*Deps)) *fixture {
 		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")},
 		Tasks:    []Task{{Name: "overlay"}, {Name: "conflist", Waiting: "the overlay"}},
 		Refused:  []Refusal{{"worker-9", "its range overlaps"}},
+		Services: &Services{Count: 7, Elements: 99, Findings: 1},
 	}}
 	deps := Deps{
 		Health: freeAddress(t), Metrics: freeAddress(t), Socket: filepath.Join(t.TempDir(), "run", "poplind.sock"),
@@ -126,7 +127,7 @@ func TestSocket(t *testing.T) {
 	if err := got.Text(&text); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"worker-1", "1.2.3", "10.244.1.0/24", "worker-9: its range overlaps", "waiting: the overlay", "1450"} {
+	for _, want := range []string{"worker-1", "1.2.3", "10.244.1.0/24", "worker-9: its range overlaps", "7, 99 elements in the kernel, 1 findings, 0 problems", "waiting: the overlay", "1450"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("no %q in\n%s", want, text.String())
 		}
