@@ -25,7 +25,7 @@ type result struct {
 	// the start of the process to the last transaction, synced from objects to
 	// kernel.
 	list, start, synced time.Duration
-	// cold is the usage at that moment, resting that after the changes.
+	// cold is the usage by then, resting that after the changes.
 	cold, resting process.Usage
 	changes       changes
 	ways          []way
@@ -59,15 +59,15 @@ func (l *lab) measure(ctx context.Context, p *proxy, s size, o Options) (r resul
 		return r, err
 	}
 	r.start = done.Sub(run.Began)
-	if r.cold, err = run.Usage(); err != nil {
-		return r, err
-	}
 	// It may have more to do before it tells.
 	if err := api.Poll(ctx, limit, p.name+"'s figures", func(ctx context.Context) error {
 		took, err := plane.Metric(ctx, p.node, p.metrics, p.synced)
 		r.synced = time.Duration(took * float64(time.Second))
 		return err
 	}); err != nil {
+		return r, err
+	}
+	if r.cold, err = run.Usage(); err != nil {
 		return r, err
 	}
 	if r.changes, err = l.change(ctx, p, run, o); err != nil {

@@ -24,7 +24,7 @@ func (all results) tables() []report.Table {
 	}
 	change := report.Table{
 		Title: "one endpoint replaced, ms; bytes are those that the kernel announces", Labels: labels,
-		Columns: []string{"API call p50", "event to kernel p50", "p99", "call to kernel p50", "p99", "CPU", "bytes", "peak MB", "MB at rest"},
+		Columns: []string{"API call p50", "p99", "event to kernel p50", "p99", "call to kernel p50", "p99", "CPU", "bytes", "peak MB", "MB at rest"},
 	}
 	connect := report.Table{
 		Title: "connections from pod to pod of one node, one after the other", Labels: append(labels, "way"),
