@@ -50,8 +50,7 @@ type pass struct {
 	sysctls sysctl.Tree
 	others  others
 	sums    checksums
-	waiting string         // what the log last said the module waits for
-	ranges  []netip.Prefix // the pods' at the last pass
+	waiting string // what the log last said the module waits for
 
 	// of the last pass: whether all was well, the overlay's sysctls and MTU,
 	// and how many pods have a larger one
@@ -171,7 +170,6 @@ func (p *pass) once(ctx context.Context) (state State, wait string) {
 	if !ok {
 		return state, "the first complete list of NodeNetworks"
 	}
-	p.rangesMoved(self.PodCIDRs)
 	me, err := p.facts(self)
 	state.Underlay, state.MTU, state.Checksums = me.Underlay, me.MTU, p.sums.Checksums
 	if err != nil {
@@ -207,14 +205,6 @@ func (p *pass) once(ctx context.Context) (state State, wait string) {
 	state.Err = errors.Join(errMasq, errGuards, errOthers, errRoutes, errStrays, errPublish, errContested)
 	state.InPlace = state.Err == nil
 	return state, ""
-}
-
-// rangesMoved says that pods of another range have been made here.
-func (p *pass) rangesMoved(now []netip.Prefix) {
-	if before := p.ranges; before != nil && !slices.Equal(before, now) {
-		p.deps.Log.Warn("this node's pod ranges changed: pods made before are not reached from other nodes, restart them", "before", before, "now", now)
-	}
-	p.ranges = now
 }
 
 // facts puts together what the compiler needs to know of this node.
