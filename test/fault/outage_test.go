@@ -43,8 +43,12 @@ func apiServerAway(t *testing.T, c *cluster.Cluster) (back func()) {
 		away = false
 		ctx := context.WithoutCancel(t.Context())
 		err := c.StartDaemon(name)
-		// These wait longer and longer before they ask again.
-		for _, client := range []string{"kube-controller-manager", "kube-scheduler"} {
+		// Its clients wait longer and longer before they ask again.
+		clients := []string{"kube-controller-manager", "kube-scheduler"}
+		for _, node := range c.Nodes() {
+			clients = append(clients, "kubelet-"+node)
+		}
+		for _, client := range clients {
 			err = errors.Join(err, c.KillDaemon(ctx, client), c.StartDaemon(client))
 		}
 		if err := errors.Join(err, c.WaitReady(ctx)); err != nil {
