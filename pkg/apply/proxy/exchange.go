@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,6 +41,7 @@ type exchange struct {
 	badBody  atomic.Bool
 	bodyIn   atomic.Int64
 	headed   bool
+	body     *requestBody // nil if there is none
 }
 
 // WriteHeader adds what the proxy itself has to say.
@@ -128,8 +130,27 @@ func (x *exchange) broken() {
 type requestBody struct {
 	io.ReadCloser
 	x     *exchange
-	rc    *http.ResponseController
 	limit int64
+
+	// rc is nil once the exchange is over: a transport may read on, and the
+	// connection is another request's then.
+	mu sync.Mutex
+	rc *http.ResponseController
+}
+
+func (b *requestBody) deadline(t time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.rc != nil {
+		_ = b.rc.SetReadDeadline(t) // what fails is the read
+	}
+}
+
+// end leaves the connection alone from now on.
+func (b *requestBody) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.rc = nil
 }
 
 var errTooLarge = errors.New(engine.TooLarge)
@@ -138,10 +159,10 @@ var errTooLarge = errors.New(engine.TooLarge)
 // outlive the call: the server reads on in the background to learn whether
 // the client has left. But what failed once is not waited for again.
 func (b *requestBody) Read(p []byte) (int, error) {
-	_ = b.rc.SetReadDeadline(time.Now().Add(b.x.p.BodyTime))
+	b.deadline(time.Now().Add(b.x.p.BodyTime))
 	n, err := b.ReadCloser.Read(p)
 	if err == nil || err == io.EOF {
-		_ = b.rc.SetReadDeadline(time.Time{})
+		b.deadline(time.Time{})
 	}
 	b.x.touch(b.x.p.SendSilence(b.x.route))
 	if total := b.x.bodyIn.Add(int64(n)); b.limit > 0 && total > b.limit {

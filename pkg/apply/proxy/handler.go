@@ -38,6 +38,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // finish also runs when the copying of an answer was given up by a panic
 // with http.ErrAbortHandler: the request counts all the same.
 func (x *exchange) finish() {
+	if x.body != nil {
+		x.body.end()
+	}
 	x.record.Endpoint, x.record.Attempts = x.ask.Endpoint, x.ask.Attempts
 	x.record.BytesIn = x.bodyIn.Load()
 	x.p.End(&x.record)
@@ -154,7 +157,8 @@ func (x *exchange) forward(st *engine.Table, r *http.Request) {
 		return
 	}
 	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = &requestBody{ReadCloser: r.Body, x: x, rc: http.NewResponseController(x.ResponseWriter), limit: x.route.BodyLimit}
+		x.body = &requestBody{ReadCloser: r.Body, x: x, rc: http.NewResponseController(x.ResponseWriter), limit: x.route.BodyLimit}
+		r.Body = x.body
 	}
 	x.p.reverse.ServeHTTP(x, r)
 }

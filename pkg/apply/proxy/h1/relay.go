@@ -82,9 +82,12 @@ func (x *exchange) pass(l *link.Link, in *link.Buffer) (*link.Buffer, outcome) {
 	}
 	x.record.Status = x.res.Status
 	chunked := !x.res.Bodiless && !x.res.Sized() && x.req.Minor == 1
-	// What ends with the connection, and a client that may still be sending,
-	// leave no place for another request.
-	x.keep = x.keep && !x.c.s.Draining() && (x.upload == nil || x.upload.sent()) && (x.res.Bodiless || x.res.Sized() || chunked)
+	if x.upload != nil && !x.upload.sent() {
+		// A client that may still be sending, and an endpoint that may not
+		// be reading any more, leave no place for another request.
+		x.keep, x.res.Close = false, true
+	}
+	x.keep = x.keep && !x.c.s.Draining() && (x.res.Bodiless || x.res.Sized() || chunked)
 	silence := x.c.s.ReadSilence(x.route)
 	if x.route.Read == 0 && x.streams() {
 		silence = 0
