@@ -156,9 +156,11 @@ func TestView(t *testing.T) {
 	if r := v.Reference(key, false); r.UID != "u-1" || r.Kind != "Service" {
 		t.Errorf("reference %+v", r)
 	}
-	if heard.all == 0 {
-		t.Error("nobody was told that the view is complete")
-	}
+	s.Until("somebody is told that the view is complete", func() bool {
+		heard.mu.Lock()
+		defer heard.mu.Unlock()
+		return heard.all > 0
+	})
 	if !v.Triggered(key).IsZero() {
 		t.Error("what happened before the start counts")
 	}
