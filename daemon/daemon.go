@@ -127,7 +127,7 @@ func Run(ctx context.Context, cfg Config) error {
 		Network: settings.CNI.Name, DataDir: cfg.IPAMDir, Cache: cfg.CNICache, Every: resync, Grace: orphanGrace,
 		Report: func(took time.Duration, err error) { count.Pass("ipam", took, err) }, Log: log,
 	})
-	vips, serving, err := newServices(settings, cfg.SysctlRoot, memory.Note, cluster, known, count, now.exportReady, log)
+	vips, serving, err := newServices(now, cfg.SysctlRoot, memory.Note, log)
 	if err != nil {
 		return err
 	}

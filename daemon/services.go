@@ -11,8 +11,6 @@ import (
 	"poplin.dev/poplin/daemon/status"
 	"poplin.dev/poplin/pkg/apply/sysctl"
 	"poplin.dev/poplin/pkg/cluster/service"
-	"poplin.dev/poplin/pkg/config"
-	"poplin.dev/poplin/pkg/kube"
 	kubeservices "poplin.dev/poplin/pkg/kube/services"
 	"poplin.dev/poplin/pkg/loop"
 	"poplin.dev/poplin/pkg/metrics"
@@ -42,8 +40,9 @@ type servicesState struct {
 }
 
 // newServices makes the tasks that serve Services, or removes what an earlier
-// daemon left of them.
-func newServices(c config.Config, sysctlRoot string, note func(sysctl.Change), cluster *kube.Client, known *snapshot.Keeper, count *metrics.Metrics, moved func(), log *slog.Logger) (*servicesState, []loop.Task, error) {
+// daemon left of them. note is told of changes of the node's settings.
+func newServices(now *state, sysctlRoot string, note func(sysctl.Change), log *slog.Logger) (*servicesState, []loop.Task, error) {
+	c := now.settings
 	ranges, err := c.Services.NodePortRanges()
 	if err != nil {
 		return nil, nil, err
@@ -61,18 +60,18 @@ func newServices(c config.Config, sysctlRoot string, note func(sysctl.Change), c
 	if !c.Services.Enabled {
 		return nil, nil, services.Remove(conf, log)
 	}
-	s := &servicesState{known: known, count: count, export: count.Services(), moved: moved}
-	if s.view, err = cluster.Services(); err != nil {
+	s := &servicesState{known: now.known, count: now.count, export: now.count.Services(), moved: now.exportReady}
+	if s.view, err = now.cluster.Services(); err != nil {
 		return nil, nil, err
 	}
 	answers := health.New(health.Deps{
 		Healthz: c.Services.Healthz.Address, Node: s.node, Alone: func() { s.module.SetAlone() }, Log: log,
 		Failed: func(key service.Key, message string) {
-			cluster.Event(s.view.Reference(key, false), "FailedToStartServiceHealthcheck", message)
+			now.cluster.Event(s.view.Reference(key, false), "FailedToStartServiceHealthcheck", message)
 		},
 	})
 	s.module = services.New(services.Deps{
-		Config: conf, Source: s.view, Cluster: known, Health: answers, Event: cluster.Event,
+		Config: conf, Source: s.view, Cluster: now.known, Health: answers, Event: now.cluster.Event,
 		Note: note, Log: log, Report: s.report, Changed: s.export.Changed,
 	})
 	return s, []loop.Task{answers, s.view, s.module}, nil

@@ -31,7 +31,10 @@ type pass struct {
 	// unsure says that the kernel may not hold what the table says.
 	unsure  bool
 	waiting string // what the log last said the module waits for
-	looked  time.Time
+	// looked is when all UDP flows were last looked at; willLook says that
+	// they will be, when it is time again.
+	looked   time.Time
+	willLook bool
 	// told are the findings that users were told of, and answering the
 	// Services with a health-check port.
 	told      map[service.Key][]services.Finding
@@ -158,8 +161,9 @@ func (p *pass) once(dirty []key) (state State, changed []service.Key) {
 	}
 	written, err := p.apply()
 	state.Written = written
+	p.willLook = p.willLook && !has(dirty, flowing)
 	if err == nil {
-		state.Ended, err = p.endFlows(has(dirty, flowing) || state.Full)
+		state.Ended, err = p.endFlows(state.Full)
 	}
 	state.Err = errors.Join(state.Err, err)
 	return state, changed
@@ -210,12 +214,15 @@ func (p *pass) apply() (int, error) {
 
 // endFlows ends UDP flows to endpoints that are gone. To look at all flows is
 // work for the kernel, so a stream of changes shares looks.
-func (p *pass) endFlows(due bool) (int, error) {
-	if !p.table.EndsFlows() && !due {
+func (p *pass) endFlows(full bool) (int, error) {
+	if !p.table.EndsFlows() && !full {
 		return 0, nil
 	}
 	if pause := flowsPause - time.Since(p.looked); pause > 0 {
-		time.AfterFunc(pause, func() { p.queue.Add(key{what: flowing}) })
+		if !p.willLook {
+			p.willLook = true
+			time.AfterFunc(pause, func() { p.queue.Add(key{what: flowing}) })
+		}
 		return 0, nil
 	}
 	p.looked = time.Now()
