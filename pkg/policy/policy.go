@@ -103,9 +103,11 @@ type namedPort struct {
 	proto policy.Protocol
 }
 
-// NewTable returns the empty table of a node.
-func NewTable(name string) *Table {
-	return &Table{
+// NewTable returns the empty table of a node. Its numbers are none of those
+// that the kernel holds of an earlier process: while one program replaces the
+// other, no number has two meanings. A start from nothing passes permit.New().
+func NewTable(name string, before permit.Program) *Table {
+	t := &Table{
 		node:       name,
 		pods:       map[policy.Key]*pod{},
 		nodes:      map[string]*node{},
@@ -131,6 +133,25 @@ func NewTable(name string) *Table {
 		},
 		ports: elements.NewMap[permit.Span, struct{}](),
 	}
+	for p, n := range maps.All(before.Egress) {
+		t.avoid(p.Class, n)
+	}
+	for p, n := range maps.All(before.Ingress) {
+		t.avoid(p.Class, n)
+	}
+	for _, c := range before.Peers {
+		t.avoid(c, 0)
+	}
+	for _, c := range before.Ranges {
+		t.avoid(c, 0)
+	}
+	return t
+}
+
+// avoid has new numbers begin behind those of an earlier process.
+func (t *Table) avoid(c permit.Class, p permit.Ports) {
+	t.classes.Avoid(c)
+	t.numbers.Avoid(p)
 }
 
 // SetPod takes over a pod of any node.

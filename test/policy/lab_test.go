@@ -105,7 +105,7 @@ func newLab(t testing.TB) *lab {
 	need.Link(t, "veth")
 	l := &lab{homes: map[string]*space.Space{}}
 	for _, name := range []string{"worker-1", "worker-2"} {
-		w := &worker{name: name, space: router(t), table: policies.NewTable(name), program: permit.New()}
+		w := &worker{name: name, space: router(t), table: policies.NewTable(name, permit.New()), program: permit.New()}
 		if err := w.space.Do(func() (err error) {
 			w.kernel, err = applypermit.Open(applypermit.Config{Log: slog.New(slog.DiscardHandler)})
 			return err

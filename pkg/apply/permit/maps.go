@@ -42,28 +42,31 @@ func isolation(b *wire.Batch, op int, p permit.Program) {
 	addrs(b, op, "receivers", p.Receivers)
 }
 
-// permissions writes what they may.
-func permissions(b *wire.Batch, op int, p permit.Program) {
+func peers(b *wire.Batch, op int, name string, m map[netip.Addr]permit.Class) {
 	self := func(a netip.Addr, _ permit.Class) netip.Addr { return a }
-	table.Each(b, op, "peers", p.Peers, self, func(w *wire.Attrs, a netip.Addr, c permit.Class) {
+	table.Each(b, op, name, m, self, func(w *wire.Attrs, a netip.Addr, c permit.Class) {
 		table.Key(w, func(b []byte) []byte { return table.AppendAddr(b, a) })
 		number(w, uint32(c))
 	})
-	ranges := make(map[table.Interval]permit.Class, len(p.Ranges))
-	for r, c := range p.Ranges {
-		ranges[table.Interval(r)] = c
+}
+
+func ranges(b *wire.Batch, op int, m map[permit.Range]permit.Class) {
+	intervals := make(map[table.Interval]permit.Class, len(m))
+	for r, c := range m {
+		intervals[table.Interval(r)] = c
 	}
-	table.Intervals(b, op, "ranges", ranges, func(w *wire.Attrs, c permit.Class) { number(w, uint32(c)) })
-	spans := table.List{Batch: b, Op: op, Name: "ports"}
-	for s := range p.Ports {
-		spans.Add(func(w *wire.Attrs) {
+	table.Intervals(b, op, "ranges", intervals, func(w *wire.Attrs, c permit.Class) { number(w, uint32(c)) })
+}
+
+func spans(b *wire.Batch, op int, m map[permit.Span]struct{}) {
+	list := table.List{Batch: b, Op: op, Name: "ports"}
+	for s := range m {
+		list.Add(func(w *wire.Attrs) {
 			table.Key(w, func(b []byte) []byte { return appendSpan(b, s, s.First) })
 			table.KeyEnd(w, func(b []byte) []byte { return appendSpan(b, s, s.Last) })
 		})
 	}
-	spans.End()
-	pairs(b, op, "egress", p.Egress)
-	pairs(b, op, "ingress", p.Ingress)
+	list.End()
 }
 
 func addrs(b *wire.Batch, op int, name string, m map[netip.Addr]struct{}) {

@@ -82,14 +82,24 @@ func (t *Table) Apply(c permit.Change) error {
 	if err := t.prepare(); err != nil {
 		return err
 	}
-	// Where all of it fits one batch, the order is only the kernel's. A large
-	// one permits before it isolates.
-	err := t.kernel.Steps(
-		func(b *wire.Batch) { isolation(b, table.Delete, c.Delete) },
-		func(b *wire.Batch) { permissions(b, table.Delete, c.Delete) },
-		func(b *wire.Batch) { permissions(b, table.Put, c.Put) },
-		func(b *wire.Batch) { isolation(b, table.Put, c.Put) },
+	// Where all of it fits one transaction, the order is only the kernel's.
+	// Where not, a packet that comes in between meets the classes and ports of
+	// before, or those of after: numbers are not used twice.
+	steps := []func(*wire.Batch){
+		func(b *wire.Batch) { spans(b, table.Put, c.Put.Ports) },
+	}
+	steps = append(steps, replace(portions(c.Delete.Egress, c.Put.Egress), "egress", pairs)...)
+	steps = append(steps, replace(portions(c.Delete.Ingress, c.Put.Ingress), "ingress", pairs)...)
+	steps = append(steps, replace(portions(c.Delete.Peers, c.Put.Peers), "peers", peers)...)
+	steps = append(steps,
+		func(b *wire.Batch) { ranges(b, table.Delete, c.Delete.Ranges); ranges(b, table.Put, c.Put.Ranges) },
+		func(b *wire.Batch) { isolation(b, table.Delete, c.Delete); isolation(b, table.Put, c.Put) },
+		func(b *wire.Batch) { pairs(b, table.Delete, "egress", gone(c.Delete.Egress, c.Put.Egress)) },
+		func(b *wire.Batch) { pairs(b, table.Delete, "ingress", gone(c.Delete.Ingress, c.Put.Ingress)) },
+		func(b *wire.Batch) { peers(b, table.Delete, "peers", gone(c.Delete.Peers, c.Put.Peers)) },
+		func(b *wire.Batch) { spans(b, table.Delete, c.Delete.Ports) },
 	)
+	err := t.kernel.Steps(steps...)
 	if err != nil {
 		t.Forget()
 		return t.kernel.Reconnect(fmt.Errorf("write table inet %s: %w", Name, err))
@@ -124,4 +134,47 @@ func (t *Table) prepare() error {
 	}
 	t.held = &p
 	return nil
+}
+
+// portion is how many elements are replaced at a time: each is gone and back
+// in one transaction.
+const portion = 4096
+
+// exchange is elements that come, some of them in place of others.
+type exchange[K comparable, V any] struct{ old, now map[K]V }
+
+// portions cuts what comes into portions.
+func portions[K comparable, V any](del, put map[K]V) (list []exchange[K, V]) {
+	for k, v := range put {
+		if n := len(list); n == 0 || len(list[n-1].now) == portion {
+			list = append(list, exchange[K, V]{map[K]V{}, map[K]V{}})
+		}
+		last := list[len(list)-1]
+		last.now[k] = v
+		if old, there := del[k]; there {
+			last.old[k] = old
+		}
+	}
+	return list
+}
+
+// gone is what goes and does not come again.
+func gone[K comparable, V any](del, put map[K]V) map[K]V {
+	out := map[K]V{}
+	for k, v := range del {
+		if _, again := put[k]; !again {
+			out[k] = v
+		}
+	}
+	return out
+}
+
+func replace[K comparable, V any](list []exchange[K, V], name string, write func(b *wire.Batch, op int, name string, m map[K]V)) (steps []func(*wire.Batch)) {
+	for _, x := range list {
+		steps = append(steps, func(b *wire.Batch) {
+			write(b, table.Delete, name, x.old)
+			write(b, table.Put, name, x.now)
+		})
+	}
+	return steps
 }

@@ -202,20 +202,29 @@ func (t *Table) Send(b *wire.Batch) error { return b.Send(t.sock) }
 // SendInParts sends one that may be too large for a transaction, in order.
 func (t *Table) SendInParts(b *wire.Batch) error { return b.SendInParts(t.sock, Largest) }
 
-// Steps writes a change step by step, in one transaction if it fits.
+// Steps writes a change step by step: several in one transaction where they
+// fit, and none over two of them unless it alone is too large for one.
 func (t *Table) Steps(steps ...func(b *wire.Batch)) error {
-	b := t.NewBatch()
+	whole := t.NewBatch()
 	for _, step := range steps {
+		b := t.NewBatch()
 		step(b)
-		if b.Size() <= Largest {
+		if whole.Size()+b.Size() <= Largest {
+			whole.Append(b)
 			continue
 		}
-		if err := t.SendInParts(b); err != nil {
+		if err := t.Send(whole); err != nil {
 			return err
 		}
-		b = t.NewBatch()
+		whole = b
+		if b.Size() > Largest {
+			if err := t.SendInParts(b); err != nil {
+				return err
+			}
+			whole = t.NewBatch()
+		}
 	}
-	return t.Send(b)
+	return t.Send(whole)
 }
 
 // PutChains makes chains as they are wanted, and leaves others alone.

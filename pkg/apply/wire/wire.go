@@ -88,6 +88,11 @@ func (b *Batch) Add(kind int, flags netlink.HeaderFlags, attrs Attrs) {
 	})
 }
 
+// Append adds the messages of another batch.
+func (b *Batch) Append(o *Batch) {
+	b.messages, b.size = append(b.messages, o.messages...), b.size+o.size
+}
+
 func edge(kind netlink.HeaderType) netlink.Message {
 	return netlink.Message{
 		Header: netlink.Header{Type: kind, Flags: netlink.Request},

@@ -45,6 +45,9 @@ func NewClasses() Classes {
 	}
 }
 
+// Avoid has new numbers begin behind c.
+func (c *Classes) Avoid(number permit.Class) { c.last = max(c.last, number) }
+
 // Join returns the class of a list of groups and counts one more user.
 func (c *Classes) Join(groups []int) *Class {
 	key := make([]byte, 0, 4*len(groups))

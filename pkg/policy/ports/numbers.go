@@ -26,6 +26,13 @@ func NewNumbers() Numbers {
 	return Numbers{bySet: map[string]*number{}, byPorts: map[permit.Ports]*number{}, last: permit.FirstPorts - 1}
 }
 
+// Avoid has new numbers begin behind p.
+func (n *Numbers) Avoid(p permit.Ports) {
+	if !p.IsEverything() {
+		n.last = max(n.last, p&permit.MaxPorts)
+	}
+}
+
 // Join returns the number of a set and its elements, and counts a user more.
 func (n *Numbers) Join(s Set) (permit.Ports, []permit.Span) {
 	key := s.Key()

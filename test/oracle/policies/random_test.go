@@ -42,7 +42,7 @@ func start(seed uint64, l lie) *run {
 		dice: dice{rand.New(rand.NewPCG(seed, 2))}, lie: l,
 		pods: map[policy.Key]policy.Pod{}, namespaces: map[string]policy.Namespace{}, nodes: map[string]policy.Node{},
 		policies: map[policy.Key]policy.NetworkPolicy{}, cluster: map[policy.Key]policy.ClusterPolicy{},
-		table: policycompiler.NewTable(here), mirror: permit.New(),
+		table: policycompiler.NewTable(here, permit.New()), mirror: permit.New(),
 	}
 }
 
@@ -150,7 +150,7 @@ func TestRandom(t *testing.T) {
 // compareFull has a new table compile the whole world. Numbers differ, but
 // there must be as many elements of each kind, and the same verdicts.
 func (r *run) compareFull(t *testing.T) {
-	full := policycompiler.NewTable(here)
+	full := policycompiler.NewTable(here, permit.New())
 	for _, n := range r.namespaces {
 		full.SetNamespace(n)
 	}
