@@ -132,6 +132,11 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	now.vips = vips
+	verdicts, judging, err := newPolicy(settings, cfg.NodeName, cluster, count, now.exportReady, log)
+	if err != nil {
+		return err
+	}
+	now.verdicts = verdicts
 	file := &configFile{path: cfg.File, current: settings, level: level, log: log, report: now.config}
 	asked := status.Deps{
 		Health: settings.Health.Address, Metrics: settings.Metrics.Address, Socket: cfg.Socket,
@@ -147,6 +152,7 @@ func Run(ctx context.Context, cfg Config) error {
 	now.answers = answers
 	// Stopped from last to first: answers stay until the end of the others.
 	tasks := append([]loop.Task{answers, file, cluster, known, addresses, ports, fabric, network}, serving...)
+	tasks = append(tasks, judging...)
 	return loop.Group(ctx, log, tasks...)
 }
 

@@ -308,7 +308,7 @@ func (m *machine) checkReady() {
 		}
 	}
 	m.announced()
-	if code, body := get("http://127.0.0.1:9411/readyz"); code != 200 || body != "cluster: ok\noverlay: ok\nconflist: ok\nservices: ok\nstatus: ok\n" {
+	if code, body := get("http://127.0.0.1:9411/readyz"); code != 200 || body != "cluster: ok\noverlay: ok\nconflist: ok\nservices: ok\npolicy: ok\nstatus: ok\n" {
 		t.Errorf("readyz: %d %s", code, body)
 	}
 	_, metrics := get("http://127.0.0.1:9410/metrics")

@@ -35,6 +35,7 @@ type state struct {
 	answers  *status.Module
 	count    *metrics.Metrics
 	vips     *servicesState // nil without Services
+	verdicts *policyState   // nil without policies
 
 	mu            sync.Mutex
 	fabric        overlay.State
@@ -118,6 +119,9 @@ func (s *state) tasks() []status.Task {
 	}
 	if s.vips != nil {
 		tasks = append(tasks, status.Task{Name: s.vips.module.String(), Waiting: s.vips.waiting()})
+	}
+	if s.verdicts != nil {
+		tasks = append(tasks, status.Task{Name: s.verdicts.module.String(), Waiting: s.verdicts.waiting()})
 	}
 	return tasks
 }

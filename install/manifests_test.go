@@ -71,10 +71,13 @@ func TestManifestGrantsNoMoreThanThis(t *testing.T) {
 	want := map[string][]string{
 		"ClusterRole poplind": {
 			"/events: create patch",
+			"/namespaces: list watch",
 			"/nodes/status: patch",
 			"/nodes: list watch",
+			"/pods: list watch",
 			"/services: list watch",
 			"discovery.k8s.io/endpointslices: list watch",
+			"networking.k8s.io/networkpolicies: list watch",
 			"networking.k8s.io/servicecidrs: list watch",
 			"poplin.dev/nodenetworks: create get list update watch",
 		},

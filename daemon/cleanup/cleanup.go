@@ -27,6 +27,7 @@ import (
 	"poplin.dev/poplin/daemon/overlay"
 	"poplin.dev/poplin/install"
 	"poplin.dev/poplin/pkg/apply/nft"
+	"poplin.dev/poplin/pkg/apply/permit"
 	"poplin.dev/poplin/pkg/apply/sysctl"
 	"poplin.dev/poplin/pkg/apply/vip"
 	"poplin.dev/poplin/plugins/call"
@@ -70,6 +71,7 @@ func Run(ctx context.Context, cfg Config) error {
 		{"pods' attachments", c.attachments},
 		{"host ports", c.hostPorts},
 		{"Services", c.services},
+		{"policies", c.policies},
 		{"masquerade and guards", c.rules},
 		{"overlay", c.overlay},
 		{"sysctls", c.sysctls},
@@ -169,6 +171,14 @@ func (c cleaner) hostPorts(context.Context) (string, error) {
 
 func (c cleaner) services(context.Context) (string, error) {
 	table, err := vip.Open(vip.Config{Log: c.Log})
+	if err != nil {
+		return "", err
+	}
+	return "", errors.Join(table.Remove(), table.Close())
+}
+
+func (c cleaner) policies(context.Context) (string, error) {
+	table, err := permit.Open(permit.Config{Log: c.Log})
 	if err != nil {
 		return "", err
 	}

@@ -56,6 +56,7 @@ type Config struct {
 	ForeignFirewall string `json:"foreignFirewall"`
 
 	Services Services `json:"services"`
+	Policy   Policy   `json:"policy"`
 
 	CNI     CNI      `json:"cni"`
 	Health  Listener `json:"health"`
@@ -83,6 +84,11 @@ type Overlay struct {
 type Masquerade struct {
 	Enabled      bool           `json:"enabled"`
 	ExcludeCIDRs []netip.Prefix `json:"excludeCIDRs"`
+}
+
+// Policy is who may talk to whom.
+type Policy struct {
+	Enabled bool `json:"enabled"`
 }
 
 // Services is the way to Services' endpoints.
@@ -179,6 +185,8 @@ func Default() Config {
 				TCPEstablishedTimeout: Duration(24 * time.Hour), TCPCloseWaitTimeout: Duration(time.Hour),
 			},
 		},
+
+		Policy: Policy{Enabled: true},
 
 		CNI:     CNI{ConfDir: "/etc/cni/net.d", Name: "poplin", Capabilities: map[string]bool{"ips": true, "portMappings": true, "bandwidth": true}},
 		Health:  Listener{Address: "127.0.0.1:9411"},

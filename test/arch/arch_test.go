@@ -158,6 +158,7 @@ var direction = map[string][]string{
 	"daemon":              {"daemon", "pkg", "install"},
 	"daemon/overlay":      {"pkg"},
 	"daemon/services":     {"pkg"},
+	"daemon/policy":       {"pkg"},
 	"daemon/status":       {"pkg"},
 	// A program of its own: it needs nothing of the node's daemon.
 	"daemon/ingress": {"pkg"},

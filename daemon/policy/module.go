@@ -1,0 +1,151 @@
+// Package policy has this node enforce policies: it joins the cluster's view
+// with the compiler and the kernel. Inputs are a Source (policies, namespaces
+// and pods) and the name of this node; outputs are the table
+// `inet poplin-policy`, Events about what a user should mend, and a State
+// after every pass. It refuses to change the kernel before the first complete
+// view, and never takes anything down because the API server is away.
+package policy
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/cluster/policy"
+	"poplin.dev/poplin/pkg/loop"
+)
+
+// The kinds of objects, as the API calls their resources.
+const (
+	pods       = "pods"
+	namespaces = "namespaces"
+	policies   = "networkpolicies"
+)
+
+// Source is where the module reads from.
+type Source interface {
+	// Complete is false before the first complete view.
+	Complete() bool
+	// Keys lists the objects of a resource.
+	Keys(resource string) []policy.Key
+	Pod(key policy.Key) (policy.Pod, bool)
+	Namespace(key policy.Key) (policy.Namespace, bool)
+	Policy(key policy.Key) (policy.NetworkPolicy, bool)
+	// Reference points to a NetworkPolicy.
+	Reference(key policy.Key) cluster.Reference
+	// Subscribe has changed called after every change, with the kind of
+	// object and the keys it concerns; none means all of them.
+	Subscribe(changed func(resource string, keys []policy.Key))
+}
+
+// Config is what the module must know.
+type Config struct {
+	// Node is this node's name.
+	Node string
+	// Plain makes a table without owner, as on a kernel that knows none.
+	Plain bool
+	// Verify is how often everything is compiled, and the kernel read, again.
+	Verify time.Duration
+}
+
+// Deps is all the module uses.
+type Deps struct {
+	Config Config
+	Source Source
+	// Event tells users about an object what they should mend.
+	Event func(about cluster.Reference, reason, message string)
+	Log   *slog.Logger
+	// Report gets what is true after every pass. Neither may block.
+	Report func(State)
+}
+
+// State is what is true after a pass.
+type State struct {
+	// Took is how long the pass lasted; Full says that it was over everything.
+	Took time.Duration
+	Full bool
+	// Err is what the pass failed with, Waiting what it waits for.
+	Err     error
+	Waiting string
+	// Policies counts those of the cluster, Isolated the pods of this node
+	// that they are about, Elements what the kernel holds.
+	Policies, Isolated, Elements int
+	// Written counts the elements that the pass changed in the kernel.
+	Written int
+	// Findings counts what users should mend.
+	Findings int
+}
+
+// Module enforces policies on one node; it implements loop.Task.
+type Module struct {
+	deps  Deps
+	ready *loop.Ready
+	queue *loop.Queue[key]
+}
+
+// New makes the module; Run starts it.
+func New(deps Deps) *Module {
+	return &Module{deps: deps, ready: loop.NewReady(), queue: loop.NewQueue[key](holdOff, maxDelay)}
+}
+
+// Ready implements loop.Task: all policies were in the kernel once.
+func (m *Module) Ready() <-chan struct{} { return m.ready.Done() }
+
+// String implements loop.Task.
+func (m *Module) String() string { return "policy" }
+
+// A change after a quiet time goes out at once. Of a stream of them, each
+// batch waits for the next, but not for long.
+const (
+	holdOff  = 3 * time.Millisecond
+	maxDelay = 20 * time.Millisecond
+)
+
+// key is what may be dirty: an object of a resource; or, without a name, all
+// of them; or, without a resource either, what the kernel holds.
+type key struct {
+	resource string
+	policy.Key
+}
+
+// Keys that are no object's.
+var (
+	everything = key{resource: "all"}
+	kernel     = key{}
+)
+
+// Run implements loop.Task. All work on the kernel happens on the calling
+// goroutine, and so in the network namespace of its thread if it is locked to
+// one.
+func (m *Module) Run(ctx context.Context) error {
+	p, err := open(m)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	m.deps.Source.Subscribe(func(resource string, list []policy.Key) {
+		if len(list) == 0 {
+			m.queue.Add(everything)
+			return
+		}
+		keys := make([]key, len(list))
+		for i, k := range list {
+			keys[i] = key{resource, k}
+		}
+		m.queue.Add(keys...)
+	})
+	m.queue.Add(everything)
+	worker := loop.Worker[key]{
+		Name: m.String(), Queue: m.queue, Log: m.deps.Log, Do: p.do,
+		Backoff: loop.Backoff{Min: 50 * time.Millisecond, Max: 10 * time.Second},
+		Every:   m.deps.Config.Verify, Again: everything,
+		Beside: []func(context.Context){func(ctx context.Context) {
+			// Without events, the next look at everything finds it.
+			if err := p.kernel.Watch(ctx, func() { m.queue.Add(kernel) }); err != nil {
+				m.deps.Log.Error("changes to the rules of policies are noticed late", "error", err)
+			}
+		}},
+	}
+	return worker.Run(ctx)
+}
