@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -18,9 +17,8 @@ import (
 	"github.com/containernetworking/cni/libcni"
 
 	"poplin.dev/poplin/plugins/poplin/conf"
+	"poplin.dev/poplin/test/golden"
 )
-
-var update = flag.Bool("update", false, "write testdata")
 
 var dual = Node{
 	PodCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")},
@@ -44,19 +42,7 @@ func TestCompile(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden := filepath.Join("testdata", tt.name+".conflist")
-			if *update {
-				if err := os.WriteFile(golden, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if string(got) != string(want) {
-				t.Errorf("got\n%s\nwant\n%s", got, want)
-			}
+			golden.Equal(t, filepath.Join("testdata", tt.name+".conflist"), string(got))
 			// What a runtime makes of it.
 			list, err := libcni.NetworkConfFromBytes(got)
 			if err != nil {

@@ -1,13 +1,11 @@
 package masquerade
 
 import (
-	"flag"
 	"net/netip"
-	"os"
 	"testing"
-)
 
-var update = flag.Bool("update", false, "write testdata/*.golden anew")
+	"poplin.dev/poplin/test/golden"
+)
 
 func prefixes(list ...string) []netip.Prefix {
 	var out []netip.Prefix
@@ -26,19 +24,7 @@ func TestCompile(t *testing.T) {
 			"198.51.100.0/25", "fd00:10:244:1::/64", "239.0.0.0/8"),
 		8472,
 	).String()
-	const path = "testdata/dual.golden"
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s (go test -update accepts):\n%s\nwant\n%s", path, got, want)
-	}
+	golden.Equal(t, "testdata/dual.golden", got)
 }
 
 func TestPortsBeside(t *testing.T) {

@@ -1,10 +1,8 @@
 package overlay
 
 import (
-	"flag"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -12,9 +10,8 @@ import (
 	"time"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/test/golden"
 )
-
-var update = flag.Bool("update", false, "write testdata/*.golden anew")
 
 func prefixes(list ...string) []netip.Prefix {
 	var out []netip.Prefix
@@ -106,25 +103,8 @@ func TestCompile(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden(t, name, Compile(me, tt.peers).String()+Guards(me, tt.peers).String())
+			golden.Equal(t, filepath.Join("testdata", name+".golden"), Compile(me, tt.peers).String()+Guards(me, tt.peers).String())
 		})
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s (go test -update accepts):\n%s\nwant\n%s", path, got, want)
 	}
 }
 

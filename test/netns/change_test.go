@@ -82,17 +82,14 @@ func TestNodeLeaves(t *testing.T) {
 			return nil
 		})
 	}
-	reach(t, a, b)
-	reach(t, b, a)
+	meet(t, a, b)
 }
 
 // TestNodeComesBackDifferent: a node is made anew under its old name, with
 // another identity, thus another MAC address, and another IP address.
 func TestNodeComesBackDifferent(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, ipv4, 2)
-	l.startAll(t)
-	a, b := l.nodes[0].addPod(t), l.nodes[1].addPod(t)
+	l, a, b := newPair(t, ipv4)
 	reach(t, a, b)
 
 	n := l.nodes[1]
@@ -113,16 +110,13 @@ func TestNodeComesBackDifferent(t *testing.T) {
 		}
 		return nil
 	})
-	reach(t, a, b)
-	reach(t, b, a)
+	meet(t, a, b)
 }
 
 // TestNodeAddressChangesAtRunTime: the module follows the Node's InternalIP without a restart.
 func TestNodeAddressChangesAtRunTime(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, dual, 2)
-	l.startAll(t)
-	a, b := l.nodes[0].addPod(t), l.nodes[1].addPod(t)
+	l, a, b := newPair(t, dual)
 	n := l.nodes[1]
 	n.AddAddr(t, "eth0", netip.MustParsePrefix("192.0.2.77/24"))
 	n.self.Addresses = []netip.Addr{netip.MustParseAddr("192.0.2.77"), n.self.Addresses[1]}
@@ -133,8 +127,7 @@ func TestNodeAddressChangesAtRunTime(t *testing.T) {
 		}
 		return nil
 	})
-	reach(t, a, b)
-	reach(t, b, a)
+	meet(t, a, b)
 }
 
 // TestMTUFollows: the overlay leaves room for the outer headers, also after
@@ -169,9 +162,7 @@ func TestMTUFollows(t *testing.T) {
 // its underlay; both come back.
 func TestUnderlayDeviceReplaced(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, dual, 2)
-	l.startAll(t)
-	a, b := l.nodes[0].addPod(t), l.nodes[1].addPod(t)
+	l, a, b := newPair(t, dual)
 	n := l.nodes[0]
 	if err := n.NL.LinkDel(n.Link(t, "eth0")); err != nil {
 		t.Fatal(err)
@@ -192,8 +183,7 @@ func TestUnderlayDeviceReplaced(t *testing.T) {
 		}
 		return nil
 	})
-	reach(t, a, b)
-	reach(t, b, a)
+	meet(t, a, b)
 }
 
 // TestNothingBeforeTheFirstCompleteView: until then the kernel stays as it is,

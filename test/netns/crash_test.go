@@ -81,8 +81,7 @@ func TestRangeMovesWhileDown(t *testing.T) {
 		t.Errorf("want the heir as a peer only:\n%s", rules)
 	}
 	b := heir.addPod(t)
-	reach(t, a, b)
-	reach(t, b, a)
+	meet(t, a, b)
 }
 
 // TestUnderlayShrinks: the underlay's MTU falls under load. Pods keep their
@@ -90,9 +89,7 @@ func TestRangeMovesWhileDown(t *testing.T) {
 // discovery.
 func TestUnderlayShrinks(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, dual, 2)
-	l.startAll(t)
-	a, b := l.nodes[0].addPod(t), l.nodes[1].addPod(t)
+	l, a, b := newPair(t, dual)
 	for _, p := range []*pod{a, b} {
 		if err := p.NL.LinkSetMTU(p.Link(t, "eth0"), 1450); err != nil {
 			t.Fatal(err)
@@ -145,9 +142,7 @@ func TestUnderlayShrinks(t *testing.T) {
 // follow within five seconds, and connections survive.
 func TestNodeMovesUnderLoad(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, dual, 2)
-	l.startAll(t)
-	a, b := l.nodes[0].addPod(t), l.nodes[1].addPod(t)
+	l, a, b := newPair(t, dual)
 	reach(t, a, b)
 	n := l.nodes[1]
 	s := newStream(t, a, b, 0)
@@ -171,6 +166,5 @@ func TestNodeMovesUnderLoad(t *testing.T) {
 	if lost > 5000 {
 		t.Error("that is more than five seconds of them")
 	}
-	reach(t, a, b)
-	reach(t, b, a)
+	meet(t, a, b)
 }

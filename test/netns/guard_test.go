@@ -139,9 +139,7 @@ func (n *node) drops(t testing.TB) map[string]uint64 {
 // of connection tracking, at neither end.
 func TestGenuinePacketsAreUntracked(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, dual, 2)
-	l.startAll(t)
-	a, b := l.nodes[0].addPod(t), l.nodes[1].addPod(t)
+	l, a, b := newPair(t, dual)
 	reach(t, a, b)
 	for _, n := range l.nodes {
 		h, err := netlink.NewHandleAt(n.FD, unix.NETLINK_NETFILTER)

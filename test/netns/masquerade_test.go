@@ -85,8 +85,7 @@ func TestMasquerade(t *testing.T) {
 			}
 			// Within the cluster nothing is translated, both ways.
 			q := l.nodes[1].addPod(t)
-			reach(t, p, q)
-			reach(t, q, p)
+			meet(t, p, q)
 		})
 	}
 }

@@ -201,3 +201,18 @@ func reach(t testing.TB, a, b *pod) {
 		}
 	}
 }
+
+// meet asserts that each of two pods reaches the other.
+func meet(t testing.TB, a, b *pod) {
+	t.Helper()
+	reach(t, a, b)
+	reach(t, b, a)
+}
+
+// newPair is two nodes that run, each with a pod.
+func newPair(t testing.TB, p plan) (l *lab, a, b *pod) {
+	t.Helper()
+	l = newLab(t, p, 2)
+	l.startAll(t)
+	return l, l.nodes[0].addPod(t), l.nodes[1].addPod(t)
+}

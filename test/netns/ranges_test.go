@@ -28,8 +28,7 @@ func TestRangeChanges(t *testing.T) {
 		})
 	}
 	b := n.addPod(t)
-	reach(t, a, b)
-	reach(t, b, a)
+	meet(t, a, b)
 }
 
 // TestRangeIsContested: a node whose range is an older node's, or is outside the
@@ -74,8 +73,7 @@ func TestRangeIsContested(t *testing.T) {
 		if dev := watcher.leads(t, podCIDR("4", 2)); dev != device { // fails where there are two routes
 			t.Errorf("%s: the older node's range leads to %s", tt.what, dev)
 		}
-		reach(t, a, b)
-		reach(t, b, a)
+		meet(t, a, b)
 		l.api.setSelf(good)
 		await.Success(t, 10*time.Second, func() error {
 			if s := younger.state(); !s.InPlace {

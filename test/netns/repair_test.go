@@ -21,9 +21,7 @@ import (
 // TestRepair: what somebody breaks is whole again within a second.
 func TestRepair(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, dual, 2)
-	l.startAll(t)
-	a, b := l.nodes[0].addPod(t), l.nodes[1].addPod(t)
+	l, a, b := newPair(t, dual)
 	n := l.nodes[0]
 	good := n.inventory(t)
 	vx := func() netlink.Link { return n.Link(t, device) }
@@ -73,8 +71,7 @@ func TestRepair(t *testing.T) {
 			return nil
 		})
 		t.Logf("%s: whole again after %v", tt.what, time.Since(start).Round(time.Millisecond))
-		reach(t, a, b)
-		reach(t, b, a)
+		meet(t, a, b)
 	}
 }
 
@@ -195,8 +192,7 @@ func TestWrongTunnel(t *testing.T) {
 		n.conf.VNI = 1
 		ready(t, n.start(t))
 	}
-	reach(t, a, b)
-	reach(t, b, a)
+	meet(t, a, b)
 }
 
 // TestRefusedNode: a node that claims what others have is not programmed,
