@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -174,15 +175,16 @@ func ready(t testing.TB, c *cluster.Cluster, node string) {
 func rules(t testing.TB, c *cluster.Cluster, node string) string {
 	t.Helper()
 	need.Program(t, "nft", "nftables")
-	var ours strings.Builder
+	var ours []string
 	for table := range strings.SplitSeq(on(t, c, node, "nft", "list", "ruleset"), "\ntable ") {
 		table = strings.TrimPrefix(table, "table ")
 		switch {
 		case strings.HasPrefix(table, "inet poplin-services "):
-			ours.WriteString("inet poplin-services\n")
+			ours = append(ours, "inet poplin-services\n")
 		case strings.HasPrefix(table, "inet poplin"):
-			ours.WriteString(counts.ReplaceAllString(strings.TrimSpace(table), "") + "\n")
+			ours = append(ours, counts.ReplaceAllString(strings.TrimSpace(table), "")+"\n")
 		}
 	}
-	return ours.String()
+	slices.Sort(ours) // listed as they were made
+	return strings.Join(ours, "")
 }
