@@ -11,38 +11,15 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/cluster"
+	"poplin.dev/poplin/test/live"
 	"poplin.dev/poplin/test/sockets"
 )
-
-// daemonProcess is the process id of a node's daemon: the one that is in the
-// node's network namespace.
-func daemonProcess(c *cluster.Cluster, node string) (int, error) {
-	home, err := os.Stat(c.Namespace(node))
-	if err != nil {
-		return 0, err
-	}
-	names, err := filepath.Glob("/proc/[0-9]*/comm")
-	if err != nil {
-		return 0, err
-	}
-	for _, name := range names {
-		if text, err := os.ReadFile(name); err != nil || string(text) != "poplind\n" {
-			continue
-		}
-		dir := filepath.Dir(name)
-		if at, err := os.Stat(filepath.Join(dir, "ns/net")); err == nil && os.SameFile(at, home) {
-			return strconv.Atoi(filepath.Base(dir))
-		}
-	}
-	return 0, fmt.Errorf("no poplind runs on %s", node)
-}
 
 // confinement is what the kernel holds a process to.
 func confinement(pid int) (string, error) {
@@ -90,11 +67,7 @@ func TestDaemonIsConfined(t *testing.T) {
 	check := func(want int) {
 		t.Helper()
 		await.Success(t, time.Minute, func() error {
-			pid, err := daemonProcess(c, "worker-1")
-			if err != nil {
-				return err
-			}
-			got, err := confinement(pid)
+			got, err := confinement(live.Daemon(t, c, "worker-1"))
 			if err == nil && got != confined(want) {
 				err = fmt.Errorf("confined by %s, want %s", got, confined(want))
 			}
@@ -171,11 +144,7 @@ func TestListeners(t *testing.T) {
 		t.Helper()
 		want = slices.Sorted(slices.Values(slices.Concat(base, want)))
 		await.Success(t, 30*time.Second, func() error {
-			pid, err := daemonProcess(c, "worker-1")
-			if err != nil {
-				return err
-			}
-			got, err := sockets.Listening(pid)
+			got, err := sockets.Listening(live.Daemon(t, c, "worker-1"))
 			if err == nil && !slices.Equal(got, want) {
 				err = fmt.Errorf("listens on %q, want %q", got, want)
 			}

@@ -71,12 +71,11 @@ func TestRangeComesLate(t *testing.T) {
 		}
 		return err
 	}
-	pid, err := daemonProcess(c, node)
-	do(err)
+	pid := live.Daemon(t, c, node)
 	await.Success(t, 20*time.Second, func() error { return status(0, "") })
 
 	do(c.KillDaemon(t.Context(), assigner))
-	_, err = c.Kubectl(t.Context(), "delete", "node", node)
+	_, err := c.Kubectl(t.Context(), "delete", "node", node)
 	do(err)
 	// A kubelet registers its Node when it starts.
 	do(c.KillDaemon(t.Context(), "kubelet-"+node))
@@ -99,8 +98,8 @@ func TestRangeComesLate(t *testing.T) {
 		}
 		return err
 	})
-	if now, err := daemonProcess(c, node); err != nil || now != pid {
-		t.Errorf("the daemon was process %d and is %d, %v", pid, now, err)
+	if now := live.Daemon(t, c, node); now != pid || pid == 0 {
+		t.Errorf("the daemon was process %d and is %d", pid, now)
 	}
 	// What other nodes read of it is the new Node's.
 	await.Success(t, time.Minute, func() error {
