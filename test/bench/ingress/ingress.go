@@ -29,7 +29,7 @@ func (o Options) rounds() int {
 	if o.Quick {
 		return 1
 	}
-	return 5
+	return 3
 }
 
 // requests is how many of a load there are in a round.
