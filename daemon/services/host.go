@@ -1,6 +1,7 @@
 package services
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"runtime"
@@ -82,14 +83,19 @@ func (p *pass) keepPorts(changed []service.Key) {
 	p.problem("ports", p.sysctls.Reserve(numbers))
 	sockets, err := listening.Sockets()
 	p.problem("sockets", err)
+	taken := map[claim]error{}
 	for _, s := range sockets {
-		k, ours := fresh[claim{s.Proto, s.At.Port()}]
+		c := claim{s.Proto, s.At.Port()}
+		k, ours := fresh[c]
 		if !ours || !s.At.Addr().IsUnspecified() && !slices.Contains(p.node.NodePortAddresses, s.At.Addr()) {
 			continue
 		}
-		message := fmt.Sprintf("a program of node %s listens at %s %s, which is a node port of this Service: connections go to the Service's endpoints", p.node.Name, s.Proto, s.At)
-		p.deps.Log.Warn("node port is in use", "service", k, "message", message)
+		message := fmt.Sprintf("a program of node %s listens at %s %s, a node port of Service %s: connections go to the Service's endpoints", p.node.Name, s.Proto, s.At, k)
+		taken[c] = errors.New(message)
 		p.deps.Event(p.deps.Source.Reference(k, false), "NodePortInUse", message)
+	}
+	for c := range fresh {
+		p.problem(fmt.Sprint("port ", c), taken[c])
 	}
 }
 
