@@ -177,6 +177,39 @@ func TestEcho(t *testing.T) {
 	}
 }
 
+// TestSilenceWhileUploading has the back end begin its answer, and end it once
+// it has a body that takes longer than an answer may be silent.
+func TestSilenceWhileUploading(t *testing.T) { engines(t, testSilenceWhileUploading) }
+
+func testSilenceWhileUploading(t *testing.T, e engineName) {
+	t.Parallel()
+	f := run(t, e, Config{ReadTime: 2 * time.Second})
+	f.route(web.Options{}, server(t, func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).EnableFullDuplex()
+		if r.URL.Path == "/begun" {
+			w.(http.Flusher).Flush()
+		}
+		n, err := io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, n, err)
+	}))
+	paths := map[engineName][]string{own: {"/begun", "/whole"}, netHTTP: {"/whole"}}[e]
+	for _, path := range paths {
+		c := f.dial(false)
+		fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: example.com\r\nContent-Length: 10\r\n\r\n", path)
+		for range 10 {
+			time.Sleep(250 * time.Millisecond)
+			io.WriteString(c, "x")
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(path, err)
+		}
+		if b, err := io.ReadAll(resp.Body); resp.StatusCode != 200 || string(b) != "10 <nil>" || err != nil {
+			t.Errorf("%s: %d %q %v", path, resp.StatusCode, b, err)
+		}
+	}
+}
+
 // TestClientLeaves ends connections while an endpoint works on an answer, of
 // which it must learn.
 func TestClientLeaves(t *testing.T) { engines(t, testClientLeaves) }

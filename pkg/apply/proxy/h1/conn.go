@@ -73,7 +73,7 @@ func (c *conn) serve() bool {
 			c.linger()
 			return false
 		}
-		if c.x.req.Fields = c.x.req.Fields[:0]; c.r == c.w && len(c.buf) > smallBuffer {
+		if c.x.forget(); c.r == c.w && len(c.buf) > smallBuffer {
 			c.buf = make([]byte, smallBuffer)
 		}
 	}

@@ -206,6 +206,16 @@ func (x *exchange) finish() {
 	x.out, x.table, x.route, x.ask = nil, nil, nil, upstream.Ask{}
 }
 
+// forget lets go of both messages: a connection holds little while it is idle.
+func (x *exchange) forget() {
+	x.req.Reset()
+	x.res.Reset()
+	x.body.Begin(0, false)
+	x.answer.Begin(0, false)
+	x.record, x.said = engine.Record{}, engine.Words{}
+	x.path, x.query, x.target, x.why, x.upload = "", "", "", "", nil
+}
+
 // head is a buffer to write one into; wrote keeps what it grew to.
 func (x *exchange) head() []byte   { return (*x.out)[:0] }
 func (x *exchange) wrote(b []byte) { *x.out = b }

@@ -201,13 +201,21 @@ func (x *exchange) send(l *link.Link, now time.Time, silence time.Duration) (*li
 		return nil, err
 	}
 	x.upload.start(l)
+	return x.more(l, silence)
+}
+
+// more waits for more of the answer. An endpoint may be silent for longer
+// while it takes the request's body.
+func (x *exchange) more(l *link.Link, silence time.Duration) (*link.Buffer, error) {
 	for {
-		in, err := l.Fill(nil)
-		if !errors.Is(err, os.ErrDeadlineExceeded) || !x.upload.moved(silence) || x.reason.Load() != uncut {
-			return in, err
-		}
+		// Whoever interrupts says why first: so it is seen here, or ends
+		// the wait.
 		if l.Silence(time.Now(), silence); x.reason.Load() != uncut {
 			return nil, os.ErrDeadlineExceeded
+		}
+		in, err := l.Fill(nil)
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || x.upload == nil || !x.upload.moved(silence) {
+			return in, err
 		}
 	}
 }

@@ -124,11 +124,7 @@ func (x *exchange) pass(l *link.Link, in *link.Buffer) (*link.Buffer, outcome) {
 			return in, answered
 		}
 		in.Free()
-		l.Silence(time.Now(), silence)
-		if x.reason.Load() != uncut {
-			return nil, broken
-		}
-		if in, err = l.Fill(nil); err == io.EOF && x.res.ToEnd {
+		if in, err = x.more(l, silence); err == io.EOF && x.res.ToEnd {
 			return nil, x.endOfStream(chunked)
 		} else if err != nil {
 			return nil, broken

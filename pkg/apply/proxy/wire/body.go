@@ -13,6 +13,7 @@ const (
 	// chunks earn a part of it.
 	usualOverhead = 16
 	maxTrailer    = 8 << 10
+	usualTrailer  = 64
 )
 
 // state is where in a chunked body a reader is.
@@ -42,6 +43,9 @@ type Body struct {
 // Begin prepares for a body of a length.
 func (b *Body) Begin(length int64, chunked bool) {
 	*b = Body{chunked: chunked, left: length, trailer: b.trailer[:0]}
+	if cap(b.trailer) > usualTrailer {
+		b.trailer = nil
+	}
 	if !chunked {
 		b.state = inData
 		if length == 0 {

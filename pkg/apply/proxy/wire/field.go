@@ -199,6 +199,19 @@ func Lists(list, token string) bool {
 	return false
 }
 
+// fewFields is how many a message usually has at most.
+const fewFields = 32
+
+// recycle empties a list for the next message, so that it refers to nothing of
+// this one.
+func recycle(list []Field) []Field {
+	if cap(list) > fewFields {
+		return nil
+	}
+	clear(list)
+	return list[:0]
+}
+
 // head is what both kinds of messages have.
 type head struct {
 	Fields []Field

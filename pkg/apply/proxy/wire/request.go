@@ -19,9 +19,12 @@ type Request struct {
 	Unusual bool
 }
 
+// Reset lets go of what was parsed.
+func (r *Request) Reset() { *r = Request{head: head{Fields: recycle(r.Fields)}} }
+
 // Parse reads a head as End found it. Strings in r are parts of it.
 func (r *Request) Parse(text string) error {
-	*r = Request{head: head{Fields: r.Fields[:0]}}
+	r.Reset()
 	first, rest, err := line(text)
 	if err != nil {
 		return err

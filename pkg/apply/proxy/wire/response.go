@@ -12,9 +12,12 @@ type Response struct {
 	Bodiless bool
 }
 
+// Reset lets go of what was parsed.
+func (r *Response) Reset() { *r = Response{head: head{Fields: recycle(r.Fields)}} }
+
 // Parse reads a head as End found it; method is the request's.
 func (r *Response) Parse(text, method string) error {
-	*r = Response{head: head{Fields: r.Fields[:0]}}
+	r.Reset()
 	first, rest, err := line(text)
 	if err != nil {
 		return err
