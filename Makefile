@@ -84,7 +84,7 @@ fault: image test-tools ## every fault, a tenth of its count
 	go test -p 1 -trimpath -buildvcs=false -tags e2e -count=1 -timeout 15m $(TESTFLAGS) ./test/fault/...
 
 # Tests that `make test` runs with a tenth of their counts belong to the soak too.
-SOAK_TESTS := ./test/fault/... ./test/netns ./test/flow ./test/oracle ./test/ingress ./pkg/apply/proxy
+SOAK_TESTS := ./test/fault/... ./test/netns ./test/flow ./test/oracle/... ./test/ingress ./pkg/apply/proxy
 
 .PHONY: soak
 soak: image test-tools ## every fault, its full count, and ten minutes of each fuzz target

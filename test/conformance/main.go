@@ -38,19 +38,23 @@ const (
 		`respect internalTrafficPolicy=Local Pod (to|\(host)|serve endpoints on same port and different protocol for|` +
 		`support externalTrafficPolicy=Local|support named targetPorts|work after the service has been recreated)|` +
 		`Conntrack |Traffic Distribution .*PreferSameNode|Service CIDRs should create)`
+	// policies are the suite's tables of who reaches whom, but for those that
+	// need SCTP sockets.
+	policies = `\[sig-network\] Netpol (\[LinuxOnly\] )?NetworkPolicy between server and client (should|using UDP)`
 )
 
 // parts of the suite, as regular expressions on the names of its tests.
 var parts = map[string]string{
-	"all":                     conformance + "|" + beyond,
+	"all":                     conformance + "|" + beyond + "|" + policies,
 	"conformance":             conformance,
 	"beyond":                  beyond,
+	"policies":                policies,
 	"services-and-networking": `\[sig-network\] (Services|Networking) .*\[Conformance\]`,
 }
 
 func main() {
 	name := flag.String("name", "conformance", "the cluster's name; one that runs is used and left")
-	focus := flag.String("focus", "all", `"all", "conformance", "beyond", "services-and-networking", or a regular expression on test names`)
+	focus := flag.String("focus", "all", `"all", "conformance", "beyond", "policies", "services-and-networking", or a regular expression on test names`)
 	procs := flag.Int("procs", 6, "tests at once; they mostly wait")
 	reports := flag.String("reports", "dist/conformance", "where reports go")
 	totals := flag.String("totals", "", "append a line `name passed failed skipped seconds` to this file")
