@@ -8,12 +8,14 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -73,6 +75,9 @@ func run() error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("needs root, to make network namespaces of its own")
 	}
+	if err := goFirst(); err != nil {
+		return err
+	}
 	chosen := strings.Split(*only, ",")
 	for _, name := range chosen {
 		if !slices.Contains(names, name) {
@@ -102,6 +107,25 @@ func run() error {
 		return err
 	}
 	return os.WriteFile(*output, append(b, '\n'), 0o644)
+}
+
+// goFirst puts this process, with all that it starts, before the machine's other
+// work: a p99 would otherwise tell how long one waits for a processor.
+func goFirst() error {
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return err
+	}
+	for _, t := range threads {
+		id, err := strconv.Atoi(t.Name())
+		if err != nil {
+			return err
+		}
+		if err := unix.Setpriority(unix.PRIO_PROCESS, id, -10); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("go before other processes: %w", err)
+		}
+	}
+	return nil
 }
 
 // machine says where the figures come from.

@@ -37,7 +37,7 @@ func (all results) tables() []report.Table {
 		}})
 		c := r.changes
 		change.Rows = append(change.Rows, report.Row{Labels: row, Figures: []report.Figure{
-			ms(report.Quantile(c.api, 0.5)), ms(report.Quantile(c.watch, 0.5)), ms(report.Quantile(c.watch, 0.99)), ms(report.Quantile(c.full, 0.5)), ms(report.Quantile(c.full, 0.99)),
+			ms(report.Quantile(c.api, 0.5)), ms(report.Quantile(c.api, 0.99)), ms(report.Quantile(c.watch, 0.5)), ms(report.Quantile(c.watch, 0.99)), ms(report.Quantile(c.full, 0.5)), ms(report.Quantile(c.full, 0.99)),
 			ms(c.cpu), report.Figure(c.bytes), report.Figure(r.resting.Peak), report.Figure(r.resting.Now),
 		}})
 		for _, w := range r.ways {
