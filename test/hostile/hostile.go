@@ -139,7 +139,9 @@ func Statuses(raw []byte) string {
 			return strings.Join(list, " ")
 		}
 		list = append(list, resp.Status[:3])
-		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		_, err = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if err != nil {
 			return strings.Join(list, " ") + " cut"
 		}
 	}

@@ -2,6 +2,7 @@ package h1
 
 import (
 	"errors"
+	"net/http"
 	"os"
 	"time"
 
@@ -72,7 +73,7 @@ func (x *exchange) forward() after {
 // repeatable requests may reach an endpoint twice (RFC 9110, section 9.2.1).
 func (x *exchange) repeatable() bool {
 	switch x.req.Method {
-	case "GET", "HEAD", "OPTIONS":
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
 		return !x.req.HasBody()
 	}
 	return false

@@ -124,7 +124,7 @@ func (x *exchange) pass(l *link.Link, in *link.Buffer) (*link.Buffer, outcome) {
 			return in, answered
 		}
 		in.Free()
-		if in, err = x.more(l, silence); err == io.EOF && x.res.ToEnd {
+		if in, err = x.more(l, silence); x.res.ToEnd && errors.Is(err, io.EOF) {
 			return nil, x.endOfStream(chunked)
 		} else if err != nil {
 			return nil, broken

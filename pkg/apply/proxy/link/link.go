@@ -96,7 +96,7 @@ func (l *Link) Ask(out []byte) (*Buffer, error) {
 	l.out = out
 	in, err := l.fill(nil)
 	rest := l.out
-	if l.out = nil; err != errShort {
+	if l.out = nil; !errors.Is(err, errShort) {
 		return in, err
 	}
 	if _, err := l.Write(rest); err != nil {
@@ -135,7 +135,7 @@ func (l *Link) advance(fd uintptr) bool {
 		case err == nil && n == len(l.out):
 			l.out = nil
 			return false
-		case err == nil, err == syscall.EAGAIN:
+		case err == nil, errors.Is(err, syscall.EAGAIN):
 			l.out, l.err = l.out[max(n, 0):], errShort
 		default:
 			l.err = os.NewSyscallError("write", err)
@@ -153,7 +153,7 @@ func (l *Link) advance(fd uintptr) bool {
 		return true
 	case err == nil:
 		l.err = io.EOF
-	case err == syscall.EAGAIN:
+	case errors.Is(err, syscall.EAGAIN):
 	default:
 		l.err = os.NewSyscallError("read", err)
 	}
@@ -166,7 +166,7 @@ func (l *Link) advance(fd uintptr) bool {
 
 func ignoringEINTR(f func() (int, error)) (int, error) {
 	for {
-		if n, err := f(); err != syscall.EINTR {
+		if n, err := f(); !errors.Is(err, syscall.EINTR) {
 			return n, err
 		}
 	}

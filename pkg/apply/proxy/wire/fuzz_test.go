@@ -179,15 +179,17 @@ func frames(t *testing.T, length int64, chunked bool, theirLength int64, coding 
 // next message begins.
 func body(t *testing.T, data []byte, length int64, chunked bool, step int, theirs io.Reader, trailer func() http.Header, after io.Reader) {
 	t.Helper()
-	got, rest, ok := string(data), []byte(nil), true
-	if chunked {
-		got, rest = take(data, 1+step)
-		ok = got != "refused" && got != "unfinished"
-	} else if ok = length <= int64(len(data)); ok {
-		got, rest = string(data[:length]), data[length:]
-	}
-	if !ok {
+	var got string
+	var rest []byte
+	switch {
+	case chunked:
+		if got, rest = take(data, 1+step); got == "refused" || got == "unfinished" {
+			return
+		}
+	case length > int64(len(data)):
 		return
+	default:
+		got, rest = string(data[:length]), data[length:]
 	}
 	b, err := io.ReadAll(theirs)
 	if err != nil {

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"net/http"
 	"strings"
 
 	"poplin.dev/poplin/pkg/apply/proxy/header"
@@ -89,7 +90,7 @@ func (r *Request) line(s string) error {
 		}
 		r.Unusual = true
 	}
-	if r.Method == "CONNECT" || r.Method == "TRACE" || r.Target[0] != '/' {
+	if r.Method == http.MethodConnect || r.Method == http.MethodTrace || r.Target[0] != '/' {
 		r.Unusual = true
 	}
 	for i, allowed := 0, uint8(inPath); i < len(r.Target); i++ {
