@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"poplin.dev/poplin/daemon"
@@ -60,6 +61,11 @@ func serve(ctx context.Context, args []string) error {
 	f.StringVar(&cfg.SysctlRoot, "sysctl-root", "/proc/sys/net", "`directory` where /proc/sys/net can be written")
 	if done, err := parse(f, args); done || err != nil {
 		return err
+	}
+	if os.Getenv("GOGC") == "" {
+		// Most of what the daemon allocates it allocates at its start; with
+		// Go's default a node would keep room for twice that.
+		debug.SetGCPercent(50)
 	}
 	return daemon.Run(ctx, cfg)
 }
