@@ -21,6 +21,7 @@ import (
 
 	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/cluster"
+	"poplin.dev/poplin/test/live"
 )
 
 // staticPod is a pod that the kubelet makes without asking the API server,
@@ -41,17 +42,7 @@ const manifests = "/etc/kubernetes/manifests/"
 // start has a node's kubelet make a static pod, and returns its addresses.
 func start(t testing.TB, c *cluster.Cluster, node, name string) []netip.Addr {
 	t.Helper()
-	path := outside(t, c, node, manifests+name+".yaml")
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	// The kubelet reads a file as soon as it is there.
-	if err := os.WriteFile(path+".new", fmt.Appendf(nil, staticPod, name), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		t.Fatal(err)
-	}
+	live.Place(t, outside(t, c, node, manifests+name+".yaml"), fmt.Appendf(nil, staticPod, name))
 	t.Cleanup(func() { stop(t, c, node, name) })
 	return addressesOf(t, c, node, name)
 }

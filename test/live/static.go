@@ -59,9 +59,9 @@ func Static(t testing.TB, c *cluster.Cluster, node string) {
 	kubectl("label", "node", node, staticLabel+"=")
 	await.Success(t, staticLimit, func() error { return daemons(c, node) })
 	for path, text := range map[string][]byte{"/etc/poplin/config.yaml": config, "/etc/kubernetes/kubelet.conf": credentials} {
-		place(t, nodePath(t, c, node, path), text)
+		Place(t, nodePath(t, c, node, path), text)
 	}
-	place(t, nodePath(t, c, node, staticPod), pod)
+	Place(t, nodePath(t, c, node, staticPod), pod)
 	await.Success(t, staticLimit, func() error { return daemons(c, node, true) })
 }
 
@@ -74,8 +74,9 @@ func nodePath(t testing.TB, c *cluster.Cluster, node, path string) string {
 	return outside
 }
 
-// place writes a file that is whole or not there; the kubelet watches.
-func place(t testing.TB, path string, text []byte) {
+// Place writes a file that is whole or not there. The kubelet, which watches
+// the folder of manifests, sees no file whose name begins with a dot.
+func Place(t testing.TB, path string, text []byte) {
 	t.Helper()
 	hidden := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
 	err := os.MkdirAll(filepath.Dir(path), 0o755)
