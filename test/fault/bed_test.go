@@ -164,7 +164,8 @@ func restarted(t testing.TB, c *cluster.Cluster, node string) (pid int, start ti
 // ready waits until a node's daemon says so.
 func ready(t testing.TB, c *cluster.Cluster, node string) {
 	t.Helper()
-	await.Success(t, time.Minute, func() error {
+	// After a power cycle the daemon is one of a hundred pods that start.
+	await.Success(t, 5*time.Minute, func() error {
 		_, err := c.Exec(t.Context(), node, "curl", "-sf", "-m", "5", "127.0.0.1:9411/readyz")
 		return err
 	})
