@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -124,14 +123,7 @@ func (c *Cluster) startRuntime(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	// A kubelet that finds no runtime exits.
-	return api.Poll(ctx, time.Minute, daemon, func(ctx context.Context) error {
-		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		if err != nil {
-			return err
-		}
-		return conn.Close()
-	})
+	return api.Poll(ctx, 3*time.Minute, daemon, func(ctx context.Context) error { return node.AskRuntime(ctx, socket) })
 }
 
 // importImage passes the archive by standard input: its path may mean something

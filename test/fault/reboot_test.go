@@ -106,7 +106,7 @@ func allThere(t testing.TB, c *cluster.Cluster, n int) {
 		if err := json.Unmarshal([]byte(run(t, c, "get", "pods", "-l", "app=many", "-o", "json")), &list); err != nil {
 			return err
 		}
-		reserved := on(t, c, peer, "ls", "/var/lib/cni/networks/poplin")
+		reserved := on(t, c, peer, "sh", "-c", "ls /var/lib/cni/networks/poplin 2>/dev/null || true") // not there before the first pod
 		has := map[netip.Addr]string{}
 		for _, p := range list.Items {
 			for _, condition := range p.Status.Conditions {

@@ -90,20 +90,34 @@ func TestReadyOnlyWithAConfiguration(t *testing.T) {
 		t.Errorf("the first answer ever: %s", first)
 	}
 	s.Until("it is ready", r.ready)
-	resp, err := http.Get("http://" + r.address + ":9410/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, _ := io.ReadAll(resp.Body)
+	var b string
+	// A request counts once its answer is out, which its client may see first.
+	s.Until("it has counted a request", func() bool {
+		b = metrics(t, r.address)
+		return strings.Contains(b, "poplin_ingress_request_duration_seconds_count 1\n")
+	})
 	for _, want := range []string{
 		`poplin_ingress_requests_total{code="2xx",ingress="web",namespace="default"} 1`, "poplin_ingress_hosts 1\n", "poplin_ingress_endpoints 1\n",
 		"poplin_ingress_request_duration_seconds_count 1\n", "poplin_ingress_certificate_expiry_timestamp_seconds 1", "poplin_build_info",
 	} {
-		if !strings.Contains(string(b), want) {
+		if !strings.Contains(b, want) {
 			t.Errorf("metrics lack %q:\n%s", want, b)
 		}
 	}
+}
+
+func metrics(t *testing.T, address string) string {
+	t.Helper()
+	resp, err := http.Get("http://" + address + ":9410/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 func TestAPIServerAway(t *testing.T) {

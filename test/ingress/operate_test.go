@@ -1,7 +1,6 @@
 package ingress
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -92,13 +91,8 @@ func TestMetricsDoNotGrowWithClients(t *testing.T) {
 // series counts ours.
 func series(t *testing.T, r *replica) (n int) {
 	t.Helper()
-	resp, err := http.Get("http://" + r.address + ":9410/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		if strings.HasPrefix(lines.Text(), "poplin_ingress_") {
+	for line := range strings.Lines(metrics(t, r.address)) {
+		if strings.HasPrefix(line, "poplin_ingress_") {
 			n++
 		}
 	}
