@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"poplin.dev/poplin/pkg/apply/proxy"
@@ -31,6 +32,9 @@ func (a *answers) Run(ctx context.Context) error {
 	health.HandleFunc("GET /readyz", a.readyz)
 	metrics.Handle("GET /metrics", a.exported)
 	failed := make(chan error, 2)
+	// Whoever comes after finds the addresses free.
+	var serving sync.WaitGroup
+	defer serving.Wait()
 	for address, h := range map[string]http.Handler{a.cfg.Health: health, a.cfg.Metrics: metrics} {
 		l, err := listen(address)
 		if err != nil {
@@ -41,11 +45,11 @@ func (a *answers) Run(ctx context.Context) error {
 		}
 		s := &http.Server{Handler: h, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second}
 		defer s.Close()
-		go func() {
+		serving.Go(func() {
 			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 				failed <- fmt.Errorf("serve on %s: %w", address, err)
 			}
-		}()
+		})
 	}
 	a.ready.Set()
 	select {

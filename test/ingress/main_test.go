@@ -102,7 +102,13 @@ func run(t *testing.T, s *api.Server, last int, change func(*daemon.Config)) *re
 	}
 	var ctx context.Context
 	ctx, r.stop = context.WithCancel(context.Background())
-	go func() { r.ended <- daemon.Run(ctx, cfg) }()
+	go func() {
+		err := daemon.Run(ctx, cfg)
+		if err != nil {
+			t.Logf("a replica ended: %v", err)
+		}
+		r.ended <- err
+	}()
 	t.Cleanup(func() {
 		r.stop()
 		select {
