@@ -5,7 +5,6 @@ package fault
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net/netip"
 	"strings"
 	"testing"
@@ -41,7 +40,6 @@ const kubeletPods = 110
 // again, no address twice, and none of those before is kept.
 func TestPodsAfterPowerCycle(t *testing.T) {
 	c := shared(t)
-	before := attachments(t, c)
 	var there struct{ Items []struct{} }
 	if err := json.Unmarshal([]byte(run(t, c, "get", "pods", "-A", "-o", "json", "--field-selector=spec.nodeName="+peer)), &there); err != nil {
 		t.Fatal(err)
@@ -61,18 +59,39 @@ func TestPodsAfterPowerCycle(t *testing.T) {
 	}
 	ready(t, c, peer)
 	// The API server has the old addresses until the kubelet has new ones.
-	await.Success(t, 5*time.Minute, func() error {
-		if links, want := count(attachments(t, c))["link"], count(before)["link"]+n; links != want {
-			return fmt.Errorf("%d links, want %d", links, want)
-		}
-		return nil
-	})
+	asManyAsPods(t, c)
 	allThere(t, c, n)
 	t.Logf("%d pods are there again %v after the node was switched on", n, time.Since(began).Round(100*time.Millisecond))
 	run(t, c, "delete", "deployment", "many")
-	await.Success(t, 2*time.Minute, func() error {
-		if now := count(attachments(t, c)); !maps.Equal(now, count(before)) {
-			return fmt.Errorf("there are %v, where there were %v", now, count(before))
+	asManyAsPods(t, c)
+}
+
+// asManyAsPods waits until the nodes hold just what the cluster's pods need: a
+// link each, and an address, a route and a neighbour in each family.
+func asManyAsPods(t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	await.Success(t, 5*time.Minute, func() error {
+		var list struct {
+			Items []struct {
+				Spec   struct{ HostNetwork bool }
+				Status struct{ Phase string }
+			}
+		}
+		if err := json.Unmarshal([]byte(run(t, c, "get", "pods", "-A", "-o", "json")), &list); err != nil {
+			return err
+		}
+		n := 0
+		for _, p := range list.Items {
+			if !p.Spec.HostNetwork && p.Status.Phase == "Running" {
+				n++
+			}
+		}
+		want := map[string]int{"link": n, "address": 2 * n, "route": 2 * n, "neighbour": 2 * n}
+		now := count(attachments(t, c))
+		for kind := range want {
+			if now[kind] != want[kind] {
+				return fmt.Errorf("the nodes hold %v, %d pods need %v", now, n, want)
+			}
 		}
 		return nil
 	})
