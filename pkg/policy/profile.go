@@ -25,22 +25,6 @@ type rule struct {
 	group  *peers.Group // nil: anybody
 	ports  ports.Set
 	action policy.Action
-	source Source
-}
-
-// Source is the rule of a policy that a decision comes from.
-type Source struct {
-	// Policy has no namespace if it is a ClusterPolicy.
-	Policy policy.Key
-	// Index of the rule within its direction.
-	Index int
-}
-
-func (s Source) String() string {
-	if s.Policy.Namespace == "" {
-		return fmt.Sprintf("ClusterNetworkPolicy %s, rule %d", s.Policy.Name, s.Index)
-	}
-	return fmt.Sprintf("NetworkPolicy %s, rule %d", s.Policy, s.Index)
 }
 
 // profile is what the policies of a pod say in one direction. Pods about
@@ -52,8 +36,6 @@ type profile struct {
 	// isolated: a NetworkPolicy applies, and allowed is all it permits.
 	isolated bool
 	allowed  []rule
-	// policies that apply, for reports.
-	policies []policy.Key
 	// users counts the pods.
 	users int
 	// decided has the answer for classes that were asked for.

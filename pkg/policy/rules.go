@@ -38,9 +38,9 @@ func (t *Table) build(p *pod, d direction) *profile {
 		if d == egress {
 			list = c.Egress
 		}
-		for i, r := range list {
+		for _, r := range list {
 			for _, step := range t.steps(p, d, "", r.Rule) {
-				step.action, step.source = r.Action, Source{c.Key, i}
+				step.action = r.Action
 				if c.Tier == policy.Admin {
 					out.admin = append(out.admin, step)
 				} else {
@@ -59,10 +59,9 @@ func (t *Table) build(p *pod, d direction) *profile {
 			continue
 		}
 		out.isolated = true
-		out.policies = append(out.policies, k)
-		for i, r := range *list {
+		for _, r := range *list {
 			for _, step := range t.steps(p, d, p.Namespace, r) {
-				step.action, step.source = policy.Accept, Source{k, i}
+				step.action = policy.Accept
 				out.allowed = append(out.allowed, step)
 			}
 		}
