@@ -20,6 +20,7 @@ import (
 	"poplin.dev/poplin/pkg/cluster/policy"
 	"poplin.dev/poplin/pkg/policy/peers"
 	"poplin.dev/poplin/pkg/policy/ports"
+	"poplin.dev/poplin/pkg/policy/verdict"
 	"poplin.dev/poplin/pkg/program/elements"
 	"poplin.dev/poplin/pkg/program/permit"
 )
@@ -44,7 +45,7 @@ type Table struct {
 	holders  map[netip.Addr]*holder
 	named    map[namedPort]map[uint16]int // how many pods have it
 	subjects map[policy.Key]*subject
-	profiles map[string]*profile
+	profiles map[string]*verdict.Profile
 	classes  peers.Classes
 	segments map[permit.Range]*peers.Class
 	numbers  ports.Numbers
@@ -95,7 +96,7 @@ type holder struct {
 // subject is a pod of this node to which policies apply.
 type subject struct {
 	addrs    []netip.Addr
-	profiles [2]*profile // by direction
+	profiles [2]*verdict.Profile // by direction
 }
 
 type namedPort struct {
@@ -118,7 +119,7 @@ func NewTable(name string, before permit.Program) *Table {
 		holders:    map[netip.Addr]*holder{},
 		named:      map[namedPort]map[uint16]int{},
 		subjects:   map[policy.Key]*subject{},
-		profiles:   map[string]*profile{},
+		profiles:   map[string]*verdict.Profile{},
 		classes:    peers.NewClasses(),
 		segments:   map[permit.Range]*peers.Class{},
 		numbers:    ports.NewNumbers(),
@@ -351,8 +352,8 @@ func (t *Table) Take() (c permit.Change) {
 	c.Delete.Loops, c.Put.Loops = t.loops.Take()
 	c.Delete.Peers, c.Put.Peers = t.peers.Take()
 	c.Delete.Ranges, c.Put.Ranges = t.ranges.Take()
-	c.Delete.Egress, c.Put.Egress = t.pairs[egress].Take()
-	c.Delete.Ingress, c.Put.Ingress = t.pairs[ingress].Take()
+	c.Delete.Egress, c.Put.Egress = t.pairs[verdict.Egress].Take()
+	c.Delete.Ingress, c.Put.Ingress = t.pairs[verdict.Ingress].Take()
 	c.Delete.Ports, c.Put.Ports = t.ports.Take()
 	return c
 }
@@ -364,6 +365,6 @@ func (t *Table) Program() permit.Program {
 	return permit.Program{
 		Senders: t.senders.Now(), Receivers: t.receivers.Now(), Loops: t.loops.Now(),
 		Peers: t.peers.Now(), Ranges: t.ranges.Now(),
-		Egress: t.pairs[egress].Now(), Ingress: t.pairs[ingress].Now(), Ports: t.ports.Now(),
+		Egress: t.pairs[verdict.Egress].Now(), Ingress: t.pairs[verdict.Ingress].Now(), Ports: t.ports.Now(),
 	}
 }

@@ -9,67 +9,71 @@ import (
 	"poplin.dev/poplin/pkg/cluster/policy"
 	"poplin.dev/poplin/pkg/policy/peers"
 	"poplin.dev/poplin/pkg/policy/ports"
+	"poplin.dev/poplin/pkg/policy/verdict"
 )
 
 // profile returns the profile of a pod, shared with others that have the same.
-func (t *Table) profile(p *pod, d direction) *profile {
-	next := t.build(p, d)
-	next.key = d.String() + " " + next.text()
-	if known := t.profiles[next.key]; known != nil {
+func (t *Table) profile(p *pod, d verdict.Direction) *verdict.Profile {
+	next := verdict.NewProfile(d, t.statements(p, d))
+	if known := t.profiles[next.Key]; known != nil {
 		return known
 	}
-	t.profiles[next.key] = next
-	next.eachGroup(func(g *peers.Group) { g.Users++ })
+	t.profiles[next.Key] = next
+	next.EachGroup(func(g *peers.Group) { g.Users++ })
 	return next
 }
 
-func (t *Table) dropProfile(p *profile) {
-	if p.users--; p.users == 0 {
-		delete(t.profiles, p.key)
-		p.eachGroup(func(g *peers.Group) { g.Users-- })
+func (t *Table) dropProfile(p *verdict.Profile) {
+	if p.Users--; p.Users == 0 {
+		delete(t.profiles, p.Key)
+		p.EachGroup(func(g *peers.Group) { g.Users-- })
 	}
 }
 
-// build joins all that policies say about a pod.
-func (t *Table) build(p *pod, d direction) *profile {
-	out := &profile{decided: map[*peers.Class]ports.Set{}}
-	for _, c := range t.clusterPoliciesOf(p) {
-		list := c.Ingress
-		if d == egress {
-			list = c.Egress
-		}
-		for _, r := range list {
-			for _, step := range t.steps(p, d, "", r.Rule) {
-				step.action = r.Action
-				if c.Tier == policy.Admin {
-					out.admin = append(out.admin, step)
-				} else {
-					out.baseline = append(out.baseline, step)
-				}
-			}
-		}
-	}
+// statements are all that policies say about a pod, in the order in which
+// they are asked.
+func (t *Table) statements(p *pod, d verdict.Direction) []verdict.Statement {
+	cluster := t.clusterPoliciesOf(p)
+	list := t.ofTier(verdict.Admin, cluster, p, d)
+	before := len(list)
 	for _, k := range slices.SortedFunc(maps.Keys(t.policies[p.Namespace]), policy.Key.Compare) {
 		n := t.policies[p.Namespace][k]
-		list := n.Ingress
-		if d == egress {
-			list = n.Egress
+		rules := n.Ingress
+		if d == verdict.Egress {
+			rules = n.Egress
 		}
-		if list == nil || !peers.Matches(n.Pods, p.Labels) {
+		if rules == nil || !peers.Matches(n.Pods, p.Labels) {
 			continue
 		}
-		out.isolated = true
-		for _, r := range *list {
-			for _, step := range t.steps(p, d, p.Namespace, r) {
-				step.action = policy.Accept
-				out.allowed = append(out.allowed, step)
-			}
+		s := verdict.Statement{Tier: verdict.Network, Policy: k}
+		for _, r := range *rules {
+			s.Rules = append(s.Rules, t.steps(p, d, p.Namespace, policy.Accept, r))
 		}
+		list = append(list, s)
 	}
-	if out.isolated {
-		out.baseline = nil // nobody asks it
+	if len(list) > before {
+		return list // nobody asks the baseline
 	}
-	return out
+	return append(list, t.ofTier(verdict.Baseline, cluster, p, d)...)
+}
+
+// ofTier are the statements of those ClusterPolicies that are of a tier.
+func (t *Table) ofTier(tier verdict.Tier, cluster []policy.ClusterPolicy, p *pod, d verdict.Direction) (list []verdict.Statement) {
+	for _, c := range cluster {
+		if verdict.Tier(c.Tier) != tier {
+			continue
+		}
+		rules := c.Ingress
+		if d == verdict.Egress {
+			rules = c.Egress
+		}
+		s := verdict.Statement{Tier: tier, Policy: c.Key}
+		for _, r := range rules {
+			s.Rules = append(s.Rules, t.steps(p, d, "", r.Action, r.Rule))
+		}
+		list = append(list, s)
+	}
+	return list
 }
 
 // clusterPoliciesOf are those whose subject a pod is, in the order in which
@@ -90,11 +94,13 @@ func (t *Table) clusterPoliciesOf(p *pod) []policy.ClusterPolicy {
 // steps resolves a rule's named ports and peers. A name means the ports of
 // the pod that is connected to: on ingress the pod itself, on egress each
 // peer, so that peers with different numbers are different groups.
-func (t *Table) steps(p *pod, d direction, namespace string, r policy.Rule) []rule {
-	if r.Ports == nil {
-		return []rule{{group: t.group(namespace, r.Peers, nil), ports: ports.Everything}}
+func (t *Table) steps(p *pod, d verdict.Direction, namespace string, a policy.Action, r policy.Rule) (out []verdict.Step) {
+	add := func(port *policy.NamedPort, s ports.Set) {
+		out = append(out, verdict.Step{Group: t.group(namespace, r.Peers, port), Ports: s, Action: a})
 	}
-	var out []rule
+	if r.Ports == nil {
+		add(nil, ports.Everything)
+	}
 	var plain []ports.Set
 	for _, port := range r.Ports {
 		switch {
@@ -102,7 +108,7 @@ func (t *Table) steps(p *pod, d direction, namespace string, r policy.Rule) []ru
 			if s, ok := ports.Of(port); ok {
 				plain = append(plain, s)
 			}
-		case d == ingress:
+		case d == verdict.Ingress:
 			for _, own := range p.Ports {
 				if s, ok := namedPorts(port, own); ok {
 					plain = append(plain, s)
@@ -111,12 +117,12 @@ func (t *Table) steps(p *pod, d direction, namespace string, r policy.Rule) []ru
 		default:
 			for _, n := range t.numbersOf(port) {
 				s, _ := namedPorts(port, n)
-				out = append(out, rule{group: t.group(namespace, r.Peers, &n), ports: s})
+				add(&n, s)
 			}
 		}
 	}
 	if len(plain) > 0 {
-		out = append(out, rule{group: t.group(namespace, r.Peers, nil), ports: ports.Union(plain...)})
+		add(nil, ports.Union(plain...))
 	}
 	return out
 }
@@ -166,14 +172,4 @@ func (t *Table) group(namespace string, list []policy.Peer, port *policy.NamedPo
 	t.groups[key] = g
 	t.dirty.groups[g] = true
 	return g
-}
-
-func (p *profile) eachGroup(each func(*peers.Group)) {
-	for _, list := range [][]rule{p.admin, p.allowed, p.baseline} {
-		for _, r := range list {
-			if r.group != nil {
-				each(r.group)
-			}
-		}
-	}
 }

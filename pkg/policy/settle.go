@@ -7,9 +7,12 @@ import (
 	"poplin.dev/poplin/pkg/cluster/policy"
 	"poplin.dev/poplin/pkg/policy/peers"
 	"poplin.dev/poplin/pkg/policy/ports"
+	"poplin.dev/poplin/pkg/policy/verdict"
 	"poplin.dev/poplin/pkg/program/elements"
 	"poplin.dev/poplin/pkg/program/permit"
 )
+
+var directions = []verdict.Direction{verdict.Ingress, verdict.Egress}
 
 // settle compiles what is dirty: profiles of pods first, because they say
 // which groups there are; then who is in which group; then the classes of
@@ -35,7 +38,7 @@ func (t *Table) settleProfiles() map[policy.Key]bool {
 		next := t.newSubject(k)
 		if next != nil {
 			for d := range next.profiles {
-				next.profiles[d].users++
+				next.profiles[d].Users++
 			}
 			t.subjects[k] = next
 		} else {
@@ -64,7 +67,7 @@ func (t *Table) newSubject(k policy.Key) *subject {
 			s.addrs = append(s.addrs, a)
 		}
 	}
-	for _, d := range []direction{ingress, egress} {
+	for _, d := range directions {
 		s.profiles[d] = t.profile(p, d)
 	}
 	return s
@@ -75,22 +78,22 @@ func (t *Table) newSubject(k policy.Key) *subject {
 func (t *Table) retire(old, next *subject) {
 	for _, a := range old.addrs {
 		stays := next != nil && slices.Contains(next.addrs, a)
-		for _, d := range []direction{ingress, egress} {
-			if stays && next.profiles[d].applies() || !old.profiles[d].applies() {
+		for _, d := range directions {
+			if stays && next.profiles[d].Applies() || !old.profiles[d].Applies() {
 				continue
 			}
 			t.isolated(d).Remove(a)
 			t.setPair(d, permit.Pair{Pod: a}, nil, false)
 			t.classes.All(func(c *peers.Class) { t.setPair(d, permit.Pair{Pod: a, Class: c.ID}, nil, false) })
 		}
-		if !stays || !next.profiles[ingress].applies() && !next.profiles[egress].applies() {
+		if !stays || !next.profiles[verdict.Ingress].Applies() && !next.profiles[verdict.Egress].Applies() {
 			t.loops.Remove(a)
 		}
 	}
 }
 
-func (t *Table) isolated(d direction) elements.Map[netip.Addr, struct{}] {
-	if d == egress {
+func (t *Table) isolated(d verdict.Direction) elements.Map[netip.Addr, struct{}] {
+	if d == verdict.Egress {
 		return t.senders
 	}
 	return t.receivers
@@ -280,15 +283,15 @@ func (t *Table) settleRanges() {
 	t.segments = next
 }
 
-// settlePairs brings up to date what pods and classes may do: ports.Everything of
+// settlePairs brings up to date what pods and classes may do: everything of
 // the pods that have changed, and what new classes mean to the others.
 func (t *Table) settlePairs(changed map[policy.Key]bool) {
 	t.classes.Bury(func(c *peers.Class) {
 		for _, s := range t.subjects {
-			t.eachPair(s, c, func(d direction, pair permit.Pair) { t.setPair(d, pair, nil, false) })
+			t.eachPair(s, c, func(d verdict.Direction, pair permit.Pair) { t.setPair(d, pair, nil, false) })
 		}
 		for _, p := range t.profiles {
-			delete(p.decided, c)
+			p.Forget(c)
 		}
 	})
 	for k, here := range changed {
@@ -297,8 +300,8 @@ func (t *Table) settlePairs(changed map[policy.Key]bool) {
 		}
 		s := t.subjects[k]
 		for _, a := range s.addrs {
-			for _, d := range []direction{ingress, egress} {
-				if s.profiles[d].applies() {
+			for _, d := range directions {
+				if s.profiles[d].Applies() {
 					t.isolated(d).Put(a, struct{}{})
 					t.loops.Put(a, struct{}{})
 				}
@@ -318,10 +321,10 @@ func (t *Table) settlePairs(changed map[policy.Key]bool) {
 	clear(t.classes.Born)
 }
 
-func (t *Table) eachPair(s *subject, c *peers.Class, each func(direction, permit.Pair)) {
-	for _, d := range []direction{ingress, egress} {
+func (t *Table) eachPair(s *subject, c *peers.Class, each func(verdict.Direction, permit.Pair)) {
+	for _, d := range directions {
 		for _, a := range s.addrs {
-			if s.profiles[d].applies() {
+			if s.profiles[d].Applies() {
 				each(d, permit.Pair{Pod: a, Class: c.ID})
 			}
 		}
@@ -331,8 +334,8 @@ func (t *Table) eachPair(s *subject, c *peers.Class, each func(direction, permit
 // decide enters what a class may do with a pod. Where it may do what everybody
 // may, there is no element.
 func (t *Table) decide(s *subject, c *peers.Class) {
-	t.eachPair(s, c, func(d direction, pair permit.Pair) {
-		anybody, may := s.profiles[d].decide(t.classes.None), s.profiles[d].decide(c)
+	t.eachPair(s, c, func(d verdict.Direction, pair permit.Pair) {
+		anybody, may := s.profiles[d].Decide(t.classes.None), s.profiles[d].Decide(c)
 		if c == t.classes.None {
 			t.setPair(d, pair, may, len(may) > 0)
 		} else {
@@ -342,7 +345,7 @@ func (t *Table) decide(s *subject, c *peers.Class) {
 }
 
 // setPair enters or removes one element, and the numbers of its ports.
-func (t *Table) setPair(d direction, pair permit.Pair, may ports.Set, there bool) {
+func (t *Table) setPair(d verdict.Direction, pair permit.Pair, may ports.Set, there bool) {
 	old, had := t.pairs[d].Now()[pair]
 	if there {
 		number, spans := t.numbers.Join(may)

@@ -10,6 +10,7 @@ import (
 
 	"poplin.dev/poplin/pkg/cluster/policy"
 	"poplin.dev/poplin/pkg/cluster/service"
+	policies "poplin.dev/poplin/pkg/policy"
 	"poplin.dev/poplin/pkg/trace"
 	oracle "poplin.dev/poplin/test/oracle/policies"
 )
@@ -97,6 +98,9 @@ func (l *lab) judge(t *testing.T, list []flow) {
 			if got, steps := l.traced(pkt, f.from); got != f.allowed {
 				t.Errorf("IPv6 %v: %s: trace says %v, want %v\n%s", ipv6, f, got, f.allowed, steps)
 			}
+			if got, why := l.explained(pkt); got != f.allowed {
+				t.Errorf("IPv6 %v: %s: the explanation says %v, want %v\n%s", ipv6, f, got, f.allowed, why)
+			}
 			asked.Go(func() {
 				if got, err := l.reaches(f.from, f.to, f.proto, f.port, ipv6); got != f.allowed {
 					t.Errorf("IPv6 %v: %s: the kernel says %v (%v), want %v", ipv6, f, got, err, f.allowed)
@@ -143,4 +147,19 @@ func (l *lab) traced(p oracle.Packet, from string) (bool, string) {
 		}
 	}
 	return true, strings.Join(steps, "\n")
+}
+
+// explained asks both nodes' tables whose rules decide.
+func (l *lab) explained(p oracle.Packet) (bool, string) {
+	allowed, why := true, ""
+	for _, w := range l.workers {
+		if l.passes(w, p) {
+			continue
+		}
+		for _, d := range w.table.Explain(policies.Packet{Src: p.Src, Dst: netip.AddrPortFrom(p.Dst, p.Port), Proto: p.Proto}) {
+			allowed = allowed && d.Allowed
+			why += d.String() + "\n"
+		}
+	}
+	return allowed, why
 }

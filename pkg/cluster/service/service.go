@@ -36,7 +36,10 @@ func (p Protocol) String() string {
 }
 
 // Key names an object within its kind.
-type Key struct{ Namespace, Name string }
+type Key struct {
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name"`
+}
 
 func (n Key) String() string { return n.Namespace + "/" + n.Name }
 

@@ -48,6 +48,16 @@ func Of(p policy.Port) (s Set, ok bool) {
 	return Set{{base + uint32(p.First), base + uint32(p.Last)}}, true
 }
 
+// At is the pair that a packet has.
+func At(proto policy.Protocol, port uint16) Set {
+	i := slices.Index(Protocols, proto)
+	if i < 0 {
+		return Set{{others, others}}
+	}
+	n := uint32(i*perProtocol) + uint32(port)
+	return Set{{n, n}}
+}
+
 // Union is every pair of any of the sets.
 func Union(sets ...Set) Set {
 	all := slices.Concat(sets...)

@@ -120,6 +120,9 @@ func (r *run) differ(packets int) string {
 		if want := w.Allowed(p); want != (v.Action == trace.Pass) {
 			return fmt.Sprintf("%+v: the oracle says allowed=%v, the program %s:\n%s", p, want, v.Action, strings.Join(v.Steps, "\n"))
 		}
+		if wrong := r.unexplained(w, p); wrong != "" {
+			return fmt.Sprintf("%+v: %s", p, wrong)
+		}
 	}
 	return ""
 }
