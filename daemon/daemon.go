@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -21,8 +22,10 @@ import (
 	"poplin.dev/poplin/daemon/hostports"
 	"poplin.dev/poplin/daemon/ipam"
 	"poplin.dev/poplin/daemon/overlay"
+	"poplin.dev/poplin/daemon/reach"
 	"poplin.dev/poplin/daemon/snapshot"
 	"poplin.dev/poplin/daemon/status"
+	"poplin.dev/poplin/daemon/timings"
 	"poplin.dev/poplin/pkg/apply/nft"
 	"poplin.dev/poplin/pkg/config"
 	"poplin.dev/poplin/pkg/kube"
@@ -93,8 +96,9 @@ func Run(ctx context.Context, cfg Config) error {
 		Source: cluster, Node: cfg.NodeName, Path: filepath.Join(cfg.StateDir, "nodes.json"), Grace: grace, Log: log,
 	})
 	now := newState(cfg, settings, cluster, known, count)
+	forPlugin := conflistConfig(settings, cfg.Socket)
 	network := conflist.New(conflist.Deps{
-		Config:   conflistConfig(settings, cfg.Socket),
+		Config:   forPlugin,
 		Announce: cluster.NetworkAvailable,
 		Report:   now.conflist,
 		Log:      log,
@@ -108,6 +112,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer table.Close()
 	count.GuardDrops(guardDrops(table, log))
+	count.Conntrack(conntrack(cfg.SysctlRoot))
 	memory := before.In(cfg.StateDir, log)
 	fabric := overlay.New(overlay.Deps{
 		Config:    overlayConfig(settings, cfg.SysctlRoot),
@@ -125,8 +130,12 @@ func Run(ctx context.Context, cfg Config) error {
 	})
 	addresses := ipam.New(ipam.Deps{
 		Network: settings.CNI.Name, DataDir: cfg.IPAMDir, Cache: cfg.CNICache, Every: resync, Grace: orphanGrace,
-		Report: func(took time.Duration, err error) { count.Pass("ipam", took, err) }, Log: log,
+		Conflist: filepath.Join(forPlugin.Dir, conflist.File),
+		Report:   func(took time.Duration, err error) { count.Pass("ipam", took, err) },
+		Usage:    func(r netip.Addr, taken, free float64) { count.Addresses(family(r), taken, free) }, Log: log,
 	})
+	adds := timings.New(timings.Deps{ReadyFile: forPlugin.ReadyFile, Report: count.Add, Log: log})
+	now.path = reach.New(reach.Deps{Report: now.reached, Log: log, Every: asking})
 	vips, serving, err := newServices(now, cfg.SysctlRoot, memory.Note, log)
 	if err != nil {
 		return err
@@ -151,9 +160,9 @@ func Run(ctx context.Context, cfg Config) error {
 	answers := status.New(asked)
 	now.answers = answers
 	// Stopped from last to first: answers stay until the end of the others.
-	tasks := append([]loop.Task{answers, file, cluster, known, addresses, ports, fabric, network}, serving...)
+	tasks := append([]loop.Task{answers, watchdog{now}, file, cluster, known, addresses, adds, ports, fabric, now.path, network}, serving...)
 	tasks = append(tasks, judging...)
-	return loop.Group(ctx, log, tasks...)
+	return loop.Group(now.pulse.Watch(ctx), log, tasks...)
 }
 
 func readConfig(path string) (config.Config, error) {

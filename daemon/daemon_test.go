@@ -239,6 +239,7 @@ func testDaemon(t *testing.T) {
 	m.powerCycle()
 	m.services()
 	m.listeners()
+	m.hangs()
 	m.cleanUp(pristine)
 }
 
@@ -308,13 +309,14 @@ func (m *machine) checkReady() {
 		}
 	}
 	m.announced()
-	if code, body := get("http://127.0.0.1:9411/readyz"); code != 200 || body != "cluster: ok\noverlay: ok\nconflist: ok\nservices: ok\npolicy: ok\nstatus: ok\n" {
+	if code, body := get("http://127.0.0.1:9411/readyz"); code != 200 || body != "cluster: ok\noverlay: ok\nconflist: ok\ndata path: ok\nservices: ok\npolicy: ok\nprogress: ok\nstatus: ok\n" {
 		t.Errorf("readyz: %d %s", code, body)
 	}
 	_, metrics := get("http://127.0.0.1:9410/metrics")
 	for _, want := range []string{
 		"poplin_peers 1", "poplin_peers_refused 0", "poplin_ready 1", "poplin_build_info{", "poplin_conflist_writes_total 1",
 		`poplin_passes_total{result="ok",task="overlay"}`, `poplin_last_successful_pass_timestamp_seconds{task="overlay"}`,
+		`poplin_in_sync{task="overlay"} 1`, "poplin_data_path_working 1", "poplin_conntrack_entries_limit ",
 		`poplin_api_connections_total{result="ok"}`, `poplin_api_requests_total{resource="nodenetworks",result="ok"}`,
 	} {
 		if !strings.Contains(metrics, want) {

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"poplin.dev/poplin/install"
 	"poplin.dev/poplin/pkg/config"
@@ -89,16 +88,13 @@ func (f *configFile) Ready() <-chan struct{} {
 // Run reads the file now and then: a ConfigMap's volume changes by a renamed
 // link two directories up, which is more to watch than to read.
 func (f *configFile) Run(ctx context.Context) error {
-	tick := time.NewTicker(reread)
-	defer tick.Stop()
-	for {
-		f.read()
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
+	queue := loop.NewQueue[string](0, 0)
+	queue.Add(f.path)
+	w := loop.Worker[string]{
+		Name: f.String(), Queue: queue, Log: f.log, Every: reread, Again: f.path,
+		Do: func(context.Context, []string) error { f.read(); return nil },
 	}
+	return w.Run(ctx)
 }
 
 func (f *configFile) read() {

@@ -47,6 +47,7 @@ func (s *policyState) report(now policy.State) {
 	s.last, s.past = now, true
 	s.mu.Unlock()
 	s.count.Pass("policy", now.Took, now.Err)
+	repaired(s.count, "policy", now.Repairs, now.Written)
 	s.export.Policies.Set(float64(now.Policies))
 	s.export.Isolated.Set(float64(now.Isolated))
 	s.export.Elements.Set(float64(now.Elements))

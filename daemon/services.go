@@ -83,6 +83,7 @@ func (s *servicesState) report(now services.State) {
 	s.last, s.past = now, true
 	s.mu.Unlock()
 	s.count.Pass("services", now.Took, now.Err)
+	repaired(s.count, "services", now.Repairs, now.Written)
 	s.export.Pass(now.Took, now.Full, now.Err)
 	s.export.Programmed(now.Programmed)
 	s.export.Ended(now.Ended)

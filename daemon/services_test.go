@@ -70,6 +70,7 @@ func (m *machine) services() {
 	m.api.Put(nodes, m.node("10.244.1.0/24", "fd00:10:244:1::/64"))
 	_, metrics := get("http://127.0.0.1:9410/metrics")
 	for _, want := range []string{
+		`poplin_ipam_addresses{family="ipv4",state="free"} 253`, `poplin_ipam_addresses{family="ipv4",state="taken"} 0`,
 		"poplin_services_elements 3", "poplin_services_findings 1", "poplin_sync_proxy_rules_service_changes_pending 0",
 		`poplin_sync_proxy_rules_no_local_endpoints_total{traffic_policy="external"} 0`, `poplin_api_requests_total{resource="servicecidrs",result="ok"}`,
 	} {

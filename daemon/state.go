@@ -9,18 +9,16 @@ import (
 
 	"poplin.dev/poplin/daemon/conflist"
 	"poplin.dev/poplin/daemon/overlay"
+	"poplin.dev/poplin/daemon/reach"
 	"poplin.dev/poplin/daemon/snapshot"
 	"poplin.dev/poplin/daemon/status"
 	"poplin.dev/poplin/pkg/apply/privilege"
 	"poplin.dev/poplin/pkg/config"
 	"poplin.dev/poplin/pkg/kube"
+	"poplin.dev/poplin/pkg/loop"
 	"poplin.dev/poplin/pkg/metrics"
 	"poplin.dev/poplin/pkg/version"
 )
-
-// stalled is how long after the last pass over the kernel the daemon counts
-// as hanging: passes come every resync, or more often.
-const stalled = 5 * resync
 
 // state is what the tasks reported last; it carries it from one to the next
 // and answers questions about it.
@@ -32,6 +30,8 @@ type state struct {
 	cluster  *kube.Client
 	known    *snapshot.Keeper
 	network  *conflist.Module
+	path     *reach.Module
+	pulse    *loop.Pulse
 	answers  *status.Module
 	count    *metrics.Metrics
 	vips     *servicesState // nil without Services
@@ -46,7 +46,7 @@ type state struct {
 }
 
 func newState(cfg Config, settings config.Config, cluster *kube.Client, known *snapshot.Keeper, count *metrics.Metrics) *state {
-	return &state{node: cfg.NodeName, started: time.Now(), settings: settings, socket: cfg.Socket, cluster: cluster, known: known, count: count}
+	return &state{node: cfg.NodeName, started: time.Now(), settings: settings, socket: cfg.Socket, cluster: cluster, known: known, count: count, pulse: loop.NewPulse()}
 }
 
 // overlay is told of every pass over the kernel.
@@ -56,6 +56,7 @@ func (s *state) overlay(o overlay.State) {
 	s.mu.Unlock()
 	s.count.Pass("overlay", o.Took, o.Err)
 	s.count.Operations(o.Result.Added, o.Result.Changed, o.Result.Removed, o.Result.Failed)
+	repaired(s.count, "overlay", o.Repairs, o.Result.Added+o.Result.Changed+o.Result.Removed)
 	s.count.Peers.Set(float64(o.Peers))
 	if c := o.Checksums; c.Why != "" {
 		s.count.ChecksumOffload.Set(number(!c.Software))
@@ -66,6 +67,7 @@ func (s *state) overlay(o overlay.State) {
 	case o.Unfit != "":
 		s.network.Hold(o.Unfit)
 	case o.InPlace:
+		s.path.Set(ways(o))
 		s.network.Set(conflist.Node{PodCIDRs: o.Self.PodCIDRs, Addresses: o.Self.Addresses, MTU: o.MTU})
 	}
 	s.exportReady()
@@ -98,17 +100,6 @@ func (s *state) config(pending []string, err error) {
 	s.tell(aboutConfig(self, err))
 }
 
-// alive says that the daemon hangs. Waiting is not hanging: before the first
-// pass there may be no cluster to speak of.
-func (s *state) alive() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.pass.IsZero() || time.Since(s.pass) < stalled {
-		return nil
-	}
-	return fmt.Errorf("the overlay's last pass ended %s ago, and one is due every %s", time.Since(s.pass).Round(time.Second), resync)
-}
-
 // tasks are the parts of the daemon that pods depend on, with what each waits
 // for.
 func (s *state) tasks() []status.Task {
@@ -116,6 +107,7 @@ func (s *state) tasks() []status.Task {
 		{Name: s.cluster.String(), Waiting: s.clusterWaits()},
 		{Name: "overlay", Waiting: s.overlayWaits()},
 		{Name: s.network.String(), Waiting: s.network.Waiting()},
+		{Name: s.path.String(), Waiting: s.path.Waiting()},
 	}
 	if s.vips != nil {
 		tasks = append(tasks, status.Task{Name: s.vips.module.String(), Waiting: s.vips.waiting()})
@@ -123,7 +115,7 @@ func (s *state) tasks() []status.Task {
 	if s.verdicts != nil {
 		tasks = append(tasks, status.Task{Name: s.verdicts.module.String(), Waiting: s.verdicts.waiting()})
 	}
-	return tasks
+	return append(tasks, status.Task{Name: "progress", Waiting: s.hangs(slow)})
 }
 
 // clusterWaits adds how old that is on which the node's network rests meanwhile.
@@ -181,6 +173,7 @@ func (s *state) report() status.Report {
 	if s.vips != nil {
 		r.Services = s.vips.status()
 	}
+	r.Silent = s.path.State().Silent
 	skipped := s.cluster.Skipped()
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -6,10 +6,11 @@ import (
 	"time"
 
 	"poplin.dev/poplin/daemon/overlay"
+	"poplin.dev/poplin/pkg/loop"
 )
 
 func TestAlive(t *testing.T) {
-	s := &state{}
+	s := &state{pulse: loop.NewPulse()}
 	if err := s.alive(); err != nil {
 		t.Errorf("before the first pass: %v", err)
 	}

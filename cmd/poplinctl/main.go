@@ -22,8 +22,10 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"status", "[flags]", "on a node, or in its poplind pod: what this node's daemon does\nelsewhere, or with -cluster: every node, as the API server shows it", status},
+		{"doctor", "[flags]", "on a node, or in its poplind pod: examine the node, and say how to cure what is not well;\nexits with 2 where something is broken", examine},
 		{"ipam", "show|check [flags]", "on a node, or in its poplind pod: who has which address, and what is wrong;\ncheck exits with 2 where something is", addresses},
 		{"ingress", "status|migrate [flags]", "status: what becomes of Ingresses, and of the Secrets with their certificates\nmigrate: what would become of the Ingresses that ingress-nginx serves", ingresses},
+		{"completion", "bash|zsh|fish", "print a script that has a shell complete commands and flags", completion},
 		{"version", "", "say which build this is", say},
 	}
 }
@@ -54,15 +56,23 @@ func run(ctx context.Context, args []string) error {
 	}
 	switch name {
 	case "help", "--help", "-help", "-h":
+		if len(args) > 0 {
+			return run(ctx, []string{args[0], "-h"})
+		}
 		usage(os.Stdout)
 		return nil
 	case "--version", "-version":
 		name = "version"
 	}
 	for _, c := range commands() {
-		if c.name == name {
-			return c.run(ctx, args)
+		if c.name != name {
+			continue
 		}
+		if before, asked := wantsHelp(args); asked {
+			describe(os.Stdout, c, before)
+			return nil
+		}
+		return c.run(ctx, args)
 	}
 	usage(os.Stderr)
 	return fmt.Errorf("unknown command %q", name)

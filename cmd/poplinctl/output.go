@@ -14,11 +14,15 @@ import (
 func usage(w io.Writer) {
 	fmt.Fprintln(w, "usage:")
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-36s%s\n", "poplinctl "+c.name+" "+c.usage, strings.ReplaceAll(c.help, "\n", "\n"+strings.Repeat(" ", 38)))
+		fmt.Fprintf(w, "  %-40s%s\n", program()+" "+c.name+" "+c.usage, strings.ReplaceAll(c.help, "\n", "\n"+strings.Repeat(" ", 42)))
 	}
+	fmt.Fprintf(w, "%s COMMAND -h has a command's flags, and examples.\n", program())
 }
 
-func say(context.Context, []string) error {
+func say(_ context.Context, args []string) error {
+	if err := parse(flag.NewFlagSet("poplinctl version", flag.ContinueOnError), args, nil); err != nil {
+		return err
+	}
 	_, err := fmt.Println("poplinctl", version.String())
 	return err
 }
@@ -27,12 +31,16 @@ func outputFlag(f *flag.FlagSet) *string {
 	return f.String("o", "table", "output `format`: table or json")
 }
 
-// parse reads a command's flags, and refuses what else there is.
+// parse reads a command's flags, and refuses what else there is. output is nil
+// where there is no choice.
 func parse(f *flag.FlagSet, args []string, output *string) error {
+	if len(args) == 1 && args[0] == listing {
+		return listed{f}
+	}
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	if *output != "table" && *output != "json" {
+	if output != nil && *output != "table" && *output != "json" {
 		return fmt.Errorf("-o %q: write table or json", *output)
 	}
 	if f.NArg() > 0 {

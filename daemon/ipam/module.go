@@ -11,6 +11,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/big"
+	"net/netip"
+	"os"
 	"strings"
 	"time"
 
@@ -18,6 +21,7 @@ import (
 	"poplin.dev/poplin/pkg/loop"
 	limits "poplin.dev/poplin/plugins/bandwidth/apply"
 	"poplin.dev/poplin/plugins/hostlocal"
+	"poplin.dev/poplin/plugins/hostlocal/audit"
 	"poplin.dev/poplin/plugins/hostlocal/store"
 	"poplin.dev/poplin/plugins/poplin/apply"
 	"poplin.dev/poplin/plugins/poplin/plan"
@@ -29,12 +33,17 @@ type Deps struct {
 	// networks, Cache where the runtime keeps its attachments; each is the
 	// usual place if it is empty.
 	Network, DataDir, Cache string
+	// Conflist says which ranges the node has; without the file, nobody knows
+	// how many addresses are free.
+	Conflist string
 	// Every is how often to look; Grace is how long an orphan must have been
 	// one.
 	Every, Grace time.Duration
-	// Report gets how long a pass lasted and what it failed with; it must not
-	// block.
+	// Report gets how long a pass lasted and what it failed with, Usage for each
+	// range its first address, and how many of its addresses are taken, and free.
+	// Neither may block.
 	Report func(took time.Duration, err error)
+	Usage  func(first netip.Addr, taken, free float64)
 	Log    *slog.Logger
 }
 
@@ -91,6 +100,7 @@ func (m *Module) collect(now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("list reservations: %w", err)
 	}
+	m.usage(found)
 	seen := map[store.Owner]time.Time{}
 	for _, r := range found.Reservations {
 		if !r.Ours || r.Busy {
@@ -119,6 +129,27 @@ func (m *Module) collect(now time.Time) error {
 	// Host ports of links that are gone are ended by the module that keeps
 	// host ports.
 	return limits.Sync()
+}
+
+// usage counts what is taken, and free.
+func (m *Module) usage(found store.Survey) {
+	text, err := os.ReadFile(m.deps.Conflist)
+	if err != nil {
+		return
+	}
+	network, err := files.Conflist(text)
+	if err != nil {
+		return
+	}
+	var held []netip.Addr
+	for _, r := range found.Reservations {
+		held = append(held, r.Addrs...)
+	}
+	for _, set := range network.Sets {
+		size, taken := audit.Usage(set, held)
+		free, _ := new(big.Float).SetInt(size.Sub(size, big.NewInt(int64(taken)))).Float64()
+		m.deps.Usage(set[0].First, float64(taken), free)
+	}
 }
 
 // gone says that an attachment is nobody's. A link without alias is of an ADD

@@ -110,8 +110,11 @@ type State struct {
 	MTU int
 	// Checksums says who fills in those of encapsulated packets.
 	Checksums Checksums
-	// Peers counts the nodes that are programmed.
+	// Peers counts the nodes that are programmed, Others are these, and Ends
+	// are addresses of the two ends of the way to one, inside the pod network.
 	Peers   int
+	Others  []cluster.Node
+	Ends    func(cluster.Node) (own, its netip.Addr, ok bool)
 	Refused []Refusal
 	// Contested says that the other nodes refuse this one, for what Unfit says.
 	Contested bool
@@ -122,6 +125,9 @@ type State struct {
 	// Blocking are other programs' chains that drop what is forwarded.
 	Blocking []string
 	Result   diff.Result
+	// Repairs says that Result is what others had changed; empty where the
+	// cluster may have changed.
+	Repairs diff.Cause
 	// Took is how long the pass lasted.
 	Took time.Duration
 	// Err is what the pass failed with, or what it waits for.

@@ -127,7 +127,7 @@ func (p *pass) do(ctx context.Context, dirty []key) error {
 	}
 	start := time.Now()
 	state, wait := p.once(ctx)
-	state.Took = time.Since(start)
+	state.Took, state.Repairs = time.Since(start), cause(dirty)
 	if wait != "" {
 		// Not an error: the Source says when there is more to know.
 		state.Err = errors.New("waiting for " + wait)
@@ -147,6 +147,20 @@ func (p *pass) do(ctx context.Context, dirty []key) error {
 		return nil
 	}
 	return state.Err
+}
+
+// cause is how a pass that is not about the cluster's changes came to be.
+func cause(dirty []key) diff.Cause {
+	has := func(k key) bool { return slices.Contains(dirty, k) }
+	switch {
+	case has(model):
+		return ""
+	case has(links) || has(rules):
+		return diff.Event
+	case has(settings):
+		return diff.Setting
+	}
+	return diff.Look
 }
 
 // once compiles and applies. Nothing in the kernel is touched before both
@@ -180,7 +194,7 @@ func (p *pass) once(ctx context.Context) (state State, wait string) {
 	for _, r := range refused {
 		state.Refused = append(state.Refused, Refusal(r))
 	}
-	state.Peers = len(peers)
+	state.Peers, state.Others, state.Ends = len(peers), peers, me.Ends
 	// Masquerade comes before the routes: a connection to a new peer that
 	// began between the two would keep the wrong source address for life.
 	masq, errMasq := p.deps.Table.Set(ctx, p.masquerade(me, peers))

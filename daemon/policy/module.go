@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"time"
 
+	"poplin.dev/poplin/pkg/apply/diff"
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/cluster/policy"
 	"poplin.dev/poplin/pkg/loop"
@@ -71,8 +72,10 @@ type State struct {
 	// Policies counts those of the cluster, Isolated the pods of this node
 	// that they are about, Elements what the kernel holds.
 	Policies, Isolated, Elements int
-	// Written counts the elements that the pass changed in the kernel.
+	// Written counts the elements that the pass changed in the kernel. Repairs
+	// says that these are what others had changed.
 	Written int
+	Repairs diff.Cause
 	// Findings counts what users should mend.
 	Findings int
 }

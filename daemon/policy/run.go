@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"poplin.dev/poplin/pkg/apply/diff"
 	"poplin.dev/poplin/pkg/apply/permit"
 	"poplin.dev/poplin/pkg/cluster/policy"
 	compiler "poplin.dev/poplin/pkg/policy"
@@ -53,6 +54,9 @@ func (p *pass) do(ctx context.Context, dirty []key) error {
 	start := time.Now()
 	state := p.once(dirty)
 	state.Took = time.Since(start)
+	if len(dirty) == 1 && dirty[0] == kernel {
+		state.Repairs = diff.Event
+	}
 	if state.Waiting != p.waiting && state.Waiting != "" {
 		p.deps.Log.Info("waiting", "task", p.String(), "for", state.Waiting)
 	}

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"poplin.dev/poplin/pkg/apply/diff"
 	"poplin.dev/poplin/pkg/apply/sysctl"
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/cluster/service"
@@ -101,8 +102,9 @@ type State struct {
 	// Services counts those of the cluster, Elements what the kernel holds.
 	Services, Elements int
 	// Written counts the elements that the pass changed in the kernel, Ended
-	// the UDP flows.
+	// the UDP flows. Repairs says that Written is what others had changed.
 	Written, Ended int
+	Repairs        diff.Cause
 	// Programmed is how long each change of endpoints took from its cause.
 	Programmed []time.Duration
 	// Starved counts service ports without an endpoint on this node.

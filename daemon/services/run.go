@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"poplin.dev/poplin/pkg/apply/diff"
 	"poplin.dev/poplin/pkg/apply/sysctl"
 	applyvip "poplin.dev/poplin/pkg/apply/vip"
 	"poplin.dev/poplin/pkg/apply/vip/flows"
@@ -83,6 +84,9 @@ func (p *pass) do(ctx context.Context, dirty []key) error {
 	state, changed := p.once(dirty)
 	done := time.Now()
 	state.Took = done.Sub(start)
+	if !state.Full && has(dirty, kernel) && !slices.ContainsFunc(dirty, func(k key) bool { return k.what == one || k.what == nodes }) {
+		state.Repairs = diff.Event
+	}
 	settled(state.Err == nil && state.Waiting == "")
 	if state.Waiting != p.waiting && state.Waiting != "" {
 		p.deps.Log.Info("waiting", "task", p.String(), "for", state.Waiting)

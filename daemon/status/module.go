@@ -1,7 +1,7 @@
 // Package status answers questions about the daemon. Inputs are functions
 // that say what is true now; outputs are /healthz and /readyz for the
-// kubelet, /metrics for Prometheus, and the report for poplinctl on a socket
-// that only root may use. It refuses to change anything, and a listener that
+// kubelet, /metrics for Prometheus, and on a socket that only root may use the
+// report for poplinctl, and Go's profiles for who asks for one. It refuses to change anything, and a listener that
 // cannot be had is reported and retried: it must not cost a node its network.
 package status
 
@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"path/filepath"
 	"sync"
@@ -84,6 +85,9 @@ func (m *Module) listeners() []listener {
 	metrics.Handle("GET /metrics", exported)
 	socket := http.NewServeMux()
 	socket.HandleFunc("GET /status", m.status)
+	socket.HandleFunc("GET /debug/pprof/", pprof.Index)
+	socket.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	socket.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	var list []listener
 	for _, l := range []listener{
 		{"tcp", m.deps.Health, health, nil},

@@ -34,9 +34,11 @@ type Report struct {
 	Mode      string `json:"mode"`
 	Checksums string `json:"checksums,omitempty"`
 	// Peers counts the other nodes that are programmed; Refused are those
-	// that are not.
+	// that are not, and Silent those that did not answer a packet through the
+	// pod network when they were last asked.
 	Peers   int       `json:"peers"`
 	Refused []Refusal `json:"refused,omitempty"`
+	Silent  []string  `json:"silent,omitempty"`
 	// Services is nil where others serve them.
 	Services *Services `json:"services,omitempty"`
 
@@ -130,6 +132,9 @@ func (r Report) Text(w io.Writer) error {
 	}
 	line("Pod MTU", "%d", r.MTU)
 	line("Peers", "%d", r.Peers)
+	if len(r.Silent) > 0 {
+		line("Silent", "%s: no answer through the pod network", strings.Join(r.Silent, ", "))
+	}
 	for _, p := range r.Refused {
 		line("Refused", "%s: %s", p.Node, p.Reason)
 	}

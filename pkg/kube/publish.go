@@ -16,8 +16,9 @@ import (
 
 const (
 	networkUnavailable = "NetworkUnavailable"
-	writeTimeout       = 10 * time.Second
-	writeAttempts      = 3
+	// writeTimeout is well below what counts as a loop that hangs.
+	writeTimeout  = 5 * time.Second
+	writeAttempts = 3
 )
 
 // Publish makes this node's own NodeNetwork say n. Nothing is sent while the

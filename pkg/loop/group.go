@@ -6,11 +6,17 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 )
+
+// patience is how long a task that was told to stop is waited for: one that
+// hangs must not keep the program from ending.
+const patience = 3 * time.Second
 
 // Group runs tasks until ctx ends or one of them does, then stops the others
 // from the last to the first, each waited for before the one it may rely on
-// is told. The error is that of the task which ended the group.
+// is told. The error is that of the task which ended the group, or of one that
+// does not stop.
 func Group(ctx context.Context, log *slog.Logger, tasks ...Task) error {
 	type running struct {
 		stop context.CancelFunc
@@ -40,8 +46,14 @@ func Group(ctx context.Context, log *slog.Logger, tasks ...Task) error {
 	}
 	for i := len(tasks) - 1; i >= 0; i-- {
 		started[i].stop()
-		<-started[i].done
-		if err := started[i].err; err != nil && cause == nil {
+		var err error
+		select {
+		case <-started[i].done:
+			err = started[i].err
+		case <-time.After(patience):
+			err = fmt.Errorf("it goes on for %s after it was told to", patience)
+		}
+		if err != nil && cause == nil {
 			cause = fmt.Errorf("stop %s: %w", tasks[i], err)
 		}
 		log.Debug("task stopped", "task", tasks[i].String())

@@ -200,6 +200,17 @@ func TestGroup(t *testing.T) {
 		if !errors.Is(err, cause) || !strings.HasPrefix(err.Error(), "run b:") {
 			t.Errorf("failure: %v", err)
 		}
+		// One that hangs holds nobody up.
+		forever := make(chan struct{})
+		defer close(forever)
+		hangs := task{name: "b", ready: NewReady(), run: func(context.Context) error { <-forever; return nil }}
+		ctx, stop = context.WithTimeout(t.Context(), time.Minute)
+		defer stop()
+		start := time.Now()
+		err = Group(ctx, log, until("a", nil, 0), hangs, until("c", nil, 0))
+		if err == nil || !strings.HasPrefix(err.Error(), "stop b:") || time.Since(start) != time.Minute+patience {
+			t.Errorf("a task hangs: %v after %v", err, time.Since(start))
+		}
 	})
 }
 

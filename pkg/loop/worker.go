@@ -73,7 +73,9 @@ func (w *Worker[K]) Run(ctx context.Context) error {
 			return nil
 		}
 		keys = union(keys, failed)
+		end := begin(ctx, w.Name)
 		err := w.Do(ctx, keys)
+		end()
 		switch {
 		case ctx.Err() != nil:
 			return nil

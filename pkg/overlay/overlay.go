@@ -203,12 +203,22 @@ func (s Self) neighbour(n cluster.Node, p netip.Prefix) (netip.Addr, bool) {
 // Inner are addresses on the two overlay devices between which a packet takes
 // the tunnel, if pods' packets for n do.
 func (s Self) Inner(n cluster.Node) (own, its netip.Addr, ok bool) {
+	return s.ends(n, func(p netip.Prefix) bool { _, direct := s.neighbour(n, p); return !direct })
+}
+
+// Ends are addresses on the two overlay devices between which a packet goes
+// where pods' packets for n go, through the tunnel or not.
+func (s Self) Ends(n cluster.Node) (own, its netip.Addr, ok bool) {
+	return s.ends(n, func(netip.Prefix) bool { return true })
+}
+
+func (s Self) ends(n cluster.Node, fits func(netip.Prefix) bool) (own, its netip.Addr, ok bool) {
 	if s.NoTunnel || !n.VTEP.Tunnel() {
 		return own, its, false
 	}
 	for _, p := range n.PodCIDRs {
 		for _, o := range s.PodCIDRs {
-			if _, direct := s.neighbour(n, p); sameFamily(o, p) && !direct {
+			if sameFamily(o, p) && fits(p) {
 				return vtep(o).Addr(), vtep(p).Addr(), true
 			}
 		}

@@ -62,6 +62,7 @@ func (p Plugin) ipam(kind string) IPAM {
 
 // add works in one order, and undoes in the reverse: address, links, result.
 func (p Plugin) add(args call.Call) (err error) {
+	watch := startWatch()
 	c, err := conf.Parse(args.Stdin, args.Args)
 	if err != nil {
 		return invalid(err)
@@ -87,6 +88,7 @@ func (p Plugin) add(args call.Call) (err error) {
 			err = also(err, ipam.Del(args))
 		}
 	}()
+	watch.lap("address")
 	attachment, err := makePlan(c, args, lease)
 	if err != nil {
 		return invalid(err)
@@ -103,12 +105,16 @@ func (p Plugin) add(args call.Call) (err error) {
 			err = also(err, detach(c.StateDir, attachment.Host.Name))
 		}
 	}()
+	watch.lap("links")
 	if err := granted.add(); err != nil {
 		return err
 	}
+	watch.lap("requests")
 	if err := write(after(previous, result(c, attachment, args, lease)), c.CNIVersion); err != nil {
 		return types.NewError(types.ErrIOFailure, "cannot print the result", err.Error())
 	}
+	watch.lap("result")
+	watch.tell(c.ReadyFile)
 	return nil
 }
 

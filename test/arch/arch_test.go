@@ -166,6 +166,10 @@ var direction = map[string][]string{
 	"daemon/status":       {"pkg"},
 	// A program of its own: it needs nothing of the node's daemon.
 	"daemon/ingress": {"pkg"},
+	// What it examines is what these keep.
+	"daemon/doctor": {"daemon/conflist", "daemon/ipam", "daemon/status", "pkg"},
+	// What the plugin tells is told in its words.
+	"daemon/timings": {"pkg/loop", "plugins/poplin"},
 	// Orphans are released by the code that gave them their addresses.
 	"daemon/ipam": {"pkg", "plugins"},
 	// Host ports are put back by the code that put them there.

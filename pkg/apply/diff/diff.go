@@ -29,6 +29,17 @@ func (r Result) Plus(o Result) Result {
 // Zero reports that nothing was changed and nothing failed.
 func (r Result) Zero() bool { return r == Result{} }
 
+// Cause is how it was noticed that somebody else had changed what a pass puts
+// right. Empty, the pass followed a change of the cluster's.
+type Cause string
+
+// An event of the kernel told, it was time to look, or a sysctl differed.
+const (
+	Event   Cause = "event"
+	Look    Cause = "look"
+	Setting Cause = "sysctl"
+)
+
 // Pass is one walk over the differences: what became of each item.
 type Pass struct {
 	Result

@@ -78,6 +78,16 @@ func (t Tree) right(s program.Sysctl) (bool, error) {
 	return err == nil && (now == s.Value || s.AtLeast && number(now) >= number(s.Value)), err
 }
 
+// Number is a setting's value, where there is one and it is a number.
+func (t Tree) Number(key string) (n int, known bool) {
+	text, err := t.read(key)
+	if err != nil {
+		return 0, false
+	}
+	n, err = strconv.Atoi(text)
+	return n, err == nil
+}
+
 // number is 0 for what is none.
 func number(s string) int {
 	n, _ := strconv.Atoi(s)

@@ -6,6 +6,7 @@ package audit
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math/big"
 	"net/netip"
 	"slices"
@@ -188,21 +189,28 @@ func (a *auditor) link(l Link) {
 
 // count says how much of a set is left.
 func (a *auditor) count(s allocator.Set) {
-	r := Range{Taken: 0}
-	size := new(big.Int)
 	var texts []string
 	for _, one := range s {
-		size.Add(size, sizeOf(one))
 		texts = append(texts, one.String())
 	}
-	for addr := range a.held {
+	size, taken := Usage(s, slices.Collect(maps.Keys(a.held)))
+	r := Range{Range: strings.Join(texts, ", "), Size: size.String(), Taken: taken}
+	r.Free = size.Sub(size, big.NewInt(int64(taken))).String()
+	a.report.Ranges = append(a.report.Ranges, r)
+}
+
+// Usage is how many addresses a set gives, and how many of them are held.
+func Usage(s allocator.Set, held []netip.Addr) (size *big.Int, taken int) {
+	size = new(big.Int)
+	for _, one := range s {
+		size.Add(size, sizeOf(one))
+	}
+	for _, addr := range held {
 		if s.Gives(addr) {
-			r.Taken++
+			taken++
 		}
 	}
-	r.Range, r.Size = strings.Join(texts, ", "), size.String()
-	r.Free = size.Sub(size, big.NewInt(int64(r.Taken))).String()
-	a.report.Ranges = append(a.report.Ranges, r)
+	return size, taken
 }
 
 // sizeOf is how many addresses a range gives. It is here because the CNI plugin
