@@ -12,6 +12,8 @@
 //	… break something; l.After(100) waits for a hundred packets more …
 //	l.Stop().Lossless(t)
 //
+// What must not get through is sent by Knock.
+//
 // The address that is dialled need not be the server's own: a Service's leads
 // to one of several, and Apart makes sure that it leads to no other.
 package load

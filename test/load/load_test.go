@@ -44,3 +44,29 @@ func TestLoadCounts(t *testing.T) {
 		t.Errorf("the first packet was lost %v after the start", first)
 	}
 }
+
+// What knocks is heard while the way is open, and only then.
+func TestKnocksAreHeard(t *testing.T) {
+	need.Root(t)
+	need.Link(t, "veth")
+	a, b := space.New(t), space.New(t)
+	space.Veth(t, a, "eth0", 0, b, "eth0")
+	a.AddAddr(t, "eth0", netip.MustParsePrefix("192.0.2.1/24"))
+	b.AddAddr(t, "eth0", netip.MustParsePrefix("192.0.2.2/24"))
+	k := load.Knock(t, a.Do, load.Listen(t, b.Do, netip.MustParseAddrPort("192.0.2.2:0")))
+	k.Through(t)
+	if err := b.NL.LinkSetDown(b.Link(t, "eth0")); err != nil {
+		t.Fatal(err)
+	}
+	k.Silent(t)
+	before := k.Heard()
+	time.Sleep(300 * time.Millisecond)
+	if now := k.Heard(); now != before {
+		t.Errorf("heard through a cut: %+v, then %+v", before, now)
+	}
+	b.Up(t, "eth0")
+	k.Through(t)
+	if sent, heard := k.Sent(), k.Heard().Packets; heard >= sent {
+		t.Errorf("%d packets heard of %d, in spite of a cut", heard, sent)
+	}
+}

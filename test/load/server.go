@@ -149,6 +149,13 @@ func Apart(t testing.TB, servers []*Server, loads ...*Load) {
 	}
 }
 
+// count is how many packets of a sender came here.
+func (s *Server) count(id uint64) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.seen[id])
+}
+
 // counted adds the numbers of a load's packets that came here.
 func (s *Server) counted(id uint64, to map[uint64]bool) {
 	s.mu.Lock()

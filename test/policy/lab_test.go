@@ -12,9 +12,10 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
-	"time"
 
 	applypermit "poplin.dev/poplin/pkg/apply/permit"
 	"poplin.dev/poplin/pkg/cluster/policy"
@@ -35,6 +36,16 @@ var places = map[string][2]string{
 	"node1": {"172.30.0.11", "fd00:30::11"},
 	"node2": {"172.30.0.12", "fd00:30::12"},
 	"host":  {"192.0.2.7", "2001:db8:c::7"}, // outside, behind worker-1
+	// A Service's address, at worker-1, whose only endpoint is web.
+	"self": {"192.0.2.250", "2001:db8:c::250"},
+}
+
+// endpoint is the place that one is reached at in the end.
+func endpoint(place string) string {
+	if place == "self" {
+		return "web"
+	}
+	return place
 }
 
 // at is the address of a place in one family.
@@ -98,16 +109,23 @@ type lab struct {
 	workers []*worker
 	homes   map[string]*space.Space // where a place's sockets are
 	world   oracle.World
+	heard   heard
 }
 
 func newLab(t testing.TB) *lab {
 	t.Helper()
+	return openLab(t, false)
+}
+
+// openLab makes tables that have no owner, if they are plain.
+func openLab(t testing.TB, plain bool) *lab {
+	t.Helper()
 	need.Link(t, "veth")
-	l := &lab{homes: map[string]*space.Space{}}
+	l := &lab{homes: map[string]*space.Space{}, heard: heard{packets: map[[2]netip.AddrPort]bool{}}}
 	for _, name := range []string{"worker-1", "worker-2"} {
 		w := &worker{name: name, space: router(t), table: policies.NewTable(name, permit.New()), program: permit.New()}
 		if err := w.space.Do(func() (err error) {
-			w.kernel, err = applypermit.Open(applypermit.Config{Log: slog.New(slog.DiscardHandler)})
+			w.kernel, err = applypermit.Open(applypermit.Config{Plain: plain, Log: slog.New(slog.DiscardHandler)})
 			return err
 		}); err != nil {
 			t.Fatal(err)
@@ -127,6 +145,9 @@ func newLab(t testing.TB) *lab {
 		l.attach(t, w, place)
 	}
 	for place := range places {
+		if place == "self" {
+			continue
+		}
 		far := one
 		if place == "web" || place == "api" || place == "host" || place == "node1" {
 			far = two
@@ -142,8 +163,11 @@ func newLab(t testing.TB) *lab {
 		}
 	}
 	for place := range places {
-		l.serve(t, place)
+		if place != "self" {
+			l.serve(t, place)
+		}
 	}
+	loopBack(t, one)
 	l.world = oracle.World{Namespaces: namespaces(), Nodes: nodes()}
 	for _, w := range l.workers {
 		for _, n := range l.world.Namespaces {
@@ -187,13 +211,41 @@ func (l *lab) attach(t testing.TB, node *space.Space, place string) {
 	l.homes[place] = s
 }
 
+// loopBack leads the address of the Service to its endpoint, and has an
+// endpoint that talks to itself see the node, as Services do.
+func loopBack(t testing.TB, node *space.Space) {
+	t.Helper()
+	rules := "table inet services {\n chain in { type nat hook prerouting priority dstnat;\n"
+	for _, f := range []string{"ip", "ip6"} {
+		rules += fmt.Sprintf("  %s daddr %s dnat %s to %s\n", f, at("self", f == "ip6"), f, at("web", f == "ip6"))
+	}
+	rules += " }\n chain out { type nat hook postrouting priority srcnat;\n"
+	for _, f := range []string{"ip", "ip6"} {
+		web := at("web", f == "ip6")
+		rules += fmt.Sprintf("  %s saddr %s %s daddr %s masquerade\n", f, web, f, web)
+	}
+	rules += " }\n}\n"
+	file := filepath.Join(t.TempDir(), "rules")
+	if err := errors.Join(os.WriteFile(file, []byte(rules), 0o600), node.Do(func() error {
+		space.Nft(t, "-f", file)
+		return nil
+	})); err != nil {
+		t.Fatal(err)
+	}
+	// What is masqueraded gets an address of the way back to the pod.
+	for _, ipv6 := range []bool{false, true} {
+		node.AddAddr(t, "web", netip.PrefixFrom(at("node1", ipv6), at("node1", ipv6).BitLen()))
+	}
+}
+
 // Ports at which everybody listens, for TCP and for UDP.
 var listened = []uint16{80, 8080, 9090}
 
-// serve answers with what was received.
+// serve answers with what was received, and takes down first packets of SCTP.
 func (l *lab) serve(t testing.TB, place string) {
 	t.Helper()
 	for _, ipv6 := range []bool{false, true} {
+		l.hear(t, place, ipv6)
 		for _, port := range listened {
 			addr := netip.AddrPortFrom(at(place, ipv6), port)
 			var (
@@ -255,6 +307,14 @@ func (l *lab) setPod(p policy.Pod) {
 	}
 }
 
+// setNamespace tells everybody of a namespace.
+func (l *lab) setNamespace(n policy.Namespace) {
+	l.world.Namespaces = append(slices.DeleteFunc(l.world.Namespaces, func(o policy.Namespace) bool { return o.Name == n.Name }), n)
+	for _, w := range l.workers {
+		w.table.SetNamespace(n)
+	}
+}
+
 // set makes these the policies there are.
 func (l *lab) set(list []policy.NetworkPolicy, cluster []policy.ClusterPolicy) {
 	for _, w := range l.workers {
@@ -284,40 +344,4 @@ func (l *lab) sync(t testing.TB) {
 		}
 		c.Apply(w.program)
 	}
-}
-
-// patience is how long no answer must come for silence.
-const patience = 200 * time.Millisecond
-
-// reaches sends something and reports whether it came back. Nothing in the lab
-// refuses, so an error other than silence is a fault of the lab.
-func (l *lab) reaches(from, to string, proto service.Protocol, port uint16, ipv6 bool) (bool, error) {
-	var conn net.Conn
-	var err error
-	enter := l.homes[from].Do(func() error {
-		d := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: at(from, ipv6).AsSlice()}}
-		if proto == service.UDP {
-			d.LocalAddr = &net.UDPAddr{IP: at(from, ipv6).AsSlice()}
-		}
-		conn, err = d.Dial(proto.String(), netip.AddrPortFrom(at(to, ipv6), port).String())
-		return nil
-	})
-	if enter != nil {
-		return false, enter
-	}
-	if err == nil {
-		defer conn.Close()
-		if tcp, ok := conn.(*net.TCPConn); ok {
-			tcp.SetLinger(0)
-		}
-		conn.SetDeadline(time.Now().Add(patience))
-		if _, err = conn.Write([]byte("?")); err == nil {
-			_, err = conn.Read(make([]byte, 1))
-		}
-	}
-	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() {
-		return false, nil
-	}
-	return err == nil, err
 }

@@ -55,6 +55,9 @@ func block(cidr string, except ...string) policy.Peer {
 
 func tcp(port uint16) policy.Port { return policy.Port{Protocol: service.TCP, First: port, Last: port} }
 func udp(port uint16) policy.Port { return policy.Port{Protocol: service.UDP, First: port, Last: port} }
+func sctpPort(port uint16) policy.Port {
+	return policy.Port{Protocol: service.SCTP, First: port, Last: port}
+}
 func tcpRange(first, last uint16) policy.Port {
 	return policy.Port{Protocol: service.TCP, First: first, Last: last}
 }
@@ -120,6 +123,9 @@ var rows = []row{
 	{"node and its own pods talk whatever a policy says", []policy.NetworkPolicy{np("shop", "x", all, rules(), rules())}, nil,
 		"node1>web:80 yes, node1>api:8080/udp yes, web>node1:80 yes, api>node1:9090/udp yes, node2>web:80 no, web>node2:80 no, node2>db:80 yes"},
 
+	{"a pod reaches itself, also through a Service", []policy.NetworkPolicy{np("shop", "x", all, rules(), rules())}, nil,
+		"web>self:80 yes, web>self:9090/udp yes, web>api:80 no, api>self:80 no"},
+
 	{"an empty rule allows everybody", ingress("shop", sel("app", "web"), anyone), nil,
 		"api>web:80 yes, db>web:8080 yes, host>web:80/udp yes, ops>web:80 yes, node2>web:80 yes"},
 	{"everybody, to one port", ingress("shop", sel("app", "web"), on(anyone, tcp(80))), nil,
@@ -132,6 +138,21 @@ var rows = []row{
 		"api>web:80 yes, db>web:9090 yes, api>web:80/udp no, host>web:8080/udp no"},
 	{"one port of each protocol", ingress("shop", sel("app", "web"), on(anyone, tcp(80), udp(9090))), nil,
 		"db>web:80 yes, db>web:9090/udp yes, db>web:9090 no, db>web:80/udp no"},
+	{"SCTP", ingress("shop", sel("app", "web"), on(anyone, sctpPort(80))), nil,
+		"db>web:80/sctp yes, api>web:80/sctp yes, db>web:8080/sctp no, db>web:80 no, host>web:80/sctp yes, db>api:80/sctp yes"},
+	{"SCTP on the way out", egress("shop", sel("app", "web"), on(from(namespace("team", "money")), sctpPort(80))), nil,
+		"web>db:80/sctp yes, web>ops:80/sctp no, web>db:8080/sctp no, api>ops:80/sctp yes"},
+	{"an error about what is permitted", ingress("shop", sel("app", "web"), on(anyone, udp(7))), nil,
+		"db>web:7/udp refused, api>web:7/udp refused, db>web:80/udp no, db>api:7/udp refused"},
+	{"an error about what is permitted on the way out", egress("shop", sel("app", "web"), on(anyone, udp(7))), nil,
+		"web>db:7/udp refused, web>host:7/udp refused, web>db:80/udp no"},
+	{"a protocol without ports, by a rule without ports", ingress("shop", sel("app", "web"), from(namespace("team", "money"))), nil,
+		"db>web:0/icmp yes, ops>web:0/icmp no, web>ops:0/icmp yes, db>web:80 yes"},
+	{"a protocol without ports, by a rule with ports", ingress("shop", sel("app", "web"), on(anyone, tcp(80))), nil,
+		"db>web:0/icmp no, db>web:80 yes, db>api:0/icmp yes"},
+	{"a protocol without ports, beside ports that are denied", nil, []policy.ClusterPolicy{cnp(policy.Admin, 1, "x", sel("team", "sales"), nil,
+		[]policy.ClusterRule{crule(policy.Deny, on(from(namespace()), tcp(80)))}, []policy.ClusterRule{crule(policy.Deny, on(from(namespace()), tcp(8080)))})},
+		"db>web:0/icmp yes, web>db:0/icmp yes, db>web:80 no, web>db:8080 no, web>db:80 yes, db>web:9090 yes"},
 	{"two rules are one or the other", ingress("shop", sel("app", "web"), on(from(podsLike("app", "api")), tcp(80)), on(from(namespace("team", "money")), tcp(8080))), nil,
 		"api>web:80 yes, db>web:8080 yes, api>web:8080 no, db>web:80 no, ops>web:80 no, ops>web:8080 no"},
 

@@ -17,7 +17,9 @@ import (
 
 // A row is policies and what they mean, by hand: "web>db:80 yes" is a
 // connection by TCP that must be answered, "web>db:80/udp no" a packet that
-// nothing must answer. Each denial stands beside something allowed, which
+// nothing must answer, "web>db:7/udp refused" one at a port where nobody
+// listens, about which an error must come back. Of SCTP a first packet must
+// arrive, of ICMP an echo. Each denial stands beside something allowed, which
 // proves that the same place can be reached at all.
 type row struct {
 	name    string
@@ -31,27 +33,44 @@ type flow struct {
 	from, to string
 	proto    service.Protocol
 	port     uint16
-	allowed  bool
+	want     string
 }
 
 func (f flow) String() string { return fmt.Sprintf("%s>%s:%d/%s", f.from, f.to, f.port, f.proto) }
 
-func flows(t *testing.T, text string) (list []flow) {
+// allowed reports whether policies let the flow through.
+func (f flow) allowed() bool { return f.want != no }
+
+// packet is what policies see of the flow.
+func (f flow) packet(ipv6 bool) oracle.Packet {
+	p := oracle.Packet{Src: at(f.from, ipv6), Dst: at(endpoint(f.to), ipv6), Proto: f.proto, Port: f.port}
+	if f.proto == icmp && ipv6 {
+		p.Proto = icmp6
+	}
+	return p
+}
+
+// What may become of a flow.
+const yes, no, refused = "yes", "no", "refused"
+
+// ICMP by its IANA numbers: protocols without ports.
+const icmp, icmp6 service.Protocol = 1, 58
+
+var protocols = map[string]service.Protocol{"": service.TCP, "udp": service.UDP, "sctp": service.SCTP, "icmp": icmp}
+
+func flows(t testing.TB, text string) (list []flow) {
 	t.Helper()
 	for part := range strings.SplitSeq(text, ",") {
-		what, verdict, ok := strings.Cut(strings.TrimSpace(part), " ")
+		what, want, ok := strings.Cut(strings.TrimSpace(part), " ")
 		from, rest, arrow := strings.Cut(what, ">")
 		to, port, colon := strings.Cut(rest, ":")
-		port, proto, udp := strings.Cut(port, "/")
+		port, name, _ := strings.Cut(port, "/")
+		proto, known := protocols[name]
 		n, err := strconv.ParseUint(port, 10, 16)
-		if !ok || !arrow || !colon || err != nil || udp && proto != "udp" || verdict != "yes" && verdict != "no" {
+		if !ok || !arrow || !colon || !known || err != nil || want != yes && want != no && want != refused {
 			t.Fatalf("cannot read %q", part)
 		}
-		f := flow{from: from, to: to, proto: service.TCP, port: uint16(n), allowed: verdict == "yes"}
-		if udp {
-			f.proto = service.UDP
-		}
-		list = append(list, f)
+		list = append(list, flow{from, to, proto, uint16(n), want})
 	}
 	return list
 }
@@ -88,27 +107,43 @@ func TestTable(t *testing.T) {
 // judge asks everybody about every flow.
 func (l *lab) judge(t *testing.T, list []flow) {
 	t.Helper()
-	var asked sync.WaitGroup
 	for _, f := range list {
 		for _, ipv6 := range []bool{false, true} {
-			pkt := oracle.Packet{Src: at(f.from, ipv6), Dst: at(f.to, ipv6), Proto: f.proto, Port: f.port}
-			if got := l.said(pkt); got != f.allowed {
-				t.Errorf("IPv6 %v: %s: the oracle says %v, want %v", ipv6, f, got, f.allowed)
+			pkt := f.packet(ipv6)
+			if got := l.said(pkt); got != f.allowed() {
+				t.Errorf("IPv6 %v: %s: the oracle says %v, want %s", ipv6, f, got, f.want)
 			}
-			if got, steps := l.traced(pkt, f.from); got != f.allowed {
-				t.Errorf("IPv6 %v: %s: trace says %v, want %v\n%s", ipv6, f, got, f.allowed, steps)
+			if got, steps := l.traced(pkt); got != f.allowed() {
+				t.Errorf("IPv6 %v: %s: trace says %v, want %s\n%s", ipv6, f, got, f.want, steps)
 			}
-			if got, why := l.explained(pkt); got != f.allowed {
-				t.Errorf("IPv6 %v: %s: the explanation says %v, want %v\n%s", ipv6, f, got, f.allowed, why)
+			if got, why := l.explained(pkt); got != f.allowed() {
+				t.Errorf("IPv6 %v: %s: the explanation says %v, want %s\n%s", ipv6, f, got, f.want, why)
 			}
+		}
+	}
+	for _, wrong := range l.wrong(list) {
+		t.Error(wrong)
+	}
+}
+
+// wrong asks the kernel about every flow, in both families, and returns where
+// it says something else.
+func (l *lab) wrong(list []flow) (wrong []string) {
+	var asked sync.WaitGroup
+	var mu sync.Mutex
+	for _, f := range list {
+		for _, ipv6 := range []bool{false, true} {
 			asked.Go(func() {
-				if got, err := l.reaches(f.from, f.to, f.proto, f.port, ipv6); got != f.allowed {
-					t.Errorf("IPv6 %v: %s: the kernel says %v (%v), want %v", ipv6, f, got, err, f.allowed)
+				if got, err := l.ask(f, ipv6); got != f.want {
+					mu.Lock()
+					wrong = append(wrong, fmt.Sprintf("IPv6 %v: %s: the kernel says %s (%v), want %s", ipv6, f, got, err, f.want))
+					mu.Unlock()
 				}
 			})
 		}
 	}
 	asked.Wait()
+	return wrong
 }
 
 // said asks the oracle about both nodes.
@@ -132,7 +167,7 @@ func (l *lab) passes(w *worker, p oracle.Packet) bool {
 }
 
 // traced walks both nodes' programs.
-func (l *lab) traced(p oracle.Packet, from string) (bool, string) {
+func (l *lab) traced(p oracle.Packet) (bool, string) {
 	var steps []string
 	for _, w := range l.workers {
 		pkt := trace.Packet{Origin: trace.FromOutside, Src: p.Src, Dst: netip.AddrPortFrom(p.Dst, p.Port), Proto: p.Proto}
