@@ -24,6 +24,7 @@ import (
 	"poplin.dev/poplin/test/bench/ingress"
 	"poplin.dev/poplin/test/bench/overlay"
 	"poplin.dev/poplin/test/bench/pods"
+	"poplin.dev/poplin/test/bench/policies"
 	"poplin.dev/poplin/test/bench/report"
 	"poplin.dev/poplin/test/bench/services"
 )
@@ -61,6 +62,9 @@ func run() error {
 		{"overlay", func() (report.Area, error) { return overlay.Measure(ctx, overlay.Options{Quick: *quick}) }},
 		{"services", func() (report.Area, error) {
 			return services.Measure(ctx, services.Options{Quick: *quick, Sizes: *sizes})
+		}},
+		{"policies", func() (report.Area, error) {
+			return policies.Measure(ctx, policies.Options{Quick: *quick})
 		}},
 		{"hosts", func() (report.Area, error) { return hosts.Measure(ctx, hosts.Options{Quick: *quick}) }},
 		{"ingress", func() (report.Area, error) { return ingress.Measure(ctx, ingress.Options{Quick: *quick}) }},

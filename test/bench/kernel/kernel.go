@@ -80,6 +80,39 @@ func (c Conn) Elements(family byte, table, set string) (uint32, error) {
 	return wire.Number(count), nil
 }
 
+const (
+	// look is how often the kernel is asked.
+	look = 2 * time.Millisecond
+	// quiet is how long nothing must change for a start to be over.
+	quiet = 2 * time.Second
+)
+
+// Settled returns when the last transaction was: nothing has changed for a
+// while after what is awaited was there. alive is an error when there is
+// nobody left who would change anything.
+func (c Conn) Settled(limit time.Duration, alive func() error, there func() (bool, error)) (last time.Time, err error) {
+	before, complete := uint32(0), false
+	for began := time.Now(); time.Since(began) < limit; time.Sleep(look) {
+		if err := alive(); err != nil {
+			return last, err
+		}
+		now, err := c.Generation()
+		if err != nil {
+			return last, err
+		}
+		if now != before {
+			before, last = now, time.Now()
+			if complete, err = there(); err != nil {
+				return last, err
+			}
+		}
+		if complete && time.Since(last) > quiet {
+			return last, nil
+		}
+	}
+	return last, fmt.Errorf("the kernel does not hold what it should after %v", limit)
+}
+
 // Transaction is one that the kernel has announced.
 type Transaction struct {
 	At    time.Time

@@ -79,6 +79,25 @@ func Quantile(list []time.Duration, q float64) time.Duration {
 	return list[min(int(q*float64(len(list))), len(list)-1)]
 }
 
+// Sum is that of times.
+func Sum(list []time.Duration) (sum time.Duration) {
+	for _, d := range list {
+		sum += d
+	}
+	return sum
+}
+
+// Rate is the part of another's rate that one has, who took these times for
+// the same, turn by turn: the machine's speed changes between them.
+func Rate(one, other []time.Duration) Figure {
+	ratios := make([]float64, len(one))
+	for i, d := range one {
+		ratios[i] = float64(other[i]) / float64(d)
+	}
+	slices.Sort(ratios)
+	return Figure(ratios[len(ratios)/2])
+}
+
 // Verdict is a figure and where it should be.
 type Verdict struct {
 	What   string

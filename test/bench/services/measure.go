@@ -100,13 +100,7 @@ func (l *lab) list(ctx context.Context) (time.Duration, error) {
 	return time.Since(began), err
 }
 
-const (
-	// look is how often the kernel is asked.
-	look = 2 * time.Millisecond
-	// quiet is how long nothing must change for a start to be over.
-	quiet = 2 * time.Second
-	limit = 5 * time.Minute
-)
+const limit = 5 * time.Minute
 
 // wait returns when the proxy's last transaction was.
 func (p *proxy) wait(ctx context.Context, run *process.Process, services uint32) (last time.Time, err error) {
@@ -115,28 +109,14 @@ func (p *proxy) wait(ctx context.Context, run *process.Process, services uint32)
 		return last, err
 	}
 	defer k.Close()
-	before, complete := uint32(0), false
-	for began := time.Now(); time.Since(began) < limit; time.Sleep(look) {
-		if err := errors.Join(run.Alive(), ctx.Err()); err != nil {
-			return last, err
-		}
-		now, err := k.Generation()
-		if err != nil {
-			return last, err
-		}
-		if now != before {
-			before, last = now, time.Now()
-			n, err := k.Elements(p.family, p.table, p.set)
-			if err != nil {
-				return last, err
-			}
-			complete = n == services
-		}
-		if complete && time.Since(last) > quiet {
-			return last, nil
-		}
+	last, err = k.Settled(limit, func() error { return errors.Join(run.Alive(), ctx.Err()) }, func() (bool, error) {
+		n, err := k.Elements(p.family, p.table, p.set)
+		return n == services, err
+	})
+	if err != nil {
+		return last, fmt.Errorf("%s and %d Services: %w", p.name, services, err)
 	}
-	return last, fmt.Errorf("%s does not serve %d Services after %v", p.name, services, limit)
+	return last, nil
 }
 
 // change replaces endpoints, one after the other.
@@ -146,11 +126,11 @@ func (l *lab) change(ctx context.Context, p *proxy, run *process.Process, o Opti
 		return c, err
 	}
 	defer m.Close()
-	events, err := l.watch(ctx)
+	events, err := l.Watch(ctx, slicesPath)
 	if err != nil {
 		return c, err
 	}
-	defer events.close()
+	defer events.Close()
 	before, err := run.Usage()
 	if err != nil {
 		return c, err
@@ -161,7 +141,7 @@ func (l *lab) change(ctx context.Context, p *proxy, run *process.Process, o Opti
 		time.Sleep(apart + rand.N(apart/4))
 		began := time.Now()
 		a := l.address()
-		seen, done := events.expect(a), m.Expect(a)
+		seen, done := events.Expect(`"`+a.String()+`"`), m.Expect(a)
 		if err := l.replace(ctx, rand.IntN(l.crowd.services), a); err != nil {
 			return c, err
 		}

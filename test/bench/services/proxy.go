@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"poplin.dev/poplin/test/bench/pair"
 	"poplin.dev/poplin/test/bench/plane"
 	"poplin.dev/poplin/test/cluster/pki"
 	"poplin.dev/poplin/test/cni"
@@ -35,7 +36,7 @@ type proxy struct {
 	metrics, synced string
 
 	node *cni.Node
-	pods podPair
+	pods *pair.Pair
 }
 
 func (l *lab) kubeProxy(program string) *proxy {
@@ -61,12 +62,9 @@ func (l *lab) poplin() *proxy {
 	}
 }
 
-// home is where a node's files are.
-func (l *lab) home(p *proxy) string { return filepath.Join(l.Dir, fmt.Sprint("node-", p.n)) }
-
 // prepare makes the proxy's node.
 func (l *lab) prepare(ctx context.Context, p *proxy) (err error) {
-	if p.node, err = cni.NewNode(l.home(p), l.Dir); err != nil {
+	if p.node, err = cni.NewNode(filepath.Join(l.Dir, fmt.Sprint("node-", p.n)), l.Dir); err != nil {
 		return err
 	}
 	l.OnClose(p.node.Close)

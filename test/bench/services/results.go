@@ -42,7 +42,7 @@ func (all results) tables() []report.Table {
 		}})
 		for _, w := range r.ways {
 			connect.Rows = append(connect.Rows, report.Row{Labels: append(slices.Clone(row), w.name), Figures: []report.Figure{
-				report.Figure(w.rate()), report.Figure(w.of(r.ways[0])), 1000 * ms(report.Quantile(w.took, 0.5)), 1000 * ms(report.Quantile(w.took, 0.99)),
+				report.Figure(w.rate()), report.Rate(w.turn, r.ways[0].turn), 1000 * ms(report.Quantile(w.took, 0.5)), 1000 * ms(report.Quantile(w.took, 0.99)),
 			}})
 		}
 	}
@@ -75,7 +75,7 @@ func (all results) verdicts() (list []report.Verdict) {
 		most(fmt.Sprintf("%s: a change, API call to kernel, ms p50", p.size), ms(report.Quantile(p.changes.full, 0.5)), 10)
 		most(fmt.Sprintf("%s: the same, p99", p.size), ms(report.Quantile(p.changes.full, 0.99)), 30)
 		list = append(list, report.AtLeast(fmt.Sprintf("%s: connections through a Service / straight", p.size),
-			report.Figure(p.ways[1].of(p.ways[0])), 0.95))
+			report.Rate(p.ways[1].turn, p.ways[0].turn), 0.95))
 	}
 	if r, ok := all.of(poplin, size{10000, 10}); ok {
 		most(fmt.Sprintf("%s: cold start in seconds, of which %.1f are the pure list", r.size, r.list.Seconds()), seconds(r.start), 3)
