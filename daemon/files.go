@@ -115,7 +115,7 @@ func (f *configFile) read() {
 		f.log.Info("log level changes", "from", f.level.Level(), "to", next.LogLevel)
 		f.level.Set(next.LogLevel)
 	}
-	pending := slices.DeleteFunc(config.Changes(f.current, next), func(key string) bool { return key == "logLevel" })
+	pending := slices.DeleteFunc(config.Changes(f.current, next), func(key string) bool { return key == "logLevel" || key == "trace.podInspection" })
 	if len(pending) > 0 {
 		f.log.Warn("the configuration has changed; these keys take effect when the daemon restarts (kubectl -n poplin-system rollout restart daemonset/poplind)", "keys", strings.Join(pending, ", "))
 	}

@@ -20,6 +20,7 @@ const usage = `usage:
   poplind [flags]            keep this node part of the pod network
   poplind install [flags]    put the CNI plugin on this node
   poplind cleanup [flags]    make this node what it was before
+  poplind query [flags]      say what this node holds, as JSON for poplinctl
   poplind version            say which build this is
 `
 
@@ -44,6 +45,8 @@ func run(args []string) error {
 		return put(ctx, args)
 	case "cleanup":
 		return clean(ctx, args)
+	case "query":
+		return ask(ctx, args)
 	case "version":
 		fmt.Println("poplind", version.String())
 		return nil

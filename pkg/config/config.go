@@ -57,6 +57,7 @@ type Config struct {
 
 	Services Services `json:"services"`
 	Policy   Policy   `json:"policy"`
+	Trace    Trace    `json:"trace"`
 
 	CNI     CNI      `json:"cni"`
 	Health  Listener `json:"health"`
@@ -89,6 +90,12 @@ type Masquerade struct {
 // Policy is who may talk to whom.
 type Policy struct {
 	Enabled bool `json:"enabled"`
+}
+
+// Trace is what poplinctl trace may look at.
+type Trace struct {
+	// PodInspection has poplind query enter pods' network namespaces.
+	PodInspection bool `json:"podInspection"`
 }
 
 // Services is the way to Services' endpoints.

@@ -25,6 +25,8 @@ type Attachment struct {
 	ContainerID, IfName, Network string
 	// Pod is namespace and name; empty where the runtime did not say.
 	Pod string
+	// NetNS is the path of its network namespace; empty where libcni is older.
+	NetNS string
 }
 
 // List is all attachments, of every network: a plugin that delegates to others
@@ -73,8 +75,9 @@ func read(path string) (Attachment, error) {
 		return Attachment{}, err
 	}
 	var file struct {
-		ContainerID, IfName, NetworkName string
-		CNIArgs                          [][2]string `json:"cniArgs"`
+		ContainerID, IfName, NetworkName, NetNS string
+
+		CNIArgs [][2]string `json:"cniArgs"`
 	}
 	if err := json.Unmarshal(text, &file); err != nil {
 		return Attachment{}, err
@@ -82,7 +85,7 @@ func read(path string) (Attachment, error) {
 	if file.ContainerID == "" {
 		return Attachment{}, fmt.Errorf("%s names no container", path)
 	}
-	a := Attachment{ContainerID: file.ContainerID, IfName: file.IfName, Network: file.NetworkName}
+	a := Attachment{ContainerID: file.ContainerID, IfName: file.IfName, Network: file.NetworkName, NetNS: file.NetNS}
 	pod := map[string]string{}
 	for _, arg := range file.CNIArgs {
 		pod[arg[0]] = arg[1]

@@ -26,7 +26,7 @@ func TestRead(t *testing.T) {
 		}
 	}
 	l, err := Read(dir)
-	want := []Attachment{{"c1", "eth0", "poplin", "default/web-0"}, {"c2", "eth0", "poplin", ""}}
+	want := []Attachment{{"c1", "eth0", "poplin", "default/web-0", "/run/netns/x"}, {"c2", "eth0", "poplin", "", ""}}
 	if err != nil || !reflect.DeepEqual(l.Attachments, want) {
 		t.Errorf("%+v, %v", l.Attachments, err)
 	}

@@ -10,6 +10,8 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -33,6 +35,31 @@ func (p Protocol) String() string {
 		return "sctp"
 	}
 	return fmt.Sprintf("protocol %d", uint8(p))
+}
+
+// ParseProtocol reads what String writes of a protocol that a Service can have.
+func ParseProtocol(name string) (Protocol, error) {
+	for _, p := range []Protocol{TCP, UDP, SCTP} {
+		if p.String() == strings.ToLower(name) {
+			return p, nil
+		}
+	}
+	return 0, fmt.Errorf("protocol %q: write tcp, udp or sctp", name)
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (p Protocol) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (p *Protocol) UnmarshalText(text []byte) error {
+	if number, ok := strings.CutPrefix(string(text), "protocol "); ok {
+		n, err := strconv.ParseUint(number, 10, 8)
+		*p = Protocol(n)
+		return err
+	}
+	var err error
+	*p, err = ParseProtocol(string(text))
+	return err
 }
 
 // Key names an object within its kind.

@@ -11,7 +11,25 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 )
+
+// Connect says how to reach the API server: as a kubeconfig has it, or as the
+// pod's own account.
+func Connect(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		rc, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("find the API server (outside a pod, give a kubeconfig): %w", err)
+		}
+		return rc, nil
+	}
+	rc, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
+	}
+	return rc, nil
+}
 
 // Clients makes a client of each version of a group.
 func Clients(rc *rest.Config, known *runtime.Scheme, to map[schema.GroupVersion]*rest.Interface) error {

@@ -8,13 +8,11 @@ package ingress
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/kube/group"
@@ -64,26 +62,11 @@ type Client struct {
 
 // New makes a client; nothing is sent before Run.
 func New(cfg Config, reader Reader) (*Client, error) {
-	rc, err := restConfig(cfg.Kubeconfig)
+	rc, err := group.Connect(cfg.Kubeconfig)
 	if err != nil {
 		return nil, err
 	}
 	return newClient(cfg, rc, reader)
-}
-
-func restConfig(kubeconfig string) (*rest.Config, error) {
-	if kubeconfig == "" {
-		rc, err := rest.InClusterConfig()
-		if err != nil {
-			return nil, fmt.Errorf("find the API server (outside a pod, give a kubeconfig): %w", err)
-		}
-		return rc, nil
-	}
-	rc, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
-	}
-	return rc, nil
 }
 
 func newClient(cfg Config, rc *rest.Config, reader Reader) (*Client, error) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -61,3 +62,35 @@ func Apply[K comparable, V any](m, del, put map[K]V) {
 // ClassID writes a number as nft writes a tc class, the type under which
 // numbers pass through the kernel in a packet's priority.
 func ClassID(v uint32) string { return fmt.Sprintf("%x:%x", v>>16, v&0xffff) }
+
+// ParseClassID reads what ClassID writes.
+func ParseClassID(text string) (v uint32, err error) {
+	high, low, ok := strings.Cut(text, ":")
+	if !ok {
+		return 0, fmt.Errorf("%q is no number in two parts", text)
+	}
+	h, err := strconv.ParseUint(high, 16, 16)
+	if err != nil {
+		return 0, err
+	}
+	l, err := strconv.ParseUint(low, 16, 16)
+	return uint32(h)<<16 | uint32(l), err
+}
+
+// Split takes a key's text apart.
+func Split(text []byte, n int) ([]string, error) {
+	parts := strings.Split(string(text), " . ")
+	if len(parts) != n {
+		return nil, fmt.Errorf("%q is not %d parts with dots between", text, n)
+	}
+	return parts, nil
+}
+
+// Keep copies what is wanted of a map.
+func Keep[K comparable, V any](to, from map[K]V, wanted func(K) bool) {
+	for k, v := range from {
+		if wanted(k) {
+			to[k] = v
+		}
+	}
+}

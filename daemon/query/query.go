@@ -1,0 +1,278 @@
+// Package query answers what others ask about a node: it puts facts of the
+// kernel, of the node's files and of the daemon's report together, on the node
+// and in its network. Inputs are a question and where things are; output is
+// facts.Node, each part that could not be read with its reason. It refuses to
+// change anything, and needs no daemon that runs.
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"poplin.dev/poplin/daemon/ipam"
+	"poplin.dev/poplin/daemon/status"
+	"poplin.dev/poplin/pkg/apply/foreign"
+	"poplin.dev/poplin/pkg/apply/inspect"
+	"poplin.dev/poplin/pkg/apply/nft"
+	"poplin.dev/poplin/pkg/apply/permit"
+	"poplin.dev/poplin/pkg/apply/sandbox"
+	"poplin.dev/poplin/pkg/apply/vip"
+	"poplin.dev/poplin/pkg/apply/vip/flows"
+	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/cluster/service"
+	"poplin.dev/poplin/pkg/config"
+	"poplin.dev/poplin/pkg/facts"
+	"poplin.dev/poplin/pkg/overlay"
+	"poplin.dev/poplin/plugins/hostlocal/audit"
+	"poplin.dev/poplin/plugins/hostport/store"
+	"poplin.dev/poplin/plugins/poplin/plan"
+)
+
+// Places say where the node's files are.
+type Places struct {
+	// Config is the daemon's configuration; where there is no such file, its
+	// defaults count.
+	Config string
+	// Socket is the daemon's, StateDir and CNICache are directories.
+	Socket, StateDir, CNICache string
+	// Inspect has the inside of pods looked at, whatever the configuration
+	// says.
+	Inspect bool
+}
+
+const (
+	// patience is with a daemon that hangs.
+	patience = 500 * time.Millisecond
+	// mostFlows and mostPods bound the answer.
+	mostFlows = 500
+	mostPods  = 32
+)
+
+// Run answers.
+func Run(ctx context.Context, p Places, node string, q facts.Question) facts.Node {
+	n := facts.Node{Version: facts.Version, Name: node, Taken: time.Now().UTC()}
+	a := answer{Node: &n, places: p, question: q}
+	a.settings = a.readConfig()
+	for _, part := range []struct {
+		kind facts.Kind
+		read func(context.Context)
+	}{
+		{facts.OfDaemon, a.daemon}, {facts.OfNetwork, a.network}, {facts.OfRules, a.rules},
+		{facts.OfFlows, a.flows}, {facts.OfPods, a.pods}, {facts.OfPeers, a.peers},
+	} {
+		if q.Asks(part.kind) {
+			part.read(ctx)
+		}
+	}
+	return n
+}
+
+type answer struct {
+	*facts.Node
+	places   Places
+	question facts.Question
+	settings config.Config
+}
+
+func (a *answer) readConfig() config.Config {
+	text, err := os.ReadFile(a.places.Config)
+	if err != nil {
+		a.Lacks("settings", fmt.Errorf("defaults are taken: %w", err))
+		return config.Default()
+	}
+	c, err := config.Parse(text)
+	if err != nil {
+		a.Lacks("settings", err)
+		return config.Default()
+	}
+	return c
+}
+
+func (a *answer) port() uint16 { return uint16(a.settings.Overlay.Port) }
+
+func (a *answer) daemon(ctx context.Context) {
+	c := a.settings
+	d := &facts.Daemon{Settings: facts.Settings{
+		Services: c.Services.Enabled, Policy: c.Policy.Enabled, ExternalRanges: c.Services.ExternalIPCIDRs,
+		VNI: uint32(c.Overlay.VNI), Port: a.port(), PodInspection: a.inspects(),
+	}}
+	d.Settings.NodePortAddresses, _ = c.Services.NodePortRanges() // parsed: valid
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if r, err := status.Read(ctx, a.places.Socket); err != nil {
+		d.Problem = err.Error()
+	} else {
+		d.Running, d.Ready, d.Version, d.Conflist = true, r.Ready, r.Version, r.Conflist
+		d.Waiting, d.Refused = map[string]string{}, map[string]string{}
+		for _, t := range r.Tasks {
+			if t.Waiting != "" {
+				d.Waiting[t.Name] = t.Waiting
+			}
+		}
+		for _, x := range r.Refused {
+			d.Refused[x.Node] = x.Reason
+		}
+	}
+	a.Daemon = d
+	report, err := a.addresses()
+	a.Lacks("addresses", err)
+	for _, r := range report.Ranges {
+		d.Ranges = append(d.Ranges, facts.Range{Range: r.Range, Taken: r.Taken, Free: r.Free})
+	}
+	for _, p := range report.Problems {
+		d.Problems = append(d.Problems, p.Kind+": "+p.What)
+	}
+	ports, err := hostPorts(filepath.Join(a.places.StateDir, "hostports"))
+	a.Lacks("hostPorts", err)
+	d.HostPorts = ports
+}
+
+// conflist is where the daemon writes it.
+func (a *answer) conflist() string {
+	return filepath.Join(a.settings.CNI.ConfDir, "10-"+a.settings.CNI.Name+".conflist")
+}
+
+func (a *answer) addresses() (audit.Report, error) {
+	return ipam.Inspect(a.conflist(), a.places.CNICache)
+}
+
+func hostPorts(dir string) (list []facts.HostPort, err error) {
+	d, ok, err := store.OpenExisting(dir)
+	if err != nil || !ok {
+		return nil, err
+	}
+	defer d.Close()
+	entries, damaged, err := d.List()
+	for _, e := range entries {
+		for _, x := range e.Elements {
+			list = append(list, facts.HostPort{
+				Proto: service.Protocol(x.Protocol), Addr: x.Host, Port: x.HostPort,
+				To: netip.AddrPortFrom(x.Pod, x.PodPort), Pod: e.Pod,
+			})
+		}
+	}
+	return list, errors.Join(damaged, err)
+}
+
+// sysctls decide whether packets pass.
+var sysctls = []string{
+	"ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv4/conf/all/rp_filter", "ipv4/conf/all/forwarding",
+	"netfilter/nf_conntrack_count", "netfilter/nf_conntrack_max", "ipv4/neigh/default/gc_thresh3", "ipv6/neigh/default/gc_thresh3",
+}
+
+func (a *answer) network(context.Context) {
+	var also []netip.Addr
+	for _, w := range a.question.Peers {
+		also = append(also, w.Outer, w.Inner)
+	}
+	if len(a.question.Flows) == 0 {
+		also = nil
+	}
+	var err error
+	a.Network, err = inspect.Network(inspect.Options{Flows: a.question.Flows, Also: also, Sysctls: sysctls, Sockets: true})
+	a.Lacks(string(facts.OfNetwork), err)
+}
+
+func (a *answer) rules(context.Context) {
+	r := &facts.Rules{}
+	a.Rules = r
+	var err error
+	about := a.question.About()
+	r.Services.Program, r.Services.Wrong, err = vip.Look()
+	a.Lacks("rules.services", err)
+	r.Policy.Program, r.Policy.Wrong, err = permit.Look()
+	a.Lacks("rules.policy", err)
+	if len(about) > 0 {
+		r.Services.Program, r.Policy.Program = r.Services.About(about), r.Policy.About(about)
+	}
+	// Rules are the same for any node and peers: those are elements of sets.
+	seen, err := nft.Look(overlay.Guards(overlay.Self{Port: a.port(), Underlay: cluster.Underlay{Addr: netip.IPv4Unspecified()}}, nil))
+	a.Lacks("rules.overlay", err)
+	r.Overlay = facts.Overlay(seen)
+	r.Foreign, err = foreign.Chains(nft.Name)
+	a.Lacks("rules.foreign", err)
+}
+
+func (a *answer) flows(context.Context) {
+	f := &facts.Flows{}
+	a.Flows = f
+	f.Count, f.Max = number("netfilter/nf_conntrack_count"), number("netfilter/nf_conntrack_max")
+	c, err := flows.Open()
+	if err != nil {
+		a.Lacks(string(facts.OfFlows), err)
+		return
+	}
+	defer c.Close()
+	about := a.question.About()
+	f.Known, err = c.List(mostFlows, func(k facts.Known) bool {
+		return len(about) == 0 || slices.Contains(about, k.Src.Addr()) && (slices.Contains(about, k.Dst.Addr()) || slices.Contains(about, k.To.Addr()))
+	})
+	a.Lacks(string(facts.OfFlows), err)
+}
+
+func number(key string) (n int) {
+	text, err := os.ReadFile(filepath.Join("/proc/sys/net", key))
+	if err == nil {
+		_, _ = fmt.Sscan(string(text), &n) // 0 where there is none
+	}
+	return n
+}
+
+// inspects reports whether pods' namespaces may be entered.
+func (a *answer) inspects() bool { return a.places.Inspect || a.settings.Trace.PodInspection }
+
+func (a *answer) pods(context.Context) {
+	known, err := sandbox.Read(a.places.CNICache)
+	if err != nil {
+		a.Lacks(string(facts.OfPods), err)
+		return
+	}
+	report, err := a.addresses()
+	a.Lacks("addresses", err)
+	held := map[string][]netip.Addr{}
+	for _, x := range report.Addresses {
+		held[x.ContainerID+"/"+x.IfName] = append(held[x.ContainerID+"/"+x.IfName], x.Address)
+	}
+	about := a.question.About()
+	for _, t := range known.Attachments {
+		addrs := held[t.ContainerID+"/"+t.IfName]
+		if len(about) > 0 && !slices.ContainsFunc(addrs, func(x netip.Addr) bool { return slices.Contains(about, x) }) {
+			continue
+		}
+		p := facts.Pod{
+			Name: t.Pod, Container: t.ContainerID, Interface: t.IfName,
+			HostLink: plan.HostName(t.ContainerID, t.IfName), Addresses: addrs,
+		}
+		switch {
+		case !a.inspects():
+			p.Hidden = inspect.ErrAccess.Error()
+		case t.NetNS == "":
+			p.Hidden = "the runtime does not say where the pod's network namespace is"
+		case len(a.Pods) >= mostPods:
+			p.Hidden = fmt.Sprintf("only %d pods are looked into", mostPods)
+		default:
+			inside, err := inspect.Inside(netnsPath(t.NetNS), inspect.Options{Flows: a.question.Flows, Sockets: true, Sysctls: sysctls[:3]})
+			if p.Inside = inside; err != nil {
+				p.Hidden = err.Error()
+			}
+		}
+		a.Pods = append(a.Pods, p)
+	}
+}
+
+// netnsPath spells the directory of namespaces as the daemon's container has it.
+func netnsPath(path string) string {
+	if rest, ok := strings.CutPrefix(path, "/var/run/"); ok {
+		return "/run/" + rest
+	}
+	return path
+}
+
+func (a *answer) peers(context.Context) { a.Peers = inspect.Peers(a.question.Peers) }

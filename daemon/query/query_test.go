@@ -1,0 +1,186 @@
+package query
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	permitter "poplin.dev/poplin/pkg/apply/permit"
+	services "poplin.dev/poplin/pkg/apply/vip"
+	"poplin.dev/poplin/pkg/cluster/service"
+	"poplin.dev/poplin/pkg/facts"
+	"poplin.dev/poplin/pkg/program/permit"
+	"poplin.dev/poplin/pkg/program/vip"
+	"poplin.dev/poplin/test/need"
+	"poplin.dev/poplin/test/space"
+)
+
+func ip(t *testing.T, line string) {
+	t.Helper()
+	if out, err := exec.Command(need.Program(t, "ip", "iproute2"), strings.Fields(line)...).CombinedOutput(); err != nil {
+		t.Fatalf("ip %s: %v: %s", line, err, out)
+	}
+}
+
+// A node with a pod, an overlay device, Services, policies and somebody
+// else's firewall says all of it; the answer to a question has what concerns
+// it.
+func TestRun(t *testing.T) {
+	space.Enter(t)
+	const name = "query-test-pod"
+	_ = exec.Command("ip", "netns", "del", name).Run() // of an aborted run
+	ip(t, "netns add "+name)
+	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
+	for _, line := range []string{
+		"link set lo up",
+		"link add under type veth peer name far", "link set far up", "addr add 192.0.2.1/24 dev under", "link set under up",
+		"link add poplin-vx type vxlan id 1 dstport 8472 local 192.0.2.1 dev under nolearning", "addr add 10.244.0.0/32 dev poplin-vx", "link set poplin-vx up",
+		"route add 10.244.1.0/24 via 10.244.1.0 dev poplin-vx onlink proto 157",
+		"neigh add 10.244.1.0 lladdr 02:00:00:00:00:01 dev poplin-vx nud permanent",
+		"link add plwpod type veth peer name eth0 netns " + name, "link set plwpod group 28780 up", "route add 10.244.0.5/32 dev plwpod proto 157",
+		"link add plwother type veth peer name others", "link set plwother group 28780 up", "route add 10.244.0.6/32 dev plwother proto 157",
+		"-n " + name + " addr add 10.244.0.5/32 dev eth0", "-n " + name + " link set eth0 up",
+	} {
+		ip(t, line)
+	}
+	if out, err := exec.Command("bridge", "fdb", "add", "02:00:00:00:00:01", "dev", "poplin-vx", "dst", "192.0.2.2").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	p := vip.New()
+	for i := range 3 {
+		p.Frontends[vip.Front{Addr: netip.AddrFrom4([4]byte{10, 96, 0, byte(i)}), Proto: service.TCP, Port: 80}] = vip.To(uint32(vip.FirstGroup+i), 1)
+		p.Endpoints[vip.Slot{Group: uint32(vip.FirstGroup + i)}] = netip.MustParseAddrPort("10.244.1.5:80")
+	}
+	table, err := services.Open(services.Config{Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { table.Close() })
+	if _, err := table.Set(p); err != nil {
+		t.Fatal(err)
+	}
+	policies, err := permitter.Open(permitter.Config{Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { policies.Close() })
+	q := permit.New()
+	q.Senders[netip.MustParseAddr("10.244.0.5")] = struct{}{}
+	if _, err := policies.Set(q); err != nil {
+		t.Fatal(err)
+	}
+	space.Nft(t, "add table inet other")
+	space.Nft(t, "add chain inet other f { type filter hook forward priority 0; policy drop; }")
+	for _, rule := range []string{
+		"ip saddr 10.244.0.0/16 tcp dport 80-90 drop", "iifname plw* ip6 daddr fd00::/64 accept",
+		"ct state established,related accept", "ct state new oifname != eth0 udp dport 53 counter reject", "meta mark 5 drop",
+	} {
+		space.Nft(t, "add rule inet other f "+rule)
+	}
+
+	places := Places{StateDir: t.TempDir(), CNICache: filepath.Join(t.TempDir(), "results"), Socket: "/nowhere", Inspect: true}
+	places.Config = filepath.Join(t.TempDir(), "config.yaml")
+	conflist := filepath.Join(t.TempDir(), "10-poplin.conflist")
+	write := func(path, text string) {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data := t.TempDir()
+	write(places.Config, "apiVersion: config.poplin.dev/v1alpha1\nkind: Configuration\ncni: {confDir: "+filepath.Dir(conflist)+"}\n")
+	write(conflist, fmt.Sprintf(`{"cniVersion":"1.1.0","name":"poplin","plugins":[{"type":"poplin","ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.244.0.0/24"}]]}}]}`, data))
+	write(filepath.Join(data, "poplin", "10.244.0.5"), "c1\r\neth0")
+	write(filepath.Join(places.CNICache, "poplin-c1-eth0"), `{"kind":"cniCacheV1","containerId":"c1","ifName":"eth0","networkName":"poplin","netns":"/var/run/netns/`+name+`","cniArgs":[["K8S_POD_NAMESPACE","blue"],["K8S_POD_NAME","web"]]}`)
+
+	flow := facts.Flow{Src: netip.MustParseAddr("10.244.0.5"), To: netip.MustParseAddrPort("10.244.1.5:80"), Proto: service.TCP}
+	front := flow
+	front.To = netip.MustParseAddrPort("10.96.0.1:80")
+	n := Run(context.Background(), places, "n1", facts.Question{Kinds: facts.Kinds(), Flows: []facts.Flow{flow, front}})
+
+	text, err := json.Marshal(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d bytes: %s", len(text), text)
+	if len(n.Missing) > 0 {
+		t.Errorf("missing: %v", n.Missing)
+	}
+	if n.Daemon == nil || n.Daemon.Running || n.Daemon.Problem == "" || len(n.Daemon.Ranges) != 1 || n.Daemon.Ranges[0].Taken != 1 {
+		t.Errorf("daemon: %+v", n.Daemon)
+	}
+	d, _ := n.Network.Decision(flow.Src, flow.To.Addr())
+	if d.In != "plwpod" || d.Dev != "poplin-vx" || d.Via != netip.MustParseAddr("10.244.1.0") {
+		t.Errorf("decision: %+v", d)
+	}
+	back, _ := n.Network.Decision(flow.To.Addr(), flow.Src)
+	if back.In != "poplin-vx" || back.Dev != "plwpod" {
+		t.Errorf("decision back: %+v", back)
+	}
+	if _, here := n.Network.Link("plwother"); here {
+		t.Error("another pod's link is in the answer")
+	}
+	if l, ok := n.Network.Link("poplin-vx"); !ok || l.VXLAN == nil || l.VXLAN.VNI != 1 || l.VXLAN.Port != 8472 || l.VXLAN.Local != netip.MustParseAddr("192.0.2.1") || !l.Up {
+		t.Errorf("overlay device: %+v", l)
+	}
+	if want := (facts.Neigh{Addr: netip.MustParseAddr("10.244.1.0"), Dev: "poplin-vx", MAC: "02:00:00:00:00:01", State: "permanent"}); !slices.Contains(n.Network.Neighs, want) {
+		t.Errorf("neighbours: %+v", n.Network.Neighs)
+	}
+	if want := (facts.Forward{MAC: "02:00:00:00:00:01", Dst: netip.MustParseAddr("192.0.2.2")}); !slices.Contains(n.Network.FDB, want) {
+		t.Errorf("forwarding entries: %+v", n.Network.FDB)
+	}
+	if s := n.Rules.Services; len(s.Frontends) != 1 || len(s.Endpoints) != 1 || len(s.Wrong) > 0 {
+		t.Errorf("services:\n%s%v", s.Program, s.Wrong)
+	}
+	if s := n.Rules.Policy; len(s.Senders) != 1 || len(s.Wrong) > 0 {
+		t.Errorf("policy:\n%s%v", s.Program, s.Wrong)
+	}
+	if w := n.Rules.Overlay.Wrong; len(w) != 1 || w[0] != "table inet poplin does not exist" {
+		t.Errorf("overlay: %v", w)
+	}
+	want := []string{
+		"saddr 10.244.0.0/16 protocol 6 dport 80-90 drop", "iifname plw* daddr fd00::/64 accept", "accept",
+		"oifname != eth0 protocol 17 dport 53 reject", "(an unknown field) drop",
+	}
+	var got []string
+	for _, c := range n.Rules.Foreign {
+		if c.Table == "other" {
+			for _, r := range c.Rules {
+				got = append(got, r.String())
+			}
+			if !c.Drops || c.Hook != "forward" || !c.Rules[2].NotNew || c.Rules[3].NotNew || c.Rules[1].Family != 6 {
+				t.Errorf("chain: %+v", c)
+			}
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("rules\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if len(n.Pods) != 1 || n.Pods[0].Name != "blue/web" || n.Pods[0].Inside == nil {
+		t.Fatalf("pods: %+v", n.Pods)
+	}
+	if l, ok := n.Pods[0].Inside.Holder(flow.Src); !ok || l.Name != "eth0" || !l.Up {
+		t.Errorf("inside: %+v", n.Pods[0].Inside)
+	}
+
+	// Without leave, nobody looks into pods.
+	places.Inspect = false
+	n = Run(context.Background(), places, "n1", facts.Question{Kinds: []facts.Kind{facts.OfPods}})
+	if len(n.Pods) != 1 || n.Pods[0].Inside != nil || !strings.Contains(n.Pods[0].Hidden, "needs node access") || n.Network != nil {
+		t.Errorf("without leave: %+v", n)
+	}
+}

@@ -1,0 +1,46 @@
+package inspect
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"poplin.dev/poplin/pkg/facts"
+)
+
+// ErrAccess says that this process may not enter pods' namespaces.
+var ErrAccess = errors.New("needs node access: trace.podInspection, or poplinctl with --node on the node")
+
+// Inside reads a pod's namespace.
+func Inside(path string, o Options) (n *facts.Network, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// Never unlocked: the thread ends with the goroutine, so that no
+		// other one finds itself in a pod.
+		runtime.LockOSThread()
+		ns, errOpen := netns.GetFromPath(path)
+		if errOpen != nil {
+			err = denied(fmt.Errorf("open network namespace %s: %w", path, errOpen))
+			return
+		}
+		defer ns.Close()
+		if errEnter := netns.Set(ns); errEnter != nil {
+			err = denied(fmt.Errorf("enter network namespace %s: %w", path, errEnter))
+			return
+		}
+		n, err = Network(o)
+	}()
+	<-done
+	return n, err
+}
+
+func denied(err error) error {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("%w (%w)", ErrAccess, err)
+	}
+	return err
+}
