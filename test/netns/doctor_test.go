@@ -53,6 +53,19 @@ func TestDoctor(t *testing.T) {
 			}
 		}
 	}
+	// Beside a living overlay, the same is asked of the kernel.
+	l := newLab(t, dual, 1)
+	l.startAll(t)
+	if err := l.nodes[0].Do(func() error {
+		for _, c := range doctor.Run(t.Context(), "worker-1", doctor.Places{}).Checks {
+			if contains(c.Name, "kernel: ") && c.State != doctor.Well {
+				t.Errorf("beside the overlay: %+v", c)
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 	if after := n.nft(t, "list", "ruleset"); after != before {
 		t.Errorf("the doctor leaves\n%s\nwhere there was\n%s", after, before)
 	}

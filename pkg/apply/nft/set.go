@@ -121,7 +121,7 @@ func (t *Table) read() error {
 		return fmt.Errorf("list chains: %w", err)
 	}
 	for _, c := range chains {
-		if c.Table.Name != Name {
+		if c.Table.Name != t.table.Name {
 			continue
 		}
 		c.Table = t.table
