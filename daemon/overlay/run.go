@@ -12,6 +12,7 @@ import (
 
 	"poplin.dev/poplin/pkg/apply/diff"
 	"poplin.dev/poplin/pkg/apply/foreign"
+	"poplin.dev/poplin/pkg/apply/podlink"
 	"poplin.dev/poplin/pkg/apply/route"
 	"poplin.dev/poplin/pkg/apply/sysctl"
 	"poplin.dev/poplin/pkg/cluster"
@@ -47,6 +48,7 @@ const publishTimeout = 5 * time.Second
 type pass struct {
 	*Module
 	routes  *route.Applier
+	pods    *podlink.Reader
 	sysctls sysctl.Tree
 	others  others
 	sums    checksums
@@ -81,6 +83,10 @@ func (m *Module) Run(ctx context.Context) error {
 		return err
 	}
 	defer p.routes.Close()
+	if p.pods, err = podlink.Open(); err != nil {
+		return err
+	}
+	defer p.pods.Close()
 	events, err := p.routes.Subscribe()
 	if err != nil {
 		return err

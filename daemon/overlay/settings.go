@@ -33,20 +33,20 @@ func (p *pass) tickSettings(ctx context.Context, dirty func()) {
 // settingsHold reports that the overlay's sysctls are as the last pass left
 // them, and puts those of the pods' links right.
 func (p *pass) settingsHold() (bool, error) {
-	links, err := p.routes.PodLinks(overlay.PodLinkGroup)
+	links, err := p.pods.List(overlay.PodLinkGroup)
 	if err != nil {
 		return false, err
 	}
 	var wrong []program.Sysctl
-	tooLarge := 0
+	tooLarge, settings := 0, overlay.PodSettings()
 	for _, l := range links {
 		if l.MTU > p.mtu {
 			tooLarge++
 		}
-		for _, s := range overlay.PodSettings() {
+		for _, s := range settings {
 			if now, known := l.Setting(s.Family, s.Name); known && now != s.Value {
 				// The link may go at any moment.
-				wrong = append(wrong, program.Sysctl{Key: fmt.Sprintf("%s/conf/%s/%s", s.Family, l.Name, s.Name), Value: strconv.Itoa(s.Value), Optional: true})
+				wrong = append(wrong, program.Sysctl{Key: fmt.Sprintf("%s/conf/%s/%s", s.Family, l.Name(), s.Name), Value: strconv.Itoa(s.Value), Optional: true})
 			}
 		}
 	}

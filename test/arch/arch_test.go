@@ -155,6 +155,7 @@ var direction = map[string][]string{
 	"pkg/apply":           {"pkg/cluster", "pkg/program", "pkg/apply/diff", "pkg/apply/monitor", "pkg/facts"},
 	"pkg/apply/route":     {"pkg/cluster", "pkg/program", "pkg/apply/diff", "pkg/apply/ethtool"},
 	"pkg/apply/wire":      {"pkg/program/nft"},
+	"pkg/apply/podlink":   {"pkg/apply/wire"},
 	"pkg/apply/table":     {"pkg/program/nft", "pkg/apply/monitor", "pkg/apply/wire"},
 	"pkg/apply/vip":       {"pkg/cluster", "pkg/program", "pkg/apply/table", "pkg/apply/wire", "pkg/apply/vip", "pkg/facts"},
 	"pkg/apply/nflog":     {"pkg/cluster/service", "pkg/apply/wire"},

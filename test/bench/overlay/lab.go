@@ -120,21 +120,33 @@ func (l *lab) measure(ctx context.Context, peers int, o Options) (r result, err 
 	if r.join, r.joinCPU, err = l.joins(ctx, run, o.joins()); err != nil {
 		return r, err
 	}
-	time.Sleep(5 * time.Second) // until what all of that began has ended
-	if r.idle, err = idle(run, o.rest()); err != nil {
+	if r.idle, r.pods, err = l.rest(run, o.rest()); err != nil {
 		return r, err
 	}
-	if r.resting, err = run.Usage(); err != nil {
-		return r, err
-	}
-	stop, err := l.populate()
-	if err != nil {
-		return r, err
-	}
-	defer stop()
-	time.Sleep(2 * time.Second) // until their settings are right
-	r.pods, err = idle(run, o.rest())
+	r.resting, err = run.Usage()
 	return r, err
+}
+
+// rest is the part of a core that the daemon uses while nothing happens,
+// without pods and on a full node.
+func (l *lab) rest(run *process.Process, each time.Duration) (without, with float64, err error) {
+	for range turns {
+		once, err := idle(run, each)
+		if err != nil {
+			return 0, 0, err
+		}
+		without += once / turns
+		stop, err := l.populate()
+		if err == nil {
+			once, err = idle(run, each)
+		}
+		stop()
+		if err != nil {
+			return 0, 0, err
+		}
+		with += once / turns
+	}
+	return without, with, nil
 }
 
 // wait returns when every peer is in the kernel and pods may start.
@@ -178,8 +190,13 @@ func (l *lab) clear() error {
 	return l.node.Link.LinkDel(device)
 }
 
-// idle is the part of a core that a process uses while nothing happens.
+// settle is how long a change may keep the daemon busy.
+const settle = 3 * time.Second
+
+// idle is the part of a core that a process uses once what was begun before
+// has ended.
 func idle(run *process.Process, rest time.Duration) (float64, error) {
+	time.Sleep(settle)
 	before, err := run.Usage()
 	if err != nil {
 		return 0, err
@@ -233,7 +250,7 @@ func (l *lab) routed(i int, want bool) error {
 func (l *lab) populate() (stop func(), err error) {
 	far, err := cni.NewPod("far")
 	if err != nil {
-		return nil, err
+		return func() {}, err
 	}
 	ns, err := os.Open(far.Path())
 	if err != nil {

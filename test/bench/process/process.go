@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"poplin.dev/poplin/test/cluster/api"
 	"poplin.dev/poplin/test/cni"
 )
@@ -98,16 +100,33 @@ type Usage struct {
 // tick is the unit of /proc/PID/stat, the same on every Linux.
 const tick = 10 * time.Millisecond
 
+// processClock makes of a process' number, inverted, the clock that counts the
+// time of all its threads, those that have ended too (linux/posix-timers.h).
+const processClock = 2 // CPUCLOCK_SCHED
+
+// own is a process' time without its children's, in nanoseconds where
+// /proc/PID/stat has ticks.
+func own(pid int) (time.Duration, error) {
+	var t unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|processClock), &t); err != nil {
+		return 0, fmt.Errorf("read processor time of process %d: %w", pid, err)
+	}
+	return time.Duration(t.Nano()), nil
+}
+
 // Usage is what it has used until now.
 func (p *Process) Usage() (u Usage, err error) {
+	cpu, err := own(p.cmd.Process.Pid)
 	stat, err1 := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
 	status, err2 := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	if err := errors.Join(err1, err2); err != nil {
+	if err := errors.Join(err, err1, err2); err != nil {
 		return u, errors.Join(err, p.Alive())
 	}
-	// Behind the name, which may hold anything: state is field 3.
+	u.CPU = cpu
+	// Behind the name, which may hold anything: state is field 3, the
+	// children's time 16 and 17.
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-	for _, f := range fields[11:15] {
+	for _, f := range fields[13:15] {
 		n, err := strconv.Atoi(f)
 		if err != nil {
 			return u, err

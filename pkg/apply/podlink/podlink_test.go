@@ -1,4 +1,4 @@
-package route
+package podlink
 
 import (
 	"fmt"
@@ -18,7 +18,7 @@ const podGroup = 0x706c
 
 // pods puts the test into a network namespace of its own with so many links
 // of pods, the ends of one pair each.
-func pods(t testing.TB, n int) *Applier {
+func pods(t testing.TB, n int) *Reader {
 	t.Helper()
 	need.Link(t, "veth")
 	runtime.LockOSThread() // never unlocked: the thread goes with the test
@@ -43,17 +43,17 @@ func pods(t testing.TB, n int) *Applier {
 			t.Fatal(err)
 		}
 	}
-	a, err := Open(Config{Link: "poplin-vx"})
+	r, err := Open()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(a.Close)
-	return a
+	t.Cleanup(r.Close)
+	return r
 }
 
-// TestPodLinks: what the list of links says is what the files say.
-func TestPodLinks(t *testing.T) {
-	a := pods(t, 3)
+// TestList: what the list of links says is what the files say.
+func TestList(t *testing.T) {
+	r := pods(t, 3)
 	for _, s := range []struct{ family, name string }{
 		{"ipv4", "forwarding"}, {"ipv4", "rp_filter"}, {"ipv4", "send_redirects"}, {"ipv4", "accept_redirects"},
 		{"ipv6", "accept_ra"}, {"ipv6", "accept_redirects"}, {"ipv6", "autoconf"},
@@ -63,12 +63,12 @@ func TestPodLinks(t *testing.T) {
 			if err := os.WriteFile(path, fmt.Append(nil, value), 0); err != nil {
 				t.Fatal(err)
 			}
-			links, err := a.PodLinks(podGroup)
+			links, err := r.List(podGroup)
 			if err != nil || len(links) != 3 {
 				t.Fatalf("%d links, %v", len(links), err)
 			}
 			for _, l := range links {
-				if l.Name != "plw1" {
+				if l.Name() != "plw1" {
 					continue
 				}
 				if got, known := l.Setting(s.family, s.name); got != value || !known || l.MTU != 1401 {
@@ -77,17 +77,35 @@ func TestPodLinks(t *testing.T) {
 			}
 		}
 	}
-	if _, known := (PodLink{}).Setting("ipv4", "rp_filter"); known {
+	if _, known := (Link{}).Setting("ipv4", "rp_filter"); known {
 		t.Error("a link without arrays has a setting")
 	}
 }
 
-// BenchmarkPodLinks is what looking at the sysctls of a full node costs.
-func BenchmarkPodLinks(b *testing.B) {
-	a := pods(b, 110)
+// TestListLeavesNoGarbage: whoever asks every second must not pay for
+// collections.
+func TestListLeavesNoGarbage(t *testing.T) {
+	r := pods(t, 110) // answers in several parts
+	if n := testing.AllocsPerRun(20, func() {
+		links, err := r.List(podGroup)
+		if err != nil || len(links) != 110 {
+			t.Fatal(len(links), err)
+		}
+		for _, l := range links {
+			l.Setting("ipv4", "rp_filter")
+		}
+	}); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// BenchmarkList is what looking at the sysctls of a full node costs.
+func BenchmarkList(b *testing.B) {
+	r := pods(b, 110)
+	b.ReportAllocs()
 	before := cpu(b)
 	for b.Loop() {
-		links, err := a.PodLinks(podGroup)
+		links, err := r.List(podGroup)
 		if err != nil || len(links) != 110 {
 			b.Fatal(len(links), err)
 		}
