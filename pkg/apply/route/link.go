@@ -151,7 +151,7 @@ func (a *Applier) fixLink(link *netlink.Vxlan, want program.VXLAN) (res diff.Res
 		{"address", bytes.Equal(link.HardwareAddr, want.MAC[:]), func() error { return a.handle.LinkSetHardwareAddr(link, want.MAC[:]) }},
 		{"transmit checksum", err != nil || offload != want.SoftwareChecksum, func() error { return ethtool.SetTxChecksum(link.Name, !want.SoftwareChecksum) }},
 		{"up", link.Flags&net.FlagUp != 0, func() error {
-			a.Forget() // routes went when the device went down
+			a.state = nil // routes went when the device went down
 			return a.handle.LinkSetUp(link)
 		}},
 	} {

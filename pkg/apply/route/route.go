@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -44,8 +45,11 @@ type Applier struct {
 	conf   Config
 	handle *netlink.Handle
 	batch  *batch
-	state  *state  // nil: the kernel must be read first
 	events *Events // nil: nobody listens
+
+	// mu keeps events from being compared with a Set that is half done.
+	mu    sync.Mutex
+	state *state // nil: the kernel must be read first
 }
 
 // Open connects to the kernel.
@@ -75,7 +79,11 @@ func (a *Applier) Close() {
 }
 
 // Forget has the next Set read the kernel again.
-func (a *Applier) Forget() { a.state = nil }
+func (a *Applier) Forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.state = nil
+}
 
 // Set makes the kernel agree with want. Everything new is there before
 // anything old goes, and a failed item does not stop the others. The order is
@@ -90,6 +98,8 @@ func (a *Applier) Set(ctx context.Context, want program.Net) (diff.Result, error
 	if err := ctx.Err(); err != nil {
 		return diff.Result{}, err
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	link, res, errLink := a.setLink(want)
 	if link == nil && errLink != nil {
 		return res, errLink
@@ -101,11 +111,11 @@ func (a *Applier) Set(ctx context.Context, want program.Net) (diff.Result, error
 	}
 	more, err := a.apply(target)
 	if err != nil {
-		a.Forget() // something is not as the mirror has it
+		a.state = nil // something is not as the mirror has it
 	}
 	res, err = res.Plus(more), errors.Join(errLink, err)
 	if link != nil && want.Link == (program.VXLAN{}) {
-		a.Forget()
+		a.state = nil
 		if errDel := a.removeLink(link); errDel != nil {
 			return res.Plus(diff.Result{Failed: 1}), errors.Join(err, errDel)
 		}
