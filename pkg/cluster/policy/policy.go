@@ -23,6 +23,8 @@ type Protocol = service.Protocol
 // network of its node, is not among them.
 type Pod struct {
 	Key
+	// UID is the one under which its node runs it.
+	UID string
 	// Node is where it runs.
 	Node   string
 	Labels map[string]string

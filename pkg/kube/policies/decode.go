@@ -1,6 +1,7 @@
 package policies
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -9,6 +10,10 @@ import (
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/kube/decode"
 )
+
+// mirrored is on the API server's copy of a static pod, and is the UID of the
+// pod itself.
+const mirrored = "kubernetes.io/config.mirror"
 
 // Any label may be asked for by a selector; annotations are asked for by none.
 func every(string) bool { return true }
@@ -21,7 +26,7 @@ func (o *podObject) Unmarshal(b []byte) error {
 	err := decode.Each(b, func(f decode.Field) error {
 		switch f.ID {
 		case 1:
-			return o.Read(f.Text, every, none)
+			return o.Read(f.Text, every, func(name string) bool { return name == mirrored })
 		case 2:
 			return decode.Each(f.Text, o.readSpec)
 		case 3:
@@ -33,6 +38,7 @@ func (o *podObject) Unmarshal(b []byte) error {
 		return fmt.Errorf("read Pod: %w", err)
 	}
 	p.Key, p.Labels, p.Created = o.Key(), o.Labels, o.CreationTimestamp.Time
+	p.UID = cmp.Or(o.Annotations[mirrored], string(o.UID))
 	return nil
 }
 

@@ -69,7 +69,7 @@ var created = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 func TestPods(t *testing.T) {
 	s := kubetest.New(t)
 	pod := func(spec, status object) object {
-		return object{"apiVersion": "v1", "kind": "Pod", "metadata": object{"labels": object{"app": "web"}, "annotations": object{"much": "text"}}, "spec": spec, "status": status}
+		return object{"apiVersion": "v1", "kind": "Pod", "metadata": object{"uid": "7", "labels": object{"app": "web"}, "annotations": object{"much": "text"}}, "spec": spec, "status": status}
 	}
 	running := object{"phase": "Running", "podIPs": []any{object{"ip": "10.244.1.2"}, object{"ip": "fd00::2"}}}
 	port := func(name string, n int, proto string) object {
@@ -88,9 +88,17 @@ func TestPods(t *testing.T) {
 	}, running))
 	put(s, podsAt+"host", pod(object{"nodeName": "worker-1", "hostNetwork": true}, running))
 	put(s, podsAt+"ended", pod(object{"nodeName": "worker-1"}, object{"phase": "Succeeded", "podIPs": running["podIPs"]}))
+	// The kubelet runs a static pod under another UID than the API server's copy has.
+	static := pod(object{"nodeName": "worker-1"}, object{})
+	static["metadata"].(object)["annotations"] = object{"kubernetes.io/config.mirror": "static-7", "kubernetes.io/config.hash": "static-7"}
+	static["metadata"].(object)["uid"] = "8"
+	put(s, podsAt+"static", static)
 	v := view(t, s)
+	if p, ok := v.Pod(policy.Key{Namespace: "shop", Name: "static"}); !ok || p.UID != "static-7" {
+		t.Errorf("static pod: %+v", p)
+	}
 	want := policy.Pod{
-		Key: policy.Key{Namespace: "shop", Name: "web"}, Node: "worker-1", Labels: map[string]string{"app": "web"}, Created: created,
+		Key: policy.Key{Namespace: "shop", Name: "web"}, UID: "7", Node: "worker-1", Labels: map[string]string{"app": "web"}, Created: created,
 		Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.2"), netip.MustParseAddr("fd00::2")},
 		Ports: []policy.NamedPort{{Name: "http", Protocol: service.TCP, Port: 8080}, {Name: "dns", Protocol: service.UDP, Port: 53},
 			{Name: "metrics", Protocol: service.TCP, Port: 9090}},
