@@ -82,7 +82,7 @@ func New() *Metrics {
 	m.ChecksumOffload = m.gauge("checksum_offload", "1 while the network card fills in checksums of encapsulated packets, 0 while the CPU does, which costs throughput.")
 	m.ChecksumFaulty = m.gauge("checksum_offload_faulty", "1 where the self-test found that the network card spoils checksums of encapsulated packets.")
 	m.adds = register(m, prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "poplin_cni_add_duration_seconds", Help: "How long ADDs of the CNI plugin took, by phase: address, links, requests (host ports, bandwidth), result, and in total.",
+		Name: "poplin_cni_add_duration_seconds", Help: "How long ADDs of the CNI plugin took, by phase: address, links, policies (the wait for them), requests (host ports, bandwidth), result, and in total.",
 		Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14), // 0.25 ms to 2 s
 	}, []string{"phase"}))
 	m.addresses = m.gaugeVec("ipam_addresses", "Addresses for pods on this node: taken, or free.", "family", "state")

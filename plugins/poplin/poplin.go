@@ -1,7 +1,8 @@
 // Package poplin is the CNI main plugin: it gives a pod one interface, joined
 // to the host by a veth pair and routes. Inputs are the calls of a container
 // runtime; output is the kernel's state and a result on stdout. It needs no
-// daemon, and it refuses to leave anything behind of an ADD that failed.
+// daemon unless the configuration names one that enforces policies, and it
+// refuses to leave anything behind of an ADD that failed.
 package poplin
 
 import (
@@ -14,6 +15,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"poplin.dev/poplin/plugins/call"
+	"poplin.dev/poplin/plugins/isolation"
 	"poplin.dev/poplin/plugins/poplin/apply"
 	"poplin.dev/poplin/plugins/poplin/conf"
 	"poplin.dev/poplin/plugins/poplin/plan"
@@ -97,7 +99,10 @@ func (p Plugin) add(args call.Call) (err error) {
 	if err != nil {
 		return invalid(err)
 	}
-	if err := site.Add(attachment); err != nil {
+	// The daemon works while the links are made.
+	asked := ask(c, args, attachment)
+	defer asked.Close()
+	if err := site.Add(attachment, watch.around("links", "policies", asked.Wait)); err != nil {
 		return explain(err)
 	}
 	defer func() {
@@ -214,6 +219,9 @@ func explain(err error) error {
 	if e := new(apply.NamespaceError); errors.As(err, &e) {
 		return types.NewError(types.ErrInvalidEnvironmentVariables, "invalid CNI_NETNS",
 			fmt.Sprintf("CNI_NETNS: %v; give the path of the pod's network namespace", e))
+	}
+	if e := new(isolation.Refused); errors.As(err, &e) {
+		return types.NewError(types.ErrTryAgainLater, "policies do not hold for the pod yet", err.Error())
 	}
 	if errors.Is(err, apply.ErrExists) {
 		return types.NewError(codeExists, "interface exists already",

@@ -8,9 +8,9 @@ import (
 	"poplin.dev/poplin/plugins/poplin/apply"
 )
 
-// Phases of an ADD, in their order: the address, the links, what was asked for
-// beside them, the result; and all of it.
-var Phases = []string{"address", "links", "requests", "result", "total"}
+// Phases of an ADD: the address, the links, the wait for policies while these
+// are down, what was asked for beside them, the result; and all of it.
+var Phases = []string{"address", "links", "policies", "requests", "result", "total"}
 
 // Timings is the socket on which a daemon hears how long the phases of an ADD
 // took. It is beside the file that says whether the node is ready.
@@ -29,11 +29,20 @@ func startWatch() *stopwatch {
 	return &stopwatch{now, now, make(map[string]int64, len(Phases))}
 }
 
-// lap ends a phase.
+// lap ends a phase, or a part of it.
 func (s *stopwatch) lap(phase string) {
 	now := time.Now()
-	s.took[phase] = now.Sub(s.last).Microseconds()
+	s.took[phase] += now.Sub(s.last).Microseconds()
 	s.last = now
+}
+
+// around is do as a phase of its own, in the middle of another.
+func (s *stopwatch) around(other, phase string, do func() error) func() error {
+	return func() error {
+		s.lap(other)
+		defer s.lap(phase)
+		return do()
+	}
 }
 
 // tell leaves the times with the daemon, if there is one that listens: no ADD

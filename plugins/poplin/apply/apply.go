@@ -54,13 +54,14 @@ func (s *Site) Close() {
 	s.pod.close()
 }
 
-// Add makes p.
+// Add makes p. Nothing can pass before permitted has returned without an error;
+// what takes its time beforehand is done meanwhile.
 //
 // The link comes to be with its other end already in the pod, under its final
 // name: moving or renaming a link waits for an RCU grace period, 15 ms during
 // which no other pod of the node gets on. Everything later belongs to the
 // link, so that deleting the link undoes it.
-func (s *Site) Add(p plan.Plan) (err error) {
+func (s *Site) Add(p plan.Plan, permitted func() error) (err error) {
 	if err := forward(p); err != nil {
 		return err
 	}
@@ -75,8 +76,9 @@ func (s *Site) Add(p plan.Plan) (err error) {
 			err = errors.Join(err, undo)
 		}
 	}()
-	if err := addHostEnd(s.host, p); err != nil {
-		return err
+	index, err := makeHostEnd(s.host, p)
+	if err != nil {
+		return fmt.Errorf("host's end: %w", err)
 	}
 	var pod socket
 	err = within(s.pod, func() (err error) {
@@ -89,29 +91,34 @@ func (s *Site) Add(p plan.Plan) (err error) {
 		return fmt.Errorf("pod's end: %w", err)
 	}
 	defer pod.Close()
+	if err := permitted(); err != nil {
+		return err
+	}
+	if err := openHostEnd(s.host, index, p); err != nil {
+		return fmt.Errorf("host's end: %w", err)
+	}
 	return addPodEnd(pod, p)
 }
 
-func addHostEnd(host socket, p plan.Plan) error {
+// makeHostEnd leaves the link down, and with it the pod's end.
+func makeHostEnd(host socket, p plan.Plan) (index int32, err error) {
 	ipv6, err := quiet(p.Host.Name, p)
 	if err == nil && ipv6 {
 		err = deaf(p.Host.Name)
 	}
 	if err != nil {
-		return fmt.Errorf("host's end: %w", err)
+		return 0, err
 	}
-	index, err := host.configure(p.Host, ipv6)
-	if err != nil {
-		return fmt.Errorf("host's end: %w", err)
-	}
+	return host.configure(p.Host, ipv6)
+}
+
+func openHostEnd(host socket, index int32, p plan.Plan) error {
 	steps := []wire.Message{raise(index)}
 	for _, a := range p.Addresses {
 		steps = append(steps, neighbour(index, a.Addr, p.Pod.MAC), hostRoute(index, a))
 	}
-	if _, err := host.do(steps...); err != nil {
-		return fmt.Errorf("host's end: %w", err)
-	}
-	return nil
+	_, err := host.do(steps...)
+	return err
 }
 
 func addPodEnd(pod socket, p plan.Plan) error {

@@ -43,10 +43,13 @@ type Conf struct {
 	PortMappings, Bandwidth json.RawMessage
 	// StateDir holds what outlives a reboot.
 	StateDir string
+	// PolicySocket is where a daemon says whether policies hold for a pod;
+	// empty: nobody enforces any.
+	PolicySocket string
 }
 
 // Pod is what CNI_ARGS says of the Kubernetes pod, if it is one.
-type Pod struct{ Namespace, Name string }
+type Pod struct{ Namespace, Name, UID string }
 
 const (
 	// minMTU is the kernel's for Ethernet-like devices.
@@ -66,7 +69,7 @@ func Parse(stdin []byte, args string) (Conf, error) {
 	var (
 		c             Conf
 		kind          string
-		ipam          json.RawMessage
+		ipam, policy  json.RawMessage
 		nodeAddresses []string
 		declared      map[string]bool
 		runtimeConfig map[string]json.RawMessage
@@ -75,7 +78,7 @@ func Parse(stdin []byte, args string) (Conf, error) {
 		"cniVersion": &c.CNIVersion, "name": &c.Name, "type": &kind,
 		"mtu": &c.MTU, "ipam": &ipam, "nodeAddresses": &nodeAddresses, "dns": &c.DNS,
 		"capabilities": &declared, "runtimeConfig": &runtimeConfig, "readyFile": &c.ReadyFile,
-		"stateDir": nil, "args": nil, "prevResult": nil, "cni.dev/": nil,
+		"policy": &policy, "stateDir": nil, "args": nil, "prevResult": nil, "cni.dev/": nil,
 	}
 	err := strict.Object(stdin, "", fields)
 	if err != nil {
@@ -105,10 +108,26 @@ func Parse(stdin []byte, args string) (Conf, error) {
 	if c.ReadyFile != "" && !filepath.IsAbs(c.ReadyFile) {
 		return Conf{}, fmt.Errorf("readyFile: %q is relative to nothing; give an absolute path", c.ReadyFile)
 	}
+	if c.PolicySocket, err = parsePolicy(policy); err != nil {
+		return Conf{}, err
+	}
 	if c.Pod, err = parseArgs(args); err != nil {
 		return Conf{}, err
 	}
 	return c, nil
+}
+
+func parsePolicy(raw json.RawMessage) (socket string, err error) {
+	if len(raw) == 0 {
+		return "", nil
+	}
+	if err := strict.Object(raw, "policy", strict.Fields{"socket": &socket}); err != nil {
+		return "", err
+	}
+	if !filepath.IsAbs(socket) {
+		return "", fmt.Errorf("policy.socket: %q is relative to nothing; give an absolute path, or remove the key policy", socket)
+	}
+	return socket, nil
 }
 
 // IPAMType is ipam.type, for calls that must succeed although the rest has
@@ -229,7 +248,7 @@ func parseArgs(args string) (Pod, error) {
 			return Pod{}, &ArgsError{fmt.Sprintf("CNI_ARGS: unknown key %s with value %q; remove it, or add IgnoreUnknown=1", key, value)}
 		}
 	}
-	return Pod{Namespace: values["K8S_POD_NAMESPACE"], Name: values["K8S_POD_NAME"]}, nil
+	return Pod{Namespace: values["K8S_POD_NAMESPACE"], Name: values["K8S_POD_NAME"], UID: values["K8S_POD_UID"]}, nil
 }
 
 // ArgsError is a mistake in CNI_ARGS rather than in the configuration.

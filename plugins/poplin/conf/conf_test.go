@@ -13,14 +13,14 @@ func TestParse(t *testing.T) {
 		"nodeAddresses": ["192.0.2.1", "2001:db8::1"],
 		"dns": {"nameservers": ["10.96.0.10"]},
 		"capabilities": {"ips": true, "portMappings": false},
-		"runtimeConfig": {"ips": ["10.244.1.7"], "mac": "02:00:5E:10:00:01"}, "readyFile": "/run/ready",
+		"runtimeConfig": {"ips": ["10.244.1.7"], "mac": "02:00:5E:10:00:01"}, "readyFile": "/run/ready", "policy": {"socket": "/run/x.sock"},
 		"args": {"labels": {"app": "web"}},
 		"cni.dev/valid-attachments": [], "prevResult": {}
-	}`), "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;FUTURE=x")
+	}`), "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_UID=7;FUTURE=x")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := fmt.Sprint(c), "{1.1.0 pods 1450 host-local [192.0.2.1 2001:db8::1] 02:00:5e:10:00:01 /run/ready {[10.96.0.10]  [] []} {default web-0} [] [] /var/lib/poplin}"; got != want {
+	if got, want := fmt.Sprint(c), "{1.1.0 pods 1450 host-local [192.0.2.1 2001:db8::1] 02:00:5e:10:00:01 /run/ready {[10.96.0.10]  [] []} {default web-0 7} [] [] /var/lib/poplin /run/x.sock}"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -50,6 +50,9 @@ func TestParseRefuses(t *testing.T) {
 		{`{` + ipam + `,"runtimeConfig":{"mac":"02:00:5e:10:00:00:00:01"}}`, "", `is no unicast MAC address of 48 bits`},
 		{`{` + ipam + `,"readyFile":"ready"}`, "", `readyFile: "ready" is relative`},
 		{`{` + ipam + `,"stateDir":"var"}`, "", `stateDir: "var" is relative to nothing`},
+		{`{` + ipam + `,"policy":{"socket":"poplind.sock"}}`, "", `policy.socket: "poplind.sock" is relative to nothing`},
+		{`{` + ipam + `,"policy":{}}`, "", `policy.socket: "" is relative to nothing`},
+		{`{` + ipam + `,"policy":{"sockets":[]}}`, "", "policy.sockets: unknown key with value []"},
 		{`{` + ipam + `}`, "MAC=1", "CNI_ARGS: unknown key MAC"},
 		{`{` + ipam + `}`, "IgnoreUnknown", `CNI_ARGS: "IgnoreUnknown" is no key=value pair`},
 	} {

@@ -45,7 +45,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	if err := site.Add(p); err != nil {
+	if err := site.Add(p, func() error { return nil }); err != nil {
 		return err
 	}
 	_, err = fmt.Printf(`{"cniVersion":"1.0.0","ips":[{"address":"%s/32"}]}`, addr)
