@@ -141,7 +141,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	now.vips = vips
-	verdicts, judging, err := newPolicy(settings, cfg.NodeName, cluster, count, now.exportReady, log)
+	verdicts, judging, err := newPolicy(now, cfg.StateDir, log)
 	if err != nil {
 		return err
 	}
@@ -156,6 +156,9 @@ func Run(ctx context.Context, cfg Config) error {
 		if asked.Access, err = cluster.Access(); err != nil {
 			return err
 		}
+	}
+	if verdicts != nil {
+		asked.Isolation = verdicts.gate
 	}
 	answers := status.New(asked)
 	now.answers = answers

@@ -1,20 +1,22 @@
 package daemon
 
 import (
+	"errors"
 	"log/slog"
 	"sync"
 
+	"poplin.dev/poplin/daemon/isolation"
 	"poplin.dev/poplin/daemon/policy"
-	"poplin.dev/poplin/pkg/config"
-	"poplin.dev/poplin/pkg/kube"
 	"poplin.dev/poplin/pkg/kube/policies"
 	"poplin.dev/poplin/pkg/loop"
 	"poplin.dev/poplin/pkg/metrics"
+	"poplin.dev/poplin/pkg/policy/claims"
 )
 
 // policyState is what is true of policies; without the module, nothing is.
 type policyState struct {
 	module *policy.Module
+	gate   *isolation.Module
 	view   *policies.View
 	count  *metrics.Metrics
 	export *metrics.Policies
@@ -27,18 +29,27 @@ type policyState struct {
 
 // newPolicy makes the tasks that enforce policies, or removes what an earlier
 // daemon left of them.
-func newPolicy(c config.Config, node string, cluster *kube.Client, count *metrics.Metrics, moved func(), log *slog.Logger) (*policyState, []loop.Task, error) {
-	conf := policy.Config{Node: node, Verify: verify}
-	if !c.Policy.Enabled {
-		return nil, nil, policy.Remove(conf, log)
+func newPolicy(now *state, stateDir string, log *slog.Logger) (*policyState, []loop.Task, error) {
+	conf := policy.Config{Node: now.node, Verify: verify}
+	if !now.settings.Policy.Enabled {
+		return nil, nil, errors.Join(policy.Remove(conf, log), isolation.Remove(stateDir))
 	}
-	view, err := cluster.Policies()
+	view, err := now.cluster.Policies()
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &policyState{view: view, count: count, export: count.Policies(), moved: moved}
-	s.module = policy.New(policy.Deps{Config: conf, Source: view, Event: cluster.Event, Log: log, Report: s.report})
-	return s, []loop.Task{view, s.module}, nil
+	s := &policyState{view: view, count: now.count, export: now.count.Policies(), moved: now.exportReady}
+	s.gate = isolation.New(isolation.Deps{
+		Dir: stateDir, Claim: func(c claims.Claim) <-chan struct{} { return s.module.Claim(c) },
+		Waiting: s.waiting, Saved: now.offer, Log: log,
+	})
+	s.module = policy.New(policy.Deps{
+		Config: conf, Source: view, Event: now.cluster.Event, Log: log, Namespaces: s.gate.Set, Report: s.report,
+	})
+	if err := s.gate.Recall(now.settings.CNI.Name); err != nil {
+		log.Warn("until the API server has pods' addresses, policies do not hold for those that start now", "error", err)
+	}
+	return s, []loop.Task{view, s.module, s.gate}, nil
 }
 
 // report is told of every pass.

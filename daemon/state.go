@@ -63,15 +63,30 @@ func (s *state) overlay(o overlay.State) {
 		s.count.ChecksumFaulty.Set(number(c.Faulty))
 	}
 	s.count.Refused.Set(float64(len(o.Refused) + len(s.cluster.Skipped())))
+	if o.Unfit == "" && o.InPlace {
+		s.path.Set(ways(o))
+	}
+	s.offer()
+	s.exportReady()
+	s.tell(aboutFabric(o, s.cluster.Skipped(), time.Since(s.started)))
+}
+
+// offer tells the runtime of the network, once pods can start in it: with
+// policies, none does before it is known which ones are isolated.
+func (s *state) offer() {
+	s.mu.Lock()
+	o := s.fabric
+	s.mu.Unlock()
+	n := conflist.Node{PodCIDRs: o.Self.PodCIDRs, Addresses: o.Self.Addresses, MTU: o.MTU}
+	if s.verdicts != nil {
+		n.PolicySocket = s.socket
+	}
 	switch {
 	case o.Unfit != "":
 		s.network.Hold(o.Unfit)
-	case o.InPlace:
-		s.path.Set(ways(o))
-		s.network.Set(conflist.Node{PodCIDRs: o.Self.PodCIDRs, Addresses: o.Self.Addresses, MTU: o.MTU})
+	case o.InPlace && (s.verdicts == nil || s.verdicts.gate.Saved()):
+		s.network.Set(n)
 	}
-	s.exportReady()
-	s.tell(aboutFabric(o, s.cluster.Skipped(), time.Since(s.started)))
 }
 
 // conflist is told of every look at the conflist.

@@ -17,6 +17,9 @@ type Node struct {
 	Addresses []netip.Addr
 	// MTU of the pods' links.
 	MTU int
+	// PolicySocket is where ADD asks whether policies hold for a pod; empty
+	// where nobody enforces them here.
+	PolicySocket string
 }
 
 // Config is what an administrator may choose.
@@ -50,7 +53,12 @@ type plugin struct {
 	NodeAddresses []netip.Addr    `json:"nodeAddresses,omitempty"`
 	Capabilities  map[string]bool `json:"capabilities,omitempty"`
 	ReadyFile     string          `json:"readyFile,omitempty"`
+	Policy        *policy         `json:"policy,omitempty"`
 	IPAM          ipam            `json:"ipam"`
+}
+
+type policy struct {
+	Socket string `json:"socket"`
 }
 
 type ipam struct {
@@ -65,6 +73,9 @@ type rng struct {
 // compile is the file's text: the same for the same node and configuration.
 func compile(c Config, n Node) ([]byte, error) {
 	p := plugin{Type: "poplin", MTU: n.MTU, NodeAddresses: n.Addresses, Capabilities: c.Capabilities, ReadyFile: c.ReadyFile, IPAM: ipam{Type: "host-local"}}
+	if n.PolicySocket != "" {
+		p.Policy = &policy{n.PolicySocket}
+	}
 	// A set per range: a pod gets one address of each.
 	for _, cidr := range n.PodCIDRs {
 		p.IPAM.Ranges = append(p.IPAM.Ranges, []rng{{cidr}})

@@ -33,6 +33,7 @@ func TestCompile(t *testing.T) {
 		node   Node
 	}{
 		{"dual", Config{Name: "poplin", Capabilities: map[string]bool{"ips": true}, ReadyFile: "/run/poplin/ready"}, dual},
+		{"policies", Config{Name: "poplin"}, Node{PodCIDRs: dual.PodCIDRs, Addresses: dual.Addresses, MTU: 1450, PolicySocket: "/run/poplin/poplind.sock"}},
 		{"ipv6", Config{Name: "poplin"}, Node{PodCIDRs: dual.PodCIDRs[1:], Addresses: dual.Addresses[1:], MTU: 1430}},
 		{"chain", Config{Name: "cbr0", Plugins: []json.RawMessage{[]byte(`{"type":"portmap","capabilities":{"portMappings":true}}`), []byte(`{"type":"bandwidth"}`)}}, dual},
 	}
@@ -57,7 +58,7 @@ func TestCompile(t *testing.T) {
 				t.Fatal(err)
 			}
 			c, err := conf.Parse(first.Bytes, "")
-			if err != nil || c.MTU != tt.node.MTU || !slices.Equal(c.NodeAddresses, tt.node.Addresses) || c.IPAM != conf.HostLocal {
+			if err != nil || c.MTU != tt.node.MTU || !slices.Equal(c.NodeAddresses, tt.node.Addresses) || c.IPAM != conf.HostLocal || c.PolicySocket != tt.node.PolicySocket {
 				t.Errorf("the plugin reads %+v, %v", c, err)
 			}
 		})

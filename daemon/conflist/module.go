@@ -119,7 +119,7 @@ func (m *Module) Waiting() string {
 	case m.held != "":
 		return m.held
 	case m.node == nil:
-		return "the overlay, before the runtime may start pods"
+		return "the overlay and what policies are about, before the runtime may start pods"
 	case m.last.Err != nil:
 		return m.last.Err.Error()
 	case m.last.Path == "":

@@ -1,6 +1,6 @@
 // Package policy has this node enforce policies: it joins the cluster's view
 // with the compiler and the kernel. Inputs are a Source (policies, namespaces
-// and pods) and the name of this node; outputs are the table
+// and pods), the name of this node and what its pods claim; outputs are the table
 // `inet poplin-policy`, Events about what a user should mend, and a State
 // after every pass. It refuses to change the kernel before the first complete
 // view, and never takes anything down because the API server is away.
@@ -9,12 +9,14 @@ package policy
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"poplin.dev/poplin/pkg/apply/diff"
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/cluster/policy"
 	"poplin.dev/poplin/pkg/loop"
+	"poplin.dev/poplin/pkg/policy/claims"
 )
 
 // The kinds of objects, as the API calls their resources.
@@ -57,7 +59,10 @@ type Deps struct {
 	// Event tells users about an object what they should mend.
 	Event func(about cluster.Reference, reason, message string)
 	Log   *slog.Logger
-	// Report gets what is true after every pass. Neither may block.
+	// Namespaces gets, when it may have changed, whether policies are about
+	// pods of each; ahead of the kernel.
+	Namespaces func(map[string]bool)
+	// Report gets what is true after every pass. None of these may block.
 	Report func(State)
 }
 
@@ -85,11 +90,16 @@ type Module struct {
 	deps  Deps
 	ready *loop.Ready
 	queue *loop.Queue[key]
+
+	mu     sync.Mutex
+	claims *claims.List
 }
 
 // New makes the module; Run starts it.
 func New(deps Deps) *Module {
-	return &Module{deps: deps, ready: loop.NewReady(), queue: loop.NewQueue[key](holdOff, maxDelay)}
+	return &Module{
+		deps: deps, ready: loop.NewReady(), queue: loop.NewQueue[key](holdOff, maxDelay), claims: claims.NewList(deps.Config.Node),
+	}
 }
 
 // Ready implements loop.Task: all policies were in the kernel once.

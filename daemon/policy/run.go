@@ -70,6 +70,7 @@ func (p *pass) do(ctx context.Context, dirty []key) error {
 	}
 	if state.Err == nil && state.Waiting == "" {
 		p.ready.Set()
+		p.inForce()
 	}
 	if ctx.Err() == nil {
 		p.deps.Report(state)
@@ -102,6 +103,9 @@ func (p *pass) once(dirty []key) (state State) {
 			p.update(k.resource, k.Key)
 		}
 	}
+	if slices.ContainsFunc(dirty, func(k key) bool { return k != kernel && k.resource != pods }) {
+		p.deps.Namespaces(p.table.Namespaces())
+	}
 	p.unsure = p.unsure || state.Full || slices.Contains(dirty, kernel)
 	state.Written, state.Err = p.apply()
 	return state
@@ -127,7 +131,7 @@ func (p *pass) update(resource string, k policy.Key) {
 	switch resource {
 	case pods:
 		var o policy.Pod
-		if o, found = p.deps.Source.Pod(k); found {
+		if o, found = p.pod(k); found {
 			p.table.SetPod(o)
 		} else {
 			p.table.DeletePod(k)

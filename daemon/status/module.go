@@ -42,6 +42,8 @@ type Deps struct {
 	// certificate of the two files, or one that this module makes for Node.
 	Access                  Access
 	CertFile, KeyFile, Node string
+	// Isolation, if not nil, answers the CNI plugin on the socket.
+	Isolation http.Handler
 	// Alive is nil unless the daemon hangs.
 	Alive func() error
 	// Report says what is true now.
@@ -88,6 +90,9 @@ func (m *Module) listeners() []listener {
 	socket.HandleFunc("GET /debug/pprof/", pprof.Index)
 	socket.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	socket.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	if m.deps.Isolation != nil {
+		socket.Handle("POST /isolation", m.deps.Isolation)
+	}
 	var list []listener
 	for _, l := range []listener{
 		{"tcp", m.deps.Health, health, nil},

@@ -48,7 +48,12 @@ func Deploy(ctx context.Context, kubectl Kubectl, root string) error {
 // Pods lists the ready pods that a label selector names ("" is all), in the
 // default namespace.
 func Pods(ctx context.Context, kubectl Kubectl, selector string) ([]Pod, error) {
-	out, err := kubectl(ctx, "get", "pods", "-o", "json", "-l", selector)
+	return PodsIn(ctx, kubectl, "default", selector)
+}
+
+// PodsIn lists those of another namespace.
+func PodsIn(ctx context.Context, kubectl Kubectl, namespace, selector string) ([]Pod, error) {
+	out, err := kubectl(ctx, "get", "pods", "-n", namespace, "-o", "json", "-l", selector)
 	if err != nil {
 		return nil, err
 	}
