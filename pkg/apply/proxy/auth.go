@@ -85,7 +85,7 @@ func (a *authenticator) ask(ctx context.Context, x *exchange, r *http.Request, e
 		q.Header.Del(name)
 	}
 	header.RemoveClaims(q.Header)
-	x.introduce(r, q.Header)
+	header.Put(q.Header, x.introduce(r))
 	q.Header.Set("X-Original-Url", request.Scheme+"://"+r.Host+request.URI)
 	q.Header.Set("X-Original-Method", r.Method)
 	q.Header.Set("X-Auth-Request-Redirect", request.URI)

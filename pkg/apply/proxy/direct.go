@@ -20,6 +20,7 @@ func (x *exchange) direct(r *http.Request) bool {
 func (x *exchange) serveDirect(r *http.Request) {
 	r.Body = nil
 	header.RemoveHop(r.Header)
+	x.ask.Own = x.introduce(r)
 	x.address(r, r)
 	x.ask.Early = x.early
 	resp, err := x.ask.RoundTrip(r)

@@ -28,8 +28,8 @@ type exchange struct {
 	caller     engine.Caller
 	said       engine.Words
 	host, path string
-	target     string    // the path that is forwarded
-	forwarded  [6]string // backs header values
+	target     string          // the path that is forwarded
+	own        [8]header.Field // of the request to the endpoint
 
 	// cancel ends the request to the endpoint; silence is the timer that
 	// does when nothing moves.

@@ -58,10 +58,11 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 		delete(out.Header, "Connection")
 	}
 	x.address(pr.In, out)
+	header.Put(out.Header, x.introduce(pr.In))
 }
 
-// address gives the outgoing request its path, its host, and our word about
-// the client. in and out may be the same.
+// address gives the outgoing request its path and its host, and nothing that
+// could be taken for our word. in and out may be the same.
 func (x *exchange) address(in, out *http.Request) {
 	// The query is left as it came: what we do not read, nobody can smuggle
 	// past us in it.
@@ -69,24 +70,25 @@ func (x *exchange) address(in, out *http.Request) {
 	out.URL.RawPath = x.target
 	out.URL.Path, _ = url.PathUnescape(x.target)
 	header.RemoveClaims(out.Header)
-	x.introduce(in, out.Header)
 	if h := x.route.Upstream.Host; h != "" {
 		out.Host = h
 	}
 }
 
 // introduce says whom the request comes from.
-func (x *exchange) introduce(in *http.Request, h http.Header) {
-	w, v := x.caller.Words(in.Host, x.said), &x.forwarded
-	*v = [6]string{w.For, w.Host, w.Proto, w.Port, w.RealIP, x.record.ID}
-	h["X-Forwarded-For"] = v[0:1:1]
-	h["X-Forwarded-Host"] = v[1:2:2]
-	h["X-Forwarded-Proto"] = v[2:3:3]
-	h["X-Forwarded-Scheme"] = v[2:3:3]
-	h["X-Scheme"] = v[2:3:3]
-	h["X-Forwarded-Port"] = v[3:4:4]
-	h["X-Real-Ip"] = v[4:5:5]
-	h["X-Request-Id"] = v[5:6:6]
+func (x *exchange) introduce(in *http.Request) []header.Field {
+	w := x.caller.Words(in.Host, x.said)
+	x.own = [...]header.Field{
+		{Name: "X-Forwarded-For", Value: w.For},
+		{Name: "X-Forwarded-Host", Value: w.Host},
+		{Name: "X-Forwarded-Proto", Value: w.Proto},
+		{Name: "X-Forwarded-Scheme", Value: w.Proto},
+		{Name: "X-Scheme", Value: w.Proto},
+		{Name: "X-Forwarded-Port", Value: w.Port},
+		{Name: "X-Real-Ip", Value: w.RealIP},
+		{Name: "X-Request-Id", Value: x.record.ID},
+	}
+	return x.own[:]
 }
 
 // received looks at an endpoint's answer before it is passed on.

@@ -152,6 +152,10 @@ func (x *exchange) forward(st *engine.Table, r *http.Request) {
 		defer x.silence.Stop()
 	}
 	r = r.WithContext(exchangeContext{ctx, x})
+	if r.ContentLength == 0 {
+		// What an HTTP/2 stream that ended with its header has instead.
+		r.Body = http.NoBody
+	}
 	if x.direct(r) {
 		x.serveDirect(r)
 		return

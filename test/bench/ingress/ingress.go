@@ -40,6 +40,14 @@ func (o Options) requests(l load) int {
 	return l.n
 }
 
+// seconds is how long half load lasts in a round.
+func (o Options) seconds() int {
+	if o.Quick {
+		return 1
+	}
+	return 4
+}
+
 // load is one kind of request.
 type load struct {
 	name   string
@@ -146,7 +154,7 @@ func (l *lab) compare(ctx context.Context, kind load, o Options) (result, error)
 	}
 	rate := int(min(r.rate[nginx], r.rate[poplin])) / 2
 	r.at = report.Figure(rate)
-	if err := turns(func(name string) (sample, error) { return l.half(name, kind, rate, o.requests(kind)/2) }); err != nil {
+	if err := turns(func(name string) (sample, error) { return l.half(name, kind, rate, o.seconds()) }); err != nil {
 		return r, err
 	}
 	for _, name := range proxies {

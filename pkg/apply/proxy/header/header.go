@@ -51,6 +51,16 @@ func RemoveClaims(h http.Header) {
 	}
 }
 
+// Field is one line of a header.
+type Field struct{ Name, Value string }
+
+// Put sets fields, in place of what a header has under their names.
+func Put(h http.Header, fields []Field) {
+	for _, f := range fields {
+		h[f.Name] = []string{f.Value}
+	}
+}
+
 // ID names a request: as the client did, if that is fit for logs.
 func ID(given string) string {
 	if len(given) > 0 && len(given) <= 128 && strings.Trim(given, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.:+/=") == "" {

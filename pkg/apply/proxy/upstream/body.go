@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"sync/atomic"
 
+	"poplin.dev/poplin/pkg/apply/proxy/header"
 	"poplin.dev/poplin/pkg/program/web"
 )
 
@@ -30,8 +31,9 @@ func (e *endpoint) do(req *http.Request, a *Ask) (*http.Response, error) {
 func (e *endpoint) send(req *http.Request, a *Ask) (*http.Response, error) {
 	protocol := a.Protocol()
 	if protocol == web.HTTP && Repeatable(req) && len(req.Header["Expect"]) == 0 {
-		return simple{&e.links}.RoundTrip(req, a.Early)
+		return simple{&e.links}.RoundTrip(req, a.Own, a.Early)
 	}
+	header.Put(req.Header, a.Own)
 	if protocol.TLS() {
 		req.URL.Scheme = "https"
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"poplin.dev/poplin/pkg/apply/proxy/header"
 	"poplin.dev/poplin/pkg/apply/proxy/link"
 )
 
@@ -48,7 +49,7 @@ var errStale = errors.New("the connection was closed while it was idle")
 
 // RoundTrip tries again on a fresh connection where an old one turns out to be
 // closed: the request is safe to repeat.
-func (s simple) RoundTrip(req *http.Request, early func(int, http.Header)) (*http.Response, error) {
+func (s simple) RoundTrip(req *http.Request, own []header.Field, early func(int, http.Header)) (*http.Response, error) {
 	for {
 		l, reused, err := s.get(req.Context())
 		if err != nil {
@@ -56,7 +57,7 @@ func (s simple) RoundTrip(req *http.Request, early func(int, http.Header)) (*htt
 		}
 		l.Silence(time.Now(), 0)
 		l.Stall(0)
-		resp, err := s.exchange(codecOf(l), req, early)
+		resp, err := s.exchange(codecOf(l), req, own, early)
 		if errors.Is(err, errStale) && reused && req.Context().Err() == nil {
 			continue
 		}
@@ -79,9 +80,9 @@ func (s simple) get(ctx context.Context) (l *link.Link, reused bool, err error) 
 
 // exchange sends the request and reads the answer's header. The connection is
 // the body's then, which gives it back.
-func (s simple) exchange(c *codec, req *http.Request, early func(int, http.Header)) (*http.Response, error) {
+func (s simple) exchange(c *codec, req *http.Request, own []header.Field, early func(int, http.Header)) (*http.Response, error) {
 	stop := context.AfterFunc(req.Context(), func() { _ = c.SetDeadline(time.Unix(1, 0)) })
-	resp, err := c.talk(req, early)
+	resp, err := c.talk(req, own, early)
 	if err != nil {
 		stop()
 		c.Close()
@@ -98,8 +99,8 @@ func (s simple) exchange(c *codec, req *http.Request, early func(int, http.Heade
 	return resp, nil
 }
 
-func (c *codec) talk(req *http.Request, early func(int, http.Header)) (*http.Response, error) {
-	if err := writeRequest(c.bw, req); err != nil {
+func (c *codec) talk(req *http.Request, own []header.Field, early func(int, http.Header)) (*http.Response, error) {
+	if err := writeRequest(c.bw, req, own); err != nil {
 		return nil, err
 	}
 	if err := c.bw.Flush(); err != nil {
@@ -129,7 +130,7 @@ func (c *codec) talk(req *http.Request, early func(int, http.Header)) (*http.Res
 }
 
 // writeRequest writes a request without a body.
-func writeRequest(w *bufio.Writer, req *http.Request) error {
+func writeRequest(w *bufio.Writer, req *http.Request, own []header.Field) error {
 	uri := req.URL.RequestURI()
 	for _, s := range []string{req.Method, uri, req.Host} {
 		if strings.ContainsAny(s, " \r\n\x00") {
@@ -145,17 +146,31 @@ func writeRequest(w *bufio.Writer, req *http.Request) error {
 			if v == "" && name == "User-Agent" {
 				continue
 			}
-			if strings.ContainsAny(v, "\r\n\x00") || strings.ContainsAny(name, ": \r\n\x00") {
-				w.Reset(io.Discard)
+			if !writeField(w, name, v) {
 				return fmt.Errorf("write request: header %q cannot be written", name)
 			}
-			for _, s := range []string{name, ": ", v, "\r\n"} {
-				_, _ = w.WriteString(s)
-			}
+		}
+	}
+	for _, f := range own {
+		if !writeField(w, f.Name, f.Value) {
+			return fmt.Errorf("write request: header %q cannot be written", f.Name)
 		}
 	}
 	_, err := w.WriteString("\r\n")
 	return err
+}
+
+// writeField reports false, and throws away what was written, where a field
+// would be more than one line.
+func writeField(w *bufio.Writer, name, value string) bool {
+	if strings.ContainsAny(value, "\r\n\x00") || strings.ContainsAny(name, ": \r\n\x00") {
+		w.Reset(io.Discard)
+		return false
+	}
+	for _, s := range [...]string{name, ": ", value, "\r\n"} {
+		_, _ = w.WriteString(s)
+	}
+	return true
 }
 
 // simpleBody gives its connection back when it was read to its end.

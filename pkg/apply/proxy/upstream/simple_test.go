@@ -55,7 +55,7 @@ func ask(t *testing.T, s simple, method string) (*http.Response, string, error) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := s.RoundTrip(req, nil)
+	resp, err := s.RoundTrip(req, nil, nil)
 	if err != nil {
 		return nil, "", err
 	}
@@ -144,7 +144,7 @@ func TestSimpleWritesOnlyWhatItWasGiven(t *testing.T) {
 		s, _ := script(t, "HTTP/1.1 204 No Content\r\n\r\n")
 		req, _ := http.NewRequestWithContext(t.Context(), "GET", "http://example.com/", nil)
 		change(req)
-		if _, err := s.RoundTrip(req, nil); err == nil {
+		if _, err := s.RoundTrip(req, nil, nil); err == nil {
 			t.Errorf("%+v was sent", req.Header)
 		}
 	}

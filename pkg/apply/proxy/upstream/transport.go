@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"poplin.dev/poplin/pkg/apply/proxy/header"
 	"poplin.dev/poplin/pkg/apply/proxy/link"
 	"poplin.dev/poplin/pkg/program/web"
 )
@@ -122,6 +123,10 @@ type Ask struct {
 	Connect time.Duration
 	// Sticky names the endpoint that answered this client before.
 	Sticky string
+	// Own is what the proxy itself says in the request's header, in place of
+	// what the client said under these names. It is not put there, as a map
+	// that grows past eight names costs more than they do.
+	Own []header.Field
 	// Early is told of informational answers. http.Transport has a trace for
 	// them; this is for requests that do not go through it.
 	Early func(status int, h http.Header)
@@ -194,6 +199,9 @@ func (a *Ask) RoundTrip(req *http.Request) (*http.Response, error) {
 	if body != nil {
 		// The transport closes a body even when nothing was sent.
 		req.Body = keepOpen{body}
+	}
+	for _, f := range a.Own {
+		delete(req.Header, f.Name)
 	}
 	err := ErrNoEndpoint
 	for a.Next() {
