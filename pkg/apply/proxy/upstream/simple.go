@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,10 +26,12 @@ type simple struct{ pool *link.Pool }
 // codec reads and writes messages on a connection, and stays with it.
 type codec struct {
 	*link.Link
+	out bytes.Buffer
+	// in is the beginning of the answer, until it was read.
+	in *link.Buffer
 	// limited bounds an answer's header; bodies have no bound.
 	limited io.LimitedReader
 	br      *bufio.Reader
-	bw      *bufio.Writer
 }
 
 func codecOf(l *link.Link) *codec {
@@ -37,15 +40,31 @@ func codecOf(l *link.Link) *codec {
 	}
 	// The deadlines are the context's: those that the other engine left do
 	// not count here.
-	c := &codec{Link: l, bw: bufio.NewWriter(l.Conn)}
-	c.limited.R = l.Conn
+	c := &codec{Link: l}
+	c.limited.R = c
 	c.br = bufio.NewReader(&c.limited)
 	l.Extra = c
 	return c
 }
 
-// errStale says that a connection had been closed before the request came.
-var errStale = errors.New("the connection was closed while it was idle")
+// Read reads the answer: what came first, and then from the connection.
+func (c *codec) Read(p []byte) (int, error) {
+	if c.in == nil {
+		return c.Link.Read(p)
+	}
+	n := copy(p, c.in.Bytes())
+	if c.in.Drop(n); len(c.in.Bytes()) == 0 {
+		c.free()
+	}
+	return n, nil
+}
+
+func (c *codec) free() {
+	if c.in != nil {
+		c.in.Free()
+		c.in = nil
+	}
+}
 
 // RoundTrip tries again on a fresh connection where an old one turns out to be
 // closed: the request is safe to repeat.
@@ -58,7 +77,7 @@ func (s simple) RoundTrip(req *http.Request, own []header.Field, early func(int,
 		l.Silence(time.Now(), 0)
 		l.Stall(0)
 		resp, err := s.exchange(codecOf(l), req, own, early)
-		if errors.Is(err, errStale) && reused && req.Context().Err() == nil {
+		if errors.Is(err, link.ErrStale) && reused && req.Context().Err() == nil {
 			continue
 		}
 		return resp, err
@@ -66,11 +85,8 @@ func (s simple) RoundTrip(req *http.Request, own []header.Field, early func(int,
 }
 
 func (s simple) get(ctx context.Context) (l *link.Link, reused bool, err error) {
-	for l := s.pool.Idle(time.Now()); l != nil; l = s.pool.Idle(time.Now()) {
-		if l.Quiet() {
-			return l, true, nil
-		}
-		l.Close()
+	if l := s.pool.Idle(time.Now()); l != nil {
+		return l, true, nil
 	}
 	if l, err = s.pool.Dial(ctx, connectTime(ctx)); err != nil {
 		return nil, false, dialError{err}
@@ -85,6 +101,7 @@ func (s simple) exchange(c *codec, req *http.Request, own []header.Field, early 
 	resp, err := c.talk(req, own, early)
 	if err != nil {
 		stop()
+		c.free()
 		c.Close()
 		if ctxErr := req.Context().Err(); ctxErr != nil {
 			return nil, ctxErr
@@ -100,16 +117,16 @@ func (s simple) exchange(c *codec, req *http.Request, own []header.Field, early 
 }
 
 func (c *codec) talk(req *http.Request, own []header.Field, early func(int, http.Header)) (*http.Response, error) {
-	if err := writeRequest(c.bw, req, own); err != nil {
+	c.out.Reset()
+	if err := writeRequest(&c.out, req, own); err != nil {
 		return nil, err
 	}
-	if err := c.bw.Flush(); err != nil {
-		return nil, errors.Join(errStale, err)
+	var err error
+	if c.in, err = c.Ask(c.out.Bytes()); err != nil {
+		// Nothing was answered: an old connection had been closed.
+		return nil, errors.Join(link.ErrStale, err)
 	}
 	c.limited.N = MaxAnswerHeader
-	if _, err := c.br.Peek(1); err != nil {
-		return nil, errors.Join(errStale, err)
-	}
 	for {
 		resp, err := http.ReadResponse(c.br, req)
 		switch {
@@ -130,7 +147,7 @@ func (c *codec) talk(req *http.Request, own []header.Field, early func(int, http
 }
 
 // writeRequest writes a request without a body.
-func writeRequest(w *bufio.Writer, req *http.Request, own []header.Field) error {
+func writeRequest(w *bytes.Buffer, req *http.Request, own []header.Field) error {
 	uri := req.URL.RequestURI()
 	for _, s := range []string{req.Method, uri, req.Host} {
 		if strings.ContainsAny(s, " \r\n\x00") {
@@ -138,7 +155,7 @@ func writeRequest(w *bufio.Writer, req *http.Request, own []header.Field) error 
 		}
 	}
 	for _, s := range []string{req.Method, " ", uri, " HTTP/1.1\r\nHost: ", req.Host, "\r\n"} {
-		_, _ = w.WriteString(s) // the last write, and Flush, tell of any failure
+		w.WriteString(s)
 	}
 	for name, values := range req.Header {
 		for _, v := range values {
@@ -156,19 +173,17 @@ func writeRequest(w *bufio.Writer, req *http.Request, own []header.Field) error 
 			return fmt.Errorf("write request: header %q cannot be written", f.Name)
 		}
 	}
-	_, err := w.WriteString("\r\n")
-	return err
+	w.WriteString("\r\n")
+	return nil
 }
 
-// writeField reports false, and throws away what was written, where a field
-// would be more than one line.
-func writeField(w *bufio.Writer, name, value string) bool {
+// writeField reports false where a field would be more than one line.
+func writeField(w *bytes.Buffer, name, value string) bool {
 	if strings.ContainsAny(value, "\r\n\x00") || strings.ContainsAny(name, ": \r\n\x00") {
-		w.Reset(io.Discard)
 		return false
 	}
 	for _, s := range [...]string{name, ": ", value, "\r\n"} {
-		_, _ = w.WriteString(s)
+		w.WriteString(s)
 	}
 	return true
 }
@@ -203,9 +218,10 @@ func (b *simpleBody) end(whole bool) {
 	}
 	c := b.c
 	b.c = nil
-	if b.stop() && whole && b.keep && c.br.Buffered() == 0 {
+	if b.stop() && whole && b.keep && c.br.Buffered() == 0 && c.in == nil {
 		b.s.pool.Keep(c.Link, time.Now())
 	} else {
+		c.free()
 		c.Close()
 	}
 }
