@@ -43,7 +43,7 @@ func (c command) subcommands() []string {
 func (c command) examples() []string {
 	return map[string][]string{
 		"status":     {"status", "status -cluster", "status -cluster -o json"},
-		"doctor":     {"doctor", "doctor -o json"},
+		"doctor":     {"doctor", "doctor -cluster", "doctor -nodes worker-1,worker-2 -o json"},
 		"ipam":       {"ipam show", "ipam check"},
 		"ingress":    {"ingress status", "ingress status -namespaces shop,blog", "ingress migrate"},
 		"completion": {"completion bash > /etc/bash_completion.d/poplinctl", "completion zsh > ~/.zfunc/_poplinctl", "completion fish > ~/.config/fish/completions/poplinctl.fish"},

@@ -21,8 +21,8 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		{"status", "[flags]", "on a node, or in its poplind pod: what this node's daemon does\nelsewhere, or with -cluster: every node, as the API server shows it", status},
-		{"doctor", "[flags]", "on a node, or in its poplind pod: examine the node, and say how to cure what is not well;\nexits with 2 where something is broken", examine},
+		{"status", "[flags]", "on a node, or in its poplind pod: what this node's daemon does\nelsewhere, or with -cluster: every node at a glance, asked through its daemon's pod", status},
+		{"doctor", "[flags]", "on a node, or in its poplind pod: examine the node, and say how to cure what is not well;\nwith -cluster or -nodes: others, through their daemons' pods; exits with 2 where something is broken", examine},
 		{"ipam", "show|check [flags]", "on a node, or in its poplind pod: who has which address, and what is wrong;\ncheck exits with 2 where something is", addresses},
 		{"ingress", "status|migrate [flags]", "status: what becomes of Ingresses, and of the Secrets with their certificates\nmigrate: what would become of the Ingresses that ingress-nginx serves", ingresses},
 		{"completion", "bash|zsh|fish", "print a script that has a shell complete commands and flags", completion},

@@ -6,14 +6,17 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
-	"strings"
-	"text/tabwriter"
+	"slices"
 	"time"
 
+	"poplin.dev/poplin/daemon/overview"
 	daemon "poplin.dev/poplin/daemon/status"
 	"poplin.dev/poplin/pkg/kube"
+	"poplin.dev/poplin/pkg/kube/fleet"
+	"poplin.dev/poplin/pkg/kube/person"
 )
 
 func status(ctx context.Context, args []string) error {
@@ -38,15 +41,56 @@ func status(ctx context.Context, args []string) error {
 	if *kubeconfig == "" && !*cluster {
 		return fmt.Errorf("there is no daemon at %s and no kubeconfig: run this on a node, in a poplind pod, or give -kubeconfig", *socket)
 	}
-	c, err := kube.New(kube.Config{Kubeconfig: *kubeconfig, Log: slog.New(slog.DiscardHandler)})
+	nodes, err := everyNode(ctx, *kubeconfig, *timeout/2)
 	if err != nil {
 		return err
+	}
+	if err := write(os.Stdout, *output, nodes, func(w io.Writer) error { return overview.Text(w, nodes) }); err != nil {
+		return err
+	}
+	if !overview.Well(nodes) {
+		return problems{"not every node is well"}
+	}
+	return nil
+}
+
+// everyNode asks the API server for the nodes, and each of their daemons, which
+// may take as long as patience.
+func everyNode(ctx context.Context, kubeconfig string, patience time.Duration) ([]overview.Node, error) {
+	c, err := kube.New(kube.Config{Kubeconfig: kubeconfig, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, err
 	}
 	nodes, err := c.Overview(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return write(os.Stdout, *output, nodes, func(w io.Writer) error { return table(w, nodes) })
+	names := make([]string, len(nodes))
+	for i, n := range nodes {
+		names[i] = n.Name
+	}
+	answers, err := ask(ctx, kubeconfig, names, overview.Command(), patience)
+	if err != nil {
+		return nil, err
+	}
+	return overview.Join(nodes, answers), nil
+}
+
+// ask runs a command in the daemons' pods of nodes; of all of them if none is
+// named.
+func ask(ctx context.Context, kubeconfig string, nodes, command []string, patience time.Duration) ([]fleet.Answer, error) {
+	c, err := person.New(kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	pods, err := fleet.Pods(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if len(nodes) == 0 {
+		nodes = slices.Sorted(maps.Keys(pods))
+	}
+	return fleet.Ask(ctx, c, pods, nodes, command, patience), nil
 }
 
 // defaultKubeconfig is where kubectl would look, if there is one: without it
@@ -64,18 +108,4 @@ func defaultKubeconfig() string {
 		return ""
 	}
 	return path
-}
-
-func table(w io.Writer, nodes []kube.NodeStatus) error {
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "NODE\tREADY\tPOD RANGES\tVTEP\tMAC\tMTU\tPROBLEM")
-	for _, n := range nodes {
-		if n.MTU == 0 { // nothing published
-			fmt.Fprintf(t, "%s\t%v\t-\t-\t-\t-\t%s\n", n.Name, n.Ready, n.Problem)
-			continue
-		}
-		ranges := strings.Trim(fmt.Sprint(n.PodCIDRs), "[]")
-		fmt.Fprintf(t, "%s\t%v\t%s\t%s\t%s\t%d\t%s\n", n.Name, n.Ready, ranges, n.VTEP, n.MAC, n.MTU, n.Problem)
-	}
-	return t.Flush()
 }

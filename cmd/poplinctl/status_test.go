@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,12 +42,15 @@ func TestStatusOfTheCluster(t *testing.T) {
 	})
 	config := s.Kubeconfig()
 	out, err := poplinctl(t, "status", "-cluster", "-kubeconfig", config)
-	if err != nil || strings.Join(strings.Fields(out), " ") != "NODE READY POD RANGES VTEP MAC MTU PROBLEM worker-1 true 10.244.1.0/24 172.30.0.11 02:00:00:00:00:01 1450" {
+	const want = "NODE READY VERSION LAYERS PEERS POD RANGES VTEP MAC MTU worker-1 true - - - 10.244.1.0/24 172.30.0.11 02:00:00:00:00:01 1450 worker-1: daemon: no poplind pod on this node"
+	exit := new(exec.ExitError)
+	if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.HasPrefix(strings.Join(strings.Fields(out), " "), want) {
 		t.Errorf("%v\n%s", err, out)
 	}
 	out, err = poplinctl(t, "status", "-cluster", "-kubeconfig", config, "-o", "json")
 	var list []map[string]any
-	if err != nil || json.Unmarshal([]byte(out), &list) != nil || len(list) != 1 || list[0]["mtu"] != 1450.0 || list[0]["ready"] != true {
+	out, _, _ = strings.Cut(out, "poplinctl: ")
+	if !errors.As(err, &exit) || json.Unmarshal([]byte(out), &list) != nil || len(list) != 1 || list[0]["mtu"] != 1450.0 || list[0]["ready"] != true {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -45,6 +45,37 @@ type Report struct {
 	Checks []Check   `json:"checks"`
 }
 
+// skew is how far nodes' clocks may be apart: certificates and tokens have
+// limits in time. What was asked at once is answered within a few seconds.
+const skew = 10 * time.Second
+
+// Clocks adds to each of several reports that were asked for at the same time how
+// its node's clock stands to the middle of them.
+func Clocks(list []Report) []Report {
+	var times []time.Time
+	for _, r := range list {
+		if !r.Taken.IsZero() {
+			times = append(times, r.Taken)
+		}
+	}
+	if len(times) < 2 {
+		return list
+	}
+	slices.SortFunc(times, time.Time.Compare)
+	middle := times[len(times)/2]
+	for i, r := range list {
+		if r.Taken.IsZero() {
+			continue
+		}
+		off, state := r.Taken.Sub(middle).Round(time.Second), Well
+		if off.Abs() > skew {
+			state = Broken
+		}
+		list[i].Checks = append(r.Checks, check("clock", state, "have the node ask a time server (timedatectl set-ntp true)", "%s from the other nodes'", off))
+	}
+	return list
+}
+
 // Worst is the worst of its checks.
 func (r Report) Worst() State {
 	order := []State{Well, Unknown, Warning, Broken}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"poplin.dev/poplin/daemon/status"
 )
@@ -83,5 +84,19 @@ func TestJudge(t *testing.T) {
 				t.Error("not found")
 			}
 		})
+	}
+}
+
+func TestClocks(t *testing.T) {
+	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	list := Clocks([]Report{{Node: "a", Taken: now}, {Node: "b", Taken: now.Add(time.Second)}, {Node: "late", Taken: now.Add(-time.Minute)}, {Node: "silent"}})
+	for _, r := range list {
+		want := map[string]State{"a": Well, "b": Well, "late": Broken, "silent": Well}[r.Node]
+		if r.Worst() != want || (len(r.Checks) == 0) != (r.Node == "silent") {
+			t.Errorf("%+v", r)
+		}
+	}
+	if alone := Clocks([]Report{{Node: "a", Taken: now}}); len(alone[0].Checks) > 0 {
+		t.Errorf("compared with nobody: %+v", alone)
 	}
 }

@@ -116,7 +116,8 @@ func (c *Client) read(ctx context.Context, at string, query url.Values, to any) 
 // mostOutput bounds what a command prints.
 const mostOutput = 16 << 20
 
-// Run runs a command in a pod's container, and returns what it printed.
+// Run runs a command in a pod's container, and returns what it printed, also
+// where it ended with an error.
 func (c *Client) Run(ctx context.Context, namespace, pod, container string, command []string) ([]byte, error) {
 	r := c.core.Post().AbsPath(Path("v1", namespace, "pods", pod), "exec").Param("container", container).Param("stdout", "true").Param("stderr", "true")
 	for _, arg := range command {
@@ -128,7 +129,7 @@ func (c *Client) Run(ctx context.Context, namespace, pod, container string, comm
 	}
 	out, problem := limited{most: mostOutput}, limited{most: 4096}
 	if err := exec.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Stderr: &problem}); err != nil {
-		return nil, fmt.Errorf("run %s in pod %s/%s: %w: %s", command[0], namespace, pod, err, bytes.TrimSpace(problem.Bytes()))
+		return out.Bytes(), fmt.Errorf("run %s in pod %s/%s: %w: %s", command[0], namespace, pod, err, bytes.TrimSpace(problem.Bytes()))
 	}
 	return out.Bytes(), nil
 }
