@@ -141,7 +141,7 @@ func check(name string, state State, cure, found string, args ...any) Check {
 	if state == Well {
 		cure = ""
 	}
-	return Check{name, state, fmt.Sprintf(found, args...), cure}
+	return Check{name, state, strings.ReplaceAll(fmt.Sprintf(found, args...), "\n", "; "), cure}
 }
 
 func features(f Facts) (list []Check) {

@@ -96,6 +96,18 @@ func List[T any](ctx context.Context, c *Client, at, labels, fields string) ([]T
 }
 
 func (c *Client) read(ctx context.Context, at string, query url.Values, to any) error {
+	b, err := c.Text(ctx, at, query)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, to); err != nil {
+		return fmt.Errorf("read %s: %w", at, err)
+	}
+	return nil
+}
+
+// Text reads what is at a path as it is, a pod's log say.
+func (c *Client) Text(ctx context.Context, at string, query url.Values) ([]byte, error) {
 	r := c.core.Get().AbsPath(at)
 	for k, v := range query {
 		r = r.Param(k, v[0])
@@ -103,14 +115,11 @@ func (c *Client) read(ctx context.Context, at string, query url.Values, to any) 
 	b, err := r.Do(ctx).Raw()
 	switch {
 	case apierrors.IsNotFound(err):
-		return fmt.Errorf("read %s: %w", at, ErrAbsent)
+		return nil, fmt.Errorf("read %s: %w", at, ErrAbsent)
 	case err != nil:
-		return fmt.Errorf("read %s: %w", at, err)
+		return nil, fmt.Errorf("read %s: %w", at, err)
 	}
-	if err := json.Unmarshal(b, to); err != nil {
-		return fmt.Errorf("read %s: %w", at, err)
-	}
-	return nil
+	return b, nil
 }
 
 // mostOutput bounds what a command prints.
