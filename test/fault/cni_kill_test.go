@@ -2,7 +2,10 @@ package fault
 
 import (
 	"fmt"
+	"net"
+	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -54,8 +57,20 @@ func ok(t *testing.T, err error) {
 	}
 }
 
-// TestCNIKilledAtEveryStep kills ADD, and DEL, of a pod with a host port before
-// each system call that could leave something. Whatever comes next puts it right. Without
+// permission is a socket at which every pod is told that policies hold for it.
+func permission(t *testing.T) (socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "poplind.sock")
+	l, err := net.Listen("unix", socket)
+	ok(t, err)
+	srv := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
+	go func() { _ = srv.Serve(l) }()
+	t.Cleanup(func() { srv.Close() })
+	return socket
+}
+
+// TestCNIKilledAtEveryStep kills ADD, and DEL, of a pod with a host port, which
+// waits for its policies, before each system call that could leave something. Whatever comes next puts it right. Without
 // POPLIN_SOAK each of four next things is tried at every fourth step.
 func TestCNIKilledAtEveryStep(t *testing.T) {
 	for i, next := range []struct {
@@ -87,7 +102,8 @@ func TestCNIKilledAtEveryStep(t *testing.T) {
 				subnet, size = "10.244.1.0/24", 253
 			}
 			n, conf, list := plugged(t, subnet)
-			ports := strings.TrimSuffix(conf, "}") + `,"runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"udp"}]}}`
+			ports := strings.TrimSuffix(conf, "}") + fmt.Sprintf(`,"policy":{"socket":%q},`, permission(t)) +
+				`"runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"udp"}]}}`
 			// The node's first ADD has more steps; it is killed at these below.
 			first := sandbox(t, "first")
 			_, err := n.Add(list, first)
@@ -113,7 +129,8 @@ func TestCNIKilledAtEveryStep(t *testing.T) {
 					}
 					var err error
 					killed, err = n.ExecKilledAt(step, "poplin", ports,
-						"CNI_COMMAND="+command, "CNI_CONTAINERID="+p.ID, "CNI_NETNS="+p.Path(), "CNI_IFNAME=eth0")
+						"CNI_COMMAND="+command, "CNI_CONTAINERID="+p.ID, "CNI_NETNS="+p.Path(), "CNI_IFNAME=eth0",
+						"CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME="+p.ID)
 					ok(t, err)
 					next.heal(t, n, list, p)
 					if got := leftovers(t, n); len(got) > 0 {

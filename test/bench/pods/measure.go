@@ -1,6 +1,7 @@
 // Package pods measures what a pod pays for its network: CNI ADD and DEL, one
-// at a time and many at once, for this plugin, for upstream's ptp with
-// host-local, and for the least a Go program can do. Inputs are options and
+// at a time and many at once, for this plugin alone and where it waits for a
+// daemon to isolate each pod, for upstream's ptp with host-local, and for the
+// least a Go program can do. Inputs are options and
 // upstream's plugins; outputs are figures and verdicts. It refuses to compare
 // runs: what is put in relation comes from interleaved batches of one run.
 package pods
@@ -73,6 +74,11 @@ func measure(o Options) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
+	daemon, err := isolate(variants, o)
+	if err != nil {
+		return nil, err
+	}
+	defer daemon.Stop()
 	// The same sandboxes serve all variants: making and removing namespaces
 	// is not what is measured, and the kernel removes them in its own time.
 	pods := make([]*cni.Pod, max(batch, 2*o.Parallel))
@@ -142,12 +148,16 @@ func newVariants(o Options, dir string) ([]*variant, error) {
 		args: func(i int) [][2]string {
 			return [][2]string{{"FLOOR_ADDR", fmt.Sprintf("10.246.%d.%d", i/200, i%200+2)}}
 		},
-	}, {name: "poplin"}, {name: "ptp"}}
+	}, {name: "poplin"}, {name: waiting, args: podArgs}, {name: "ptp"}}
+	poplin := func(name, more string) string {
+		return `{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"poplin","mtu":1450,"capabilities":{"ips":true},` + more +
+			`"nodeAddresses":["192.168.7.1","fd00:7::1"],"ipam":` + ipam(name, "") + `}]}`
+	}
 	confs := []string{
 		`{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"floor"}]}`,
-		// As poplind writes it.
-		`{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"poplin","mtu":1450,"capabilities":{"ips":true},` +
-			`"nodeAddresses":["192.168.7.1","fd00:7::1"],"ipam":` + ipam("poplin", "") + `}]}`,
+		// As poplind writes them.
+		poplin("poplin", ""),
+		poplin(waiting, fmt.Sprintf(`"policy":{"socket":%q},"stateDir":%q,`, enforcing(dir+"/node-"+waiting).Socket(), enforcing(dir+"/node-"+waiting).StateDir())),
 		`{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"ptp","mtu":1450,"ipam":` +
 			ipam("ptp", `,"routes":[{"dst":"0.0.0.0/0"},{"dst":"::/0"}]`) + `}]}`,
 	}

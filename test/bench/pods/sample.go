@@ -60,6 +60,7 @@ func judge(rows []row) (list []report.Verdict) {
 		add("ADD p50 / ptp+host-local, "+mode, p.p50/u.p50, 0.5)
 		add("ADD p99 / ptp+host-local, "+mode, p.p99/u.p99, 0.7)
 		add("ADD p50 / floor, "+mode, p.p50/f.p50, 1.5)
+		add("ADD p50 that waits for its policies / ptp+host-local, "+mode, find("ADD", mode, waiting).p50/u.p50, 0.5)
 		p, u = find("DEL", mode, "poplin"), find("DEL", mode, "ptp")
 		add("DEL p50 / ptp+host-local, "+mode, p.p50/u.p50, 0.95)
 	}
