@@ -236,6 +236,7 @@ func testDaemon(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
+	m.isolation()
 	m.powerCycle()
 	m.services()
 	m.listeners()
@@ -258,6 +259,9 @@ func (m *machine) powerCycle() {
 	stop := m.start()
 	m.until("overlay and conflist are restored", func() bool { return m.conflist() != "" })
 	m.checkKernel()
+	if !strings.Contains(m.conflist(), `"policy"`) {
+		t.Errorf("pods start unasked while it is not known which policies there are: %s", m.conflist())
+	}
 	code, body := get("http://127.0.0.1:9411/readyz")
 	if code != 503 || !strings.Contains(body, "which may be stale") || !strings.Contains(body, "overlay: ok") {
 		t.Errorf("readyz: %d %s", code, body)
