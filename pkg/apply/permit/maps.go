@@ -1,8 +1,11 @@
 package permit
 
 import (
+	"cmp"
 	"encoding/binary"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"poplin.dev/poplin/pkg/apply/table"
@@ -60,7 +63,13 @@ func ranges(b *wire.Batch, op int, m map[permit.Range]permit.Class) {
 
 func spans(b *wire.Batch, op int, m map[permit.Span]struct{}) {
 	list := table.List{Batch: b, Op: op, Name: "ports"}
-	for s := range m {
+	// The kernel takes elements of concatenated intervals out fastest in the
+	// order in which it got them: a thousand within 40 ms, and within 2 s in
+	// the reverse or in none (6.18).
+	sorted := slices.SortedFunc(maps.Keys(m), func(a, b permit.Span) int {
+		return cmp.Or(cmp.Compare(a.Ports&permit.MaxPorts, b.Ports&permit.MaxPorts), cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.First, b.First))
+	})
+	for _, s := range sorted {
 		list.Add(func(w *wire.Attrs) {
 			table.Key(w, func(b []byte) []byte { return appendSpan(b, s, s.First) })
 			table.KeyEnd(w, func(b []byte) []byte { return appendSpan(b, s, s.Last) })
