@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
 	"poplin.dev/poplin/pkg/cluster/service"
 )
 
@@ -33,6 +35,7 @@ type View struct {
 
 	// Mu guards what the stores hold, and what their Changed functions write.
 	Mu          sync.Mutex
+	turn        *sync.Cond // tells of every change
 	becameReady bool
 	subscribers []func(resource string, keys []service.Key)
 }
@@ -44,7 +47,11 @@ type part interface {
 }
 
 // NewView returns a view of nothing yet.
-func NewView(conf Config) *View { return &View{conf: conf, ready: make(chan struct{})} }
+func NewView(conf Config) *View {
+	v := &View{conf: conf, ready: make(chan struct{})}
+	v.turn = sync.NewCond(&v.Mu)
+	return v
+}
 
 // Run follows all stores until ctx ends.
 func (v *View) Run(ctx context.Context) error {
@@ -97,6 +104,7 @@ func (v *View) Subscribe(changed func(resource string, keys []service.Key)) {
 // tell passes changes on. Before the first complete view nobody can use them.
 func (v *View) tell(resource string, keys []service.Key) {
 	v.Mu.Lock()
+	v.turn.Broadcast()
 	first := v.complete() && !v.becameReady
 	if first {
 		v.becameReady = true
@@ -124,6 +132,8 @@ type Store[V any] struct {
 	value func(o any) (service.Key, V)
 	// changed enters a value elsewhere, and says which keys it concerns.
 	changed func(key service.Key, old, now *V) []service.Key
+	// needed says whether the collection is to be followed; nil: always.
+	needed func() bool
 
 	// Items are what is there, guarded by the view's Mu.
 	Items   map[service.Key]V
@@ -142,17 +152,59 @@ func Add[V any](v *View, what Collection, value func(o any) (service.Key, V), ch
 	return s
 }
 
-func (s *Store[V]) isComplete() bool { return s.whole }
+// Only has the collection followed only while needed says so, which is asked
+// with Mu held whenever something of the view has changed. Until then it costs
+// no request, and the view is complete without it; afterwards it is empty.
+func (s *Store[V]) Only(needed func() bool) { s.needed = needed }
+
+// Whole reports whether all of the collection is there; call it with Mu held.
+func (s *Store[V]) Whole() bool { return s.whole }
+
+func (s *Store[V]) idle() bool { return s.needed != nil && !s.needed() }
+
+func (s *Store[V]) isComplete() bool { return s.whole || s.idle() }
 
 func (s *Store[V]) follow(ctx context.Context) {
 	s.what.Spread = func(ctx context.Context) error {
 		s.view.Mu.Lock()
-		again := s.whole
+		// What has become needed has become so for every node.
+		again := s.whole || s.needed != nil && s.view.becameReady
 		s.view.Mu.Unlock()
 		return s.view.conf.Spread(ctx, again)
 	}
 	s.what.Requested = s.requested
-	s.what.Run(ctx, s)
+	if s.needed == nil {
+		s.what.Run(ctx, s)
+		return
+	}
+	for s.until(ctx, false) {
+		while, stop := context.WithCancel(ctx)
+		var run sync.WaitGroup
+		run.Go(func() { s.what.Run(while, s) })
+		ended := !s.until(ctx, true)
+		stop()
+		run.Wait()
+		if ended {
+			return // what it held stays true
+		}
+		s.replace(nil, false)
+	}
+}
+
+// until waits until the store is idle, or is not. It reports false when ctx
+// ends first.
+func (s *Store[V]) until(ctx context.Context, idle bool) bool {
+	s.view.Mu.Lock()
+	defer s.view.Mu.Unlock()
+	defer context.AfterFunc(ctx, func() {
+		s.view.Mu.Lock()
+		defer s.view.Mu.Unlock()
+		s.view.turn.Broadcast()
+	})()
+	for ctx.Err() == nil && s.idle() != idle {
+		s.view.turn.Wait()
+	}
+	return ctx.Err() == nil
 }
 
 // requested logs changes only: an API server that is away for an hour is one
@@ -160,6 +212,9 @@ func (s *Store[V]) follow(ctx context.Context) {
 func (s *Store[V]) requested(ctx context.Context, err error) {
 	if errors.Is(err, context.Canceled) || ctx.Err() != nil {
 		return
+	}
+	if s.needed != nil && apierrors.IsNotFound(err) {
+		return // the kind is about to come, or to go
 	}
 	s.view.conf.Requested(s.what.Resource, err)
 	// The URL differs with every attempt, and says nothing.
@@ -182,7 +237,7 @@ func (s *Store[V]) requested(ctx context.Context, err error) {
 // waiting is called with the view's Mu held.
 func (s *Store[V]) waiting() string {
 	switch {
-	case s.whole:
+	case s.isComplete(), s.needed != nil && s.view.becameReady && s.failure == nil:
 		return ""
 	case s.failure != nil:
 		return fmt.Sprintf("reading the %s from the API server: %v", s.what.Resource, s.failure)
@@ -233,6 +288,11 @@ func (s *Store[V]) Delete(o any) error {
 
 // Replace starts over from a complete list.
 func (s *Store[V]) Replace(list []any, _ string) error {
+	s.replace(list, true)
+	return nil
+}
+
+func (s *Store[V]) replace(list []any, whole bool) {
 	s.view.Mu.Lock()
 	var keys []service.Key
 	here := make(map[service.Key]bool, len(list))
@@ -246,10 +306,9 @@ func (s *Store[V]) Replace(list []any, _ string) error {
 			keys = append(keys, s.put(key, nil)...)
 		}
 	}
-	s.whole = true
+	s.whole, s.failure = whole, nil
 	s.view.Mu.Unlock()
 	s.view.tell(s.what.Resource, keys)
-	return nil
 }
 
 // Resync has nothing to do: nobody queues behind this store.
