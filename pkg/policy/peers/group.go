@@ -143,26 +143,25 @@ func (g *Group) HasAddress(a netip.Addr) bool {
 }
 
 // blockRanges is an ipBlock without its exceptions.
-func blockRanges(block netip.Prefix, except []netip.Prefix) []permit.Range {
-	out := []permit.Range{rangeOf(block)}
-	for _, e := range except {
-		hole := rangeOf(e)
-		var rest []permit.Range
-		for _, r := range out {
-			if hole.Last.Compare(r.First) < 0 || r.Last.Compare(hole.First) < 0 {
-				rest = append(rest, r)
-				continue
-			}
-			if r.First.Compare(hole.First) < 0 {
-				rest = append(rest, permit.Range{First: r.First, Last: hole.First.Prev()})
-			}
-			if hole.Last.Compare(r.Last) < 0 {
-				rest = append(rest, permit.Range{First: hole.Last.Next(), Last: r.Last})
-			}
-		}
-		out = rest
+func blockRanges(block netip.Prefix, except []netip.Prefix) (out []permit.Range) {
+	holes := make([]permit.Range, len(except))
+	for i, e := range except {
+		holes[i] = rangeOf(e)
 	}
-	return out
+	rest := rangeOf(block)
+	for _, hole := range joined(holes) {
+		if hole.Last.Compare(rest.First) < 0 || rest.Last.Compare(hole.First) < 0 {
+			continue
+		}
+		if rest.First.Compare(hole.First) < 0 {
+			out = append(out, permit.Range{First: rest.First, Last: hole.First.Prev()})
+		}
+		if rest.Last.Compare(hole.Last) <= 0 {
+			return out
+		}
+		rest.First = hole.Last.Next()
+	}
+	return append(out, rest)
 }
 
 func rangeOf(p netip.Prefix) permit.Range {
