@@ -76,9 +76,11 @@ func TestManifestGrantsNoMoreThanThis(t *testing.T) {
 			"/nodes: list watch",
 			"/pods: list watch",
 			"/services: list watch",
+			"apiextensions.k8s.io/customresourcedefinitions[clusternetworkpolicies.policy.networking.k8s.io]: list watch",
 			"discovery.k8s.io/endpointslices: list watch",
 			"networking.k8s.io/networkpolicies: list watch",
 			"networking.k8s.io/servicecidrs: list watch",
+			"policy.networking.k8s.io/clusternetworkpolicies: list watch",
 			"poplin.dev/nodenetworks: create get list update watch",
 		},
 	}
@@ -95,7 +97,11 @@ func TestManifestGrantsNoMoreThanThis(t *testing.T) {
 		for _, r := range rules {
 			slices.Sort(r.Verbs)
 			for _, res := range r.Resources {
-				got = append(got, fmt.Sprintf("%s/%s: %s", r.APIGroups[0], res, strings.Join(r.Verbs, " ")))
+				only := ""
+				if len(r.ResourceNames) > 0 {
+					only = fmt.Sprint(r.ResourceNames)
+				}
+				got = append(got, fmt.Sprintf("%s/%s%s: %s", r.APIGroups[0], res, only, strings.Join(r.Verbs, " ")))
 			}
 		}
 		slices.Sort(got)

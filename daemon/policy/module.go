@@ -1,6 +1,6 @@
 // Package policy has this node enforce policies: it joins the cluster's view
-// with the compiler and the kernel. Inputs are a Source (policies, namespaces
-// and pods), the name of this node and what its pods claim; outputs are the table
+// with the compiler and the kernel. Inputs are a Source (policies, namespaces,
+// pods and nodes), the name of this node and what its pods claim; outputs are the table
 // `inet poplin-policy`, Events about what a user should mend, and a State
 // after every pass. It refuses to change the kernel before the first complete
 // view, and never takes anything down because the API server is away.
@@ -24,7 +24,13 @@ const (
 	pods       = "pods"
 	namespaces = "namespaces"
 	policies   = "networkpolicies"
+	nodes      = "nodes"
+
+	clusterPolicies = "clusternetworkpolicies"
 )
+
+// resources are all of them, in the order in which the table learns of them.
+var resources = []string{namespaces, nodes, pods, policies, clusterPolicies}
 
 // Source is where the module reads from.
 type Source interface {
@@ -34,8 +40,12 @@ type Source interface {
 	Keys(resource string) []policy.Key
 	Pod(key policy.Key) (policy.Pod, bool)
 	Namespace(key policy.Key) (policy.Namespace, bool)
+	Node(key policy.Key) (policy.Node, bool)
 	Policy(key policy.Key) (policy.NetworkPolicy, bool)
-	// Reference points to a NetworkPolicy.
+	// ClusterPolicy may have to wait for what it names: what it said before
+	// stays.
+	ClusterPolicy(key policy.Key) (p policy.ClusterPolicy, found, waits bool)
+	// Reference points to a policy, which has a namespace or none.
 	Reference(key policy.Key) cluster.Reference
 	// Subscribe has changed called after every change, with the kind of
 	// object and the keys it concerns; none means all of them.

@@ -33,7 +33,7 @@ func open(m *Module) (*pass, error) {
 	}
 	return &pass{
 		Module: m, kernel: kernel, told: map[policy.Key][]compiler.Finding{},
-		known: map[string]map[policy.Key]bool{pods: {}, namespaces: {}, policies: {}},
+		known: map[string]map[policy.Key]bool{namespaces: {}, nodes: {}, pods: {}, policies: {}, clusterPolicies: {}},
 	}, nil
 }
 
@@ -63,7 +63,8 @@ func (p *pass) do(ctx context.Context, dirty []key) error {
 	p.waiting = state.Waiting
 	if p.table != nil {
 		program := p.table.Program()
-		state.Elements, state.Isolated, state.Policies = program.Len(), len(program.Loops), len(p.known[policies])
+		state.Elements, state.Isolated = program.Len(), len(program.Loops)
+		state.Policies = len(p.known[policies]) + len(p.known[clusterPolicies])
 		for _, list := range p.told {
 			state.Findings += len(list)
 		}
@@ -113,7 +114,7 @@ func (p *pass) once(dirty []key) (state State) {
 
 // full tells the table of everything there is.
 func (p *pass) full() {
-	for _, resource := range []string{namespaces, pods, policies} {
+	for _, resource := range resources {
 		list := p.deps.Source.Keys(resource)
 		for k := range p.known[resource] {
 			list = append(list, k) // those that go
@@ -143,15 +144,33 @@ func (p *pass) update(resource string, k policy.Key) {
 		} else {
 			p.table.DeleteNamespace(k.Name)
 		}
+	case nodes:
+		var o policy.Node
+		if o, found = p.deps.Source.Node(k); found {
+			p.table.SetNode(o)
+		} else {
+			p.table.DeleteNode(k.Name)
+		}
 	case policies:
 		var o policy.NetworkPolicy
-		var findings []compiler.Finding
 		if o, found = p.deps.Source.Policy(k); found {
-			findings = p.table.SetPolicy(o)
+			p.tell(k, p.table.SetPolicy(o))
 		} else {
 			p.table.DeletePolicy(k)
+			p.tell(k, nil)
 		}
-		p.tell(k, findings)
+	case clusterPolicies:
+		var o policy.ClusterPolicy
+		var waits bool
+		if o, found, waits = p.deps.Source.ClusterPolicy(k); waits {
+			return
+		}
+		if found {
+			p.tell(k, p.table.SetClusterPolicy(o))
+		} else {
+			p.table.DeleteClusterPolicy(k)
+			p.tell(k, nil)
+		}
 	}
 	if found {
 		p.known[resource][k] = true
@@ -178,7 +197,7 @@ func (p *pass) apply() (written int, err error) {
 func (p *pass) tell(k policy.Key, findings []compiler.Finding) {
 	for _, f := range findings {
 		if !slices.Contains(p.told[k], f) {
-			p.deps.Log.Warn("a NetworkPolicy does not mean what it says", "policy", k, "reason", f.Reason, "message", f.Message)
+			p.deps.Log.Warn("a policy does not mean what it says", "policy", k, "reason", f.Reason, "message", f.Message)
 		}
 		p.deps.Event(p.deps.Source.Reference(k), f.Reason, f.Message)
 	}

@@ -129,6 +129,8 @@ func TestDaemonsRights(t *testing.T) {
 	may("no", "update", "nodes")
 	may("no", "patch", "nodes")
 	may("yes", "list", "pods", "-A") // for policies, whose selectors are about pods anywhere
+	may("yes", "watch", "crd/clusternetworkpolicies.policy.networking.k8s.io")
+	may("no", "list", "crd")
 	may("no", "get", "pods", "-n", "kube-system")
 	may("no", "list", "secrets", "-A")
 	may("no", "get", "configmaps", "-n", "kube-system")

@@ -315,9 +315,10 @@ func (l *lab) setNamespace(n policy.Namespace) {
 	}
 }
 
-// set makes these the policies there are.
-func (l *lab) set(list []policy.NetworkPolicy, cluster []policy.ClusterPolicy) {
+// set makes these the policies there are, and returns what is wrong with them.
+func (l *lab) set(list []policy.NetworkPolicy, cluster []policy.ClusterPolicy) (findings []policies.Finding) {
 	for _, w := range l.workers {
+		findings = nil
 		for _, p := range l.world.Policies {
 			w.table.DeletePolicy(p.Key)
 		}
@@ -325,13 +326,14 @@ func (l *lab) set(list []policy.NetworkPolicy, cluster []policy.ClusterPolicy) {
 			w.table.DeleteClusterPolicy(c.Key)
 		}
 		for _, p := range list {
-			w.table.SetPolicy(p)
+			findings = append(findings, w.table.SetPolicy(p)...)
 		}
 		for _, c := range cluster {
-			w.table.SetClusterPolicy(c)
+			findings = append(findings, w.table.SetClusterPolicy(c)...)
 		}
 	}
 	l.world.Policies, l.world.Cluster = list, cluster
+	return findings
 }
 
 // sync sends what has changed, as the daemon would.

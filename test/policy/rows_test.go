@@ -88,6 +88,11 @@ func crule(a policy.Action, r policy.Rule) policy.ClusterRule {
 	return policy.ClusterRule{Action: a, Rule: r}
 }
 
+// unread is a rule of which the reader understood the action only.
+func unread(a policy.Action) policy.ClusterRule {
+	return policy.ClusterRule{Action: a, Unread: "to[0]"}
+}
+
 func cnp(tier policy.Tier, priority int, name string, ns, pods *policy.Selector, in, out []policy.ClusterRule) policy.ClusterPolicy {
 	return policy.ClusterPolicy{Key: policy.Key{Name: name}, Tier: tier, Priority: priority, Namespaces: *ns, Pods: pods, Ingress: in, Egress: out}
 }
@@ -274,8 +279,51 @@ var rows = []row{
 		cnp(policy.Admin, 1, "a", sel(), nil, []policy.ClusterRule{crule(policy.Pass, on(from(namespace("team", "money")), tcp(80))), crule(policy.Deny, from(namespace("team", "money")))}, nil),
 		cnp(policy.Baseline, 1, "b", sel(), nil, []policy.ClusterRule{crule(policy.Deny, on(anyone, udp(80)))}, nil)},
 		"db>web:80 yes, db>web:8080 no, ops>web:80 yes, ops>web:8080 no, db>api:80 yes, ops>api:80/udp no, ops>api:8080/udp yes, db>api:8080 no"},
-	{"what is not understood denies everybody", nil, []policy.ClusterPolicy{cnp(policy.Admin, 1, "x", sel("team", "sales"), nil, []policy.ClusterRule{crule(policy.Deny, from(policy.Peer{Unknown: true}))}, nil)},
+	{"a rule that is not understood and denies, denies everybody", nil, []policy.ClusterPolicy{cnp(policy.Admin, 1, "x", sel("team", "sales"), nil, []policy.ClusterRule{unread(policy.Deny)}, nil)},
+		"db>web:80 no, host>web:80 no, api>web:80/udp no, web>db:80 yes"},
+	{"a rule that is not understood and accepts, accepts nobody", ingress("shop", all), []policy.ClusterPolicy{cnp(policy.Admin, 1, "x", sel("team", "sales"), nil, []policy.ClusterRule{unread(policy.Accept)}, nil)},
 		"db>web:80 no, host>web:80 no, web>db:80 yes"},
-	{"what is not understood allows nobody", ingress("shop", all), []policy.ClusterPolicy{cnp(policy.Admin, 1, "x", sel("team", "sales"), nil, []policy.ClusterRule{crule(policy.Accept, from(policy.Peer{Unknown: true}))}, nil)},
-		"db>web:80 no, host>web:80 no, web>db:80 yes"},
+	{"a rule that is not understood and passes, passes nobody on", nil, []policy.ClusterPolicy{cnp(policy.Admin, 1, "x", sel("team", "sales"), nil, []policy.ClusterRule{unread(policy.Pass), crule(policy.Accept, anyone)}, nil)},
+		"db>web:80 no, host>ops:80 no, web>db:80 yes"},
+	{"an action that is not known denies everybody", nil, []policy.ClusterPolicy{cnp(policy.Admin, 1, "x", sel("team", "sales"), nil, nil, []policy.ClusterRule{crule("Log", from(namespace("team", "money")))})},
+		"web>db:80 no, web>host:80 no, ops>db:80/udp no, db>web:80 yes"},
+	{"rules before one that is not understood decide", nil, []policy.ClusterPolicy{cnp(policy.Admin, 1, "x", sel("team", "sales"), nil, []policy.ClusterRule{crule(policy.Accept, on(from(namespace("team", "money")), tcp(80))), unread(policy.Deny)}, nil)},
+		"db>web:80 yes, db>web:8080 no, api>web:80 no, web>db:80 yes"},
+	{"a policy whose subject is not understood is none", nil, []policy.ClusterPolicy{func() policy.ClusterPolicy {
+		p := cnp(policy.Admin, 1, "x", sel(), nil, []policy.ClusterRule{crule(policy.Deny, anyone)}, nil)
+		p.Unread = "subject"
+		return p
+	}()}, "db>web:80 yes, web>db:80 yes"},
+	{"of two with one priority the first by name", nil, []policy.ClusterPolicy{
+		cnp(policy.Admin, 5, "b", sel(), nil, []policy.ClusterRule{crule(policy.Deny, from(namespace("team", "money")))}, nil),
+		cnp(policy.Admin, 5, "a", sel(), nil, []policy.ClusterRule{crule(policy.Accept, on(from(namespace("team", "money")), tcp(80)))}, nil)},
+		"db>web:80 yes, db>web:8080 no, ops>web:80 yes"},
+	{"both ends of an administrator", nil, []policy.ClusterPolicy{
+		cnp(policy.Admin, 1, "out", sel("team", "sales"), nil, nil, []policy.ClusterRule{crule(policy.Accept, on(from(namespace("team", "money")), tcpRange(80, 8080))), crule(policy.Deny, from(namespace()))}),
+		cnp(policy.Admin, 1, "in", sel("team", "money"), nil, []policy.ClusterRule{crule(policy.Deny, on(from(namespace("team", "sales")), tcp(8080)))}, nil)},
+		"web>db:80 yes, web>db:8080 no, web>db:9090 no, api>ops:80 no, ops>db:80 yes, db>web:80 yes, web>host:80 yes"},
+	{"an administrator's named port", nil, []policy.ClusterPolicy{cnp(policy.Admin, 1, "x", sel(), nil, nil, []policy.ClusterRule{crule(policy.Deny, on(from(namespace()), policy.Port{Name: "http"}))})},
+		"web>db:8080 no, web>api:9090 no, web>api:8080 yes, web>db:80 yes, web>db:8080/udp yes, db>ops:8080 yes"},
+	{"pods of some namespaces", nil, []policy.ClusterPolicy{cnp(policy.Admin, 1, "x", sel(), nil, []policy.ClusterRule{crule(policy.Deny, from(both(sel("team", "sales"), sel("app", "api|db"))))}, nil)},
+		"api>web:80 no, api>db:80/udp no, db>web:80 yes, web>api:80 yes, ops>web:80 yes"},
+	{"a baseline accepts before it denies", nil, []policy.ClusterPolicy{
+		cnp(policy.Baseline, 1, "a", sel("team", "sales"), nil, []policy.ClusterRule{crule(policy.Accept, from(namespace("team", "sales")))}, nil),
+		cnp(policy.Baseline, 2, "b", sel(), nil, []policy.ClusterRule{crule(policy.Deny, from(namespace()))}, nil)},
+		"api>web:80 yes, ops>web:80 yes, db>web:80 no, web>db:80 no, host>web:80 yes"},
+	{"pass in the baseline is what happens without one", nil, []policy.ClusterPolicy{
+		cnp(policy.Baseline, 1, "a", sel(), nil, []policy.ClusterRule{crule(policy.Pass, from(namespace("team", "money"))), crule(policy.Deny, anyone)}, nil)},
+		"db>web:80 yes, ops>web:80 no, host>web:80 no, db>ops:80/udp yes"},
+
+	{"a block with bits of a host", ingress("shop", sel("app", "web"), from(block("10.244.2.77/24"), block("fd00:244:2::77/64"))), nil,
+		"db>web:80 yes, ops>web:80 yes, api>web:80 no, host>web:80 no"},
+	{"IPv4 in the notation of IPv6", ingress("shop", sel("app", "web"), from(block("::ffff:10.244.0.0/112", "::ffff:10.244.2.2/128"), block("fd00:244::/32", "fd00:244:2::2/128"))), nil,
+		"ops>web:80 yes, api>web:80 yes, db>web:80 no, host>web:80 no"},
+	{"exceptions within exceptions, and outside", ingress("shop", sel("app", "web"), from(block("0.0.0.0/0", "10.0.0.0/8", "10.244.2.0/24", "10.244.2.2/32", "fd00::/8"), block("::/0", "fd00::/8", "fd00:244::/32", "192.0.2.0/24"))), nil,
+		"host>web:80 yes, db>web:80 no, ops>web:80 no"},
+	{"an exception that leaves nothing", ingress("shop", sel("app", "web"), from(block("10.244.2.0/24", "10.0.0.0/8"), block("fd00:244:2::/64", "::/0"))), nil,
+		"db>web:80 no, ops>web:80 no, web>db:80 yes"},
+	{"overlapping blocks with ports of their own", ingress("shop", sel("app", "web"), on(from(block("10.0.0.0/8"), block("fd00::/8")), tcp(80)), on(from(block("10.244.2.2/31"), block("fd00:244:2::2/127")), tcp(8080)), on(from(block("10.244.2.2/32"), block("fd00:244:2::2/128")), udp(80))), nil,
+		"api>web:80 yes, api>web:8080 no, ops>web:80 yes, ops>web:8080 yes, ops>web:80/udp no, db>web:8080 yes, db>web:80/udp yes, host>web:80 no"},
+	{"a requirement without the values that it needs", ingress("shop", sel("app", "web"), from(policy.Peer{Namespaces: &policy.Selector{{Label: "team", Operator: policy.NotIn}}}), from(podsLike("app", "api"))), nil,
+		"api>web:80 yes, db>web:80 no, ops>web:80 no"},
 }

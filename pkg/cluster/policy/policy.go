@@ -85,7 +85,7 @@ type Peer struct {
 	Except           []netip.Prefix
 	// Nodes are those of a ClusterPolicy's egress.
 	Nodes *Selector
-	// Unknown is a kind of peer that the reader did not understand.
+	// Unknown is a peer of a NetworkPolicy that the reader did not understand.
 	Unknown bool
 }
 
@@ -132,6 +132,9 @@ type ClusterPolicy struct {
 	Pods       *Selector
 	// Ingress and Egress are in order: the first that matches decides.
 	Ingress, Egress []ClusterRule
+	// Unread, if not empty, is why nobody knows which pods it is about, or
+	// when it is asked.
+	Unread string
 }
 
 // Tier says whether a ClusterPolicy is asked before NetworkPolicies or after.
@@ -148,6 +151,8 @@ type ClusterRule struct {
 	Name   string
 	Action Action
 	Rule
+	// Unread, if not empty, is what of the rule the reader did not understand.
+	Unread string
 }
 
 // Action is what becomes of a connection that a ClusterRule matches.

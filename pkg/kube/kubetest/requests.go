@@ -35,6 +35,9 @@ var kinds = map[string][2]string{
 	"services":        {"v1", "Service"},
 	"servicecidrs":    {"networking.k8s.io/v1", "ServiceCIDR"},
 	"events":          {"v1", "Event"},
+
+	"customresourcedefinitions": {"apiextensions.k8s.io/v1", "CustomResourceDefinition"},
+	"clusternetworkpolicies":    {"policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"},
 }
 
 // in reports whether an object's path is in a collection, which may be that of

@@ -36,6 +36,7 @@ type Server struct {
 	oldest   int           // watches from before get 410 Gone
 	changed  chan struct{} // closed and replaced by every change
 	streams  bool          // initial events over a watch are served
+	forbid   string        // the path of a collection that nobody may read
 	requests []string
 }
 
@@ -95,6 +96,13 @@ func (s *Server) NoStreams() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.streams = false
+}
+
+// Forbid refuses requests for a collection.
+func (s *Server) Forbid(collection string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forbid = collection
 }
 
 // Expire forgets the past: all watches end, and one that starts from an
@@ -205,10 +213,13 @@ func (s *Server) record(kind, at string, o Object) {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.requests = append(s.requests, r.Method+" "+r.URL.RequestURI())
+	forbidden := r.URL.Path == s.forbid
 	s.mu.Unlock()
 	switch _, item := s.split(r.URL.Path); {
 	case r.Header.Get("Authorization") != "Bearer "+token:
 		fail(w, http.StatusUnauthorized, "Unauthorized", "no token, or another")
+	case forbidden:
+		fail(w, http.StatusForbidden, "Forbidden", r.URL.Path+" is forbidden")
 	case r.URL.Query().Get("watch") != "":
 		s.watch(w, r)
 	case r.Method == http.MethodGet && item == "":

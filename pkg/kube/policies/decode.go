@@ -122,6 +122,36 @@ func (o *namespaceObject) Unmarshal(b []byte) error {
 	return nil
 }
 
+// Unmarshal reads a Node.
+func (o *nodeObject) Unmarshal(b []byte) error {
+	n := &o.value
+	err := decode.Each(b, func(f decode.Field) error {
+		switch f.ID {
+		case 1:
+			return o.Read(f.Text, every, none)
+		case 3:
+			return decode.Each(f.Text, func(f decode.Field) error {
+				if f.ID != 5 {
+					return nil
+				}
+				return decode.Each(f.Text, func(f decode.Field) error {
+					// Host names are among them.
+					if a := f.Address(); f.ID == 2 && a.IsValid() {
+						n.Addresses = append(n.Addresses, a)
+					}
+					return nil
+				})
+			})
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read Node: %w", err)
+	}
+	n.Name, n.Labels = o.Name, o.Labels
+	return nil
+}
+
 // Unmarshal reads a NetworkPolicy.
 func (o *policyObject) Unmarshal(b []byte) error {
 	p := &o.value
@@ -218,7 +248,7 @@ func addRule(list policy.Rules, b []byte) (policy.Rules, error) {
 var never = policy.Port{Protocol: service.TCP, First: 1, Last: 0}
 
 func readPort(b []byte, p *policy.Port) error {
-	var given, bad bool
+	var given, bad, ends bool
 	var end uint16
 	err := decode.Each(b, func(f decode.Field) error {
 		switch f.ID {
@@ -237,15 +267,15 @@ func readPort(b []byte, p *policy.Port) error {
 				return nil
 			})
 		case 3:
-			end = f.Port()
+			ends, end = true, f.Port()
 		}
 		return nil
 	})
-	p.Last = max(p.First, end)
-	if end != 0 && end < p.First {
-		p.Last = end // for the compiler to say
+	p.Last = p.First
+	if ends {
+		p.Last = end // if it is less, the compiler says so
 	}
-	if bad || given && p.Name == "" && p.First == 0 {
+	if bad || (given || ends) && p.Name == "" && p.First == 0 {
 		*p = never
 	}
 	return err

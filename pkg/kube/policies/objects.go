@@ -14,7 +14,8 @@ var (
 	networkingV1 = schema.GroupVersion{Group: "networking.k8s.io", Version: "v1"}
 )
 
-// The kinds. Their values are what stays of them; nobody writes to a value.
+// The kinds that come as protobuf. Their values are what stays of them; nobody
+// writes to a value.
 type (
 	podObject struct {
 		decode.Meta
@@ -30,10 +31,15 @@ type (
 		decode.Meta
 		value policy.NetworkPolicy
 	}
+	nodeObject struct {
+		decode.Meta
+		value policy.Node
+	}
 )
 
 type (
 	podList       = decode.List[podObject, *podObject]
+	nodeList      = decode.List[nodeObject, *nodeObject]
 	namespaceList = decode.List[namespaceObject, *namespaceObject]
 	policyList    = decode.List[policyObject, *policyObject]
 )
@@ -43,6 +49,8 @@ func scheme() *runtime.Scheme {
 	s := runtime.NewScheme()
 	s.AddKnownTypeWithName(coreV1.WithKind("Pod"), &podObject{})
 	s.AddKnownTypeWithName(coreV1.WithKind("PodList"), &podList{})
+	s.AddKnownTypeWithName(coreV1.WithKind("Node"), &nodeObject{})
+	s.AddKnownTypeWithName(coreV1.WithKind("NodeList"), &nodeList{})
 	s.AddKnownTypeWithName(coreV1.WithKind("Namespace"), &namespaceObject{})
 	s.AddKnownTypeWithName(coreV1.WithKind("NamespaceList"), &namespaceList{})
 	s.AddKnownTypeWithName(networkingV1.WithKind("NetworkPolicy"), &policyObject{})
@@ -56,6 +64,7 @@ func scheme() *runtime.Scheme {
 // Each Reset readies an object for Unmarshal.
 
 func (o *podObject) Reset()       { *o = podObject{} }
+func (o *nodeObject) Reset()      { *o = nodeObject{} }
 func (o *namespaceObject) Reset() { *o = namespaceObject{} }
 func (o *policyObject) Reset()    { *o = policyObject{} }
 
@@ -64,6 +73,7 @@ func (o *policyObject) Reset()    { *o = policyObject{} }
 func (o *podObject) DeepCopyObject() runtime.Object {
 	return &podObject{o.Copy(), o.value, o.absent}
 }
+func (o *nodeObject) DeepCopyObject() runtime.Object { return &nodeObject{o.Copy(), o.value} }
 func (o *namespaceObject) DeepCopyObject() runtime.Object {
 	return &namespaceObject{o.Copy(), o.value}
 }

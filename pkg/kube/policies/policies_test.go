@@ -28,6 +28,12 @@ const (
 
 func view(t *testing.T, s *kubetest.Server) *policies.View {
 	t.Helper()
+	return watched(t, s, func(string, []policy.Key) {})
+}
+
+// watched is a view with a subscriber.
+func watched(t *testing.T, s *kubetest.Server, changed func(resource string, keys []policy.Key)) *policies.View {
+	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	c, err := kube.New(kube.Config{NodeName: "worker-1", Endpoints: []string{s.URL()}, Credentials: s.Credentials(), Log: log})
 	if err != nil {
@@ -37,6 +43,7 @@ func view(t *testing.T, s *kubetest.Server) *policies.View {
 	if err != nil {
 		t.Fatal(err)
 	}
+	v.Subscribe(changed)
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); _ = v.Run(ctx) }()
@@ -56,7 +63,7 @@ func put(s *kubetest.Server, at string, o object) {
 		meta = object{}
 	}
 	meta["name"], meta["creationTimestamp"] = parts[len(parts)-1], "2026-01-02T03:04:05Z"
-	if parts[len(parts)-2] != "namespaces" {
+	if strings.Contains(at, "/namespaces/shop/") {
 		meta["namespace"] = "shop"
 	}
 	o["metadata"] = meta
@@ -151,10 +158,11 @@ func TestNetworkPolicies(t *testing.T) {
 		}}}}},
 		{"ports", object{"podSelector": object{}, "policyTypes": []any{"Ingress"}, "ingress": []any{object{"ports": []any{
 			object{"port": 80}, object{"port": "http", "protocol": "UDP"}, object{"protocol": "SCTP"}, object{"port": 80, "endPort": 90},
-			object{"port": 90, "endPort": 80},
+			object{"port": 90, "endPort": 80}, object{"port": 90, "endPort": 70000}, object{"endPort": 80},
 		}}}}, policy.NetworkPolicy{Pods: everyone, Ingress: &policy.Rules{{Ports: []policy.Port{
 			{Protocol: service.TCP, First: 80, Last: 80}, {Protocol: service.UDP, Name: "http"}, {Protocol: service.SCTP},
 			{Protocol: service.TCP, First: 80, Last: 90}, {Protocol: service.TCP, First: 90, Last: 80},
+			{Protocol: service.TCP, First: 90, Last: 0}, {Protocol: service.TCP, First: 1, Last: 0},
 		}}}}},
 		{"requirements", object{"podSelector": object{"matchExpressions": []any{
 			object{"key": "app", "operator": "NotIn", "values": []any{"a", "b"}}, object{"key": "tier", "operator": "Exists"},

@@ -8,10 +8,26 @@ import (
 	"poplin.dev/poplin/pkg/cluster/policy"
 )
 
+// Valid reports whether a requirement is one. Others are refused by the API
+// server, today's at least.
+func Valid(r policy.Requirement) bool {
+	switch r.Operator {
+	case policy.In, policy.NotIn:
+		return len(r.Values) > 0
+	case policy.Exists, policy.DoesNotExist:
+		return len(r.Values) == 0
+	}
+	return false
+}
+
 // Matches reports whether all requirements hold. As the API has it, NotIn and
-// DoesNotExist hold for a label that is not there.
+// DoesNotExist hold for a label that is not there. What is no requirement
+// holds for nobody.
 func Matches(s policy.Selector, labels map[string]string) bool {
 	for _, r := range s {
+		if !Valid(r) {
+			return false
+		}
 		value, found := labels[r.Label]
 		ok := false
 		switch r.Operator {

@@ -95,7 +95,10 @@ func TestEveryLieIsFound(t *testing.T) {
 		"Deny passes":                             {cluster: func(c *policy.ClusterPolicy) { replace(c, policy.Deny, policy.Pass) }},
 		"the subject's pods ignored":              {cluster: func(c *policy.ClusterPolicy) { c.Pods = nil }},
 		"nodes as peers ignored":                  {cluster: func(c *policy.ClusterPolicy) { forgetNodes(c) }},
-		"a peer of an unknown kind denies nobody": {cluster: func(c *policy.ClusterPolicy) { forgetUnknown(c) }},
+		"a rule that is not understood is passed": {cluster: func(c *policy.ClusterPolicy) { forgetUnread(c) }},
+		"such a rule means what is left of it":    {cluster: func(c *policy.ClusterPolicy) { eachRule(c, func(r *policy.ClusterRule) { r.Unread = "" }) }},
+		"an unknown action is none":               {cluster: func(c *policy.ClusterPolicy) { remove(c, "Log") }},
+		"a policy about who knows whom holds":     {cluster: func(c *policy.ClusterPolicy) { c.Unread = "" }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			until := time.Now().Add(time.Minute)
@@ -166,10 +169,8 @@ func forgetNodes(c *policy.ClusterPolicy) {
 	})
 }
 
-func forgetUnknown(c *policy.ClusterPolicy) {
-	eachRule(c, func(r *policy.ClusterRule) {
-		if r.Peers != nil {
-			r.Peers = slices.DeleteFunc(slices.Clone(r.Peers), func(p policy.Peer) bool { return p.Unknown })
-		}
-	})
+func forgetUnread(c *policy.ClusterPolicy) {
+	for _, list := range []*[]policy.ClusterRule{&c.Ingress, &c.Egress} {
+		*list = slices.DeleteFunc(*list, func(r policy.ClusterRule) bool { return r.Unread != "" })
+	}
 }

@@ -71,7 +71,7 @@ func (w World) side(pod policy.Pod, ingress bool, p Packet) bool {
 		}
 		isolated = true
 		for _, r := range *rules {
-			allowed = allowed || w.hits(r, n.Namespace, pod, ingress, p, false)
+			allowed = allowed || w.hits(r, n.Namespace, pod, ingress, p)
 		}
 	}
 	if isolated {
@@ -90,7 +90,7 @@ func (w World) tier(tier policy.Tier, pod policy.Pod, ingress bool, p Packet) po
 		return a.Key.Compare(b.Key)
 	})
 	for _, c := range list {
-		if c.Tier != tier || !holds(c.Namespaces, w.labelsOf(pod.Namespace)) || c.Pods != nil && !holds(*c.Pods, pod.Labels) {
+		if c.Unread != "" || c.Tier != tier || !holds(c.Namespaces, w.labelsOf(pod.Namespace)) || c.Pods != nil && !holds(*c.Pods, pod.Labels) {
 			continue
 		}
 		rules := c.Egress
@@ -98,7 +98,13 @@ func (w World) tier(tier policy.Tier, pod policy.Pod, ingress bool, p Packet) po
 			rules = c.Ingress
 		}
 		for _, r := range rules {
-			if w.hits(r.Rule, "", pod, ingress, p, r.Action == policy.Deny) {
+			known := r.Unread == "" && slices.Contains([]policy.Action{policy.Accept, policy.Deny, policy.Pass}, r.Action)
+			switch {
+			case !known && r.Action == policy.Accept:
+				// Accepts nothing, lest it accept too much.
+			case !known:
+				return policy.Deny // everybody, lest it deny too little
+			case w.hits(r.Rule, "", pod, ingress, p):
 				return r.Action
 			}
 		}
@@ -106,16 +112,15 @@ func (w World) tier(tier policy.Tier, pod policy.Pod, ingress bool, p Packet) po
 	return ""
 }
 
-// hits reports whether a rule matches. strict: a peer that nobody knows is
-// everybody, so that nothing gets through that a later version would stop.
-func (w World) hits(r policy.Rule, namespace string, pod policy.Pod, ingress bool, p Packet, strict bool) bool {
+// hits reports whether a rule matches.
+func (w World) hits(r policy.Rule, namespace string, pod policy.Pod, ingress bool, p Packet) bool {
 	other := p.Dst
 	target := w.podAt(p.Dst)
 	if ingress {
 		other, target = p.Src, &pod
 	}
 	if r.Peers != nil && !slices.ContainsFunc(r.Peers, func(peer policy.Peer) bool {
-		return peer.Unknown && strict || w.isPeer(peer, namespace, other)
+		return w.isPeer(peer, namespace, other)
 	}) {
 		return false
 	}
@@ -127,7 +132,7 @@ func (w World) isPeer(peer policy.Peer, namespace string, a netip.Addr) bool {
 	case peer.Unknown:
 		return false
 	case peer.Block.IsValid():
-		return peer.Block.Contains(a) && !slices.ContainsFunc(peer.Except, func(e netip.Prefix) bool { return e.Contains(a) })
+		return within(peer.Block, a) && !slices.ContainsFunc(peer.Except, func(e netip.Prefix) bool { return within(e, a) })
 	case peer.Nodes != nil:
 		return slices.ContainsFunc(w.Nodes, func(n policy.Node) bool {
 			return slices.Contains(n.Addresses, a) && holds(*peer.Nodes, n.Labels)
@@ -145,6 +150,14 @@ func (w World) isPeer(peer policy.Peer, namespace string, a netip.Addr) bool {
 		return false
 	}
 	return peer.Pods == nil || holds(*peer.Pods, pod.Labels)
+}
+
+// within: IPv4 addresses that are written as IPv6 are IPv4 all the same.
+func within(b netip.Prefix, a netip.Addr) bool {
+	if b.Addr().Is4In6() && b.Bits() >= 96 {
+		b = netip.PrefixFrom(b.Addr().Unmap(), b.Bits()-96)
+	}
+	return b.Contains(a)
 }
 
 func isPort(port policy.Port, target *policy.Pod, p Packet) bool {
@@ -176,15 +189,15 @@ func holds(s policy.Selector, labels map[string]string) bool {
 				return false
 			}
 		case policy.NotIn:
-			if listed {
+			if listed || len(r.Values) == 0 {
 				return false
 			}
 		case policy.Exists:
-			if !there {
+			if !there || len(r.Values) > 0 {
 				return false
 			}
 		case policy.DoesNotExist:
-			if there {
+			if there || len(r.Values) > 0 {
 				return false
 			}
 		default:

@@ -41,8 +41,11 @@ func (d dice) anyAddress(ipv6 bool) netip.Addr {
 
 func (d dice) block(ipv6 bool) netip.Prefix {
 	a, bits := d.anyAddress(ipv6), pick(d, 32, 30, 29, 28, 24, 8, 0)
-	if ipv6 {
+	switch {
+	case ipv6:
 		bits = pick(d, 128, 126, 125, 124, 64, 16, 0)
+	case d.one(8):
+		return netip.PrefixFrom(netip.AddrFrom16(a.As16()), 96+bits)
 	}
 	return netip.PrefixFrom(a, bits)
 }
@@ -106,8 +109,8 @@ func (d dice) selector() policy.Selector {
 			values = append(values, pick(d, "web", "db", "front", "back"))
 		}
 		op := pick(d, policy.In, policy.In, policy.NotIn, policy.Exists, policy.DoesNotExist)
-		if op == policy.Exists || op == policy.DoesNotExist {
-			values = nil
+		if (op == policy.Exists || op == policy.DoesNotExist) != d.one(20) {
+			values = nil // and once in a while where there must be some
 		}
 		s = append(s, policy.Requirement{Label: label, Operator: op, Values: values})
 	}
@@ -130,10 +133,10 @@ func (d dice) peer(cluster bool) policy.Peer {
 		}
 		return p
 	}
+	if !cluster && d.one(12) {
+		return policy.Peer{Unknown: true}
+	}
 	if cluster && d.one(4) {
-		if d.one(3) {
-			return policy.Peer{Unknown: true}
-		}
 		s := d.selector()
 		return policy.Peer{Nodes: &s}
 	}
@@ -202,10 +205,24 @@ func (d dice) clusterPolicy() policy.ClusterPolicy {
 	}
 	for _, rules := range []*[]policy.ClusterRule{&c.Ingress, &c.Egress} {
 		for range d.IntN(4) {
-			*rules = append(*rules, policy.ClusterRule{Action: pick(d, policy.Accept, policy.Deny, policy.Pass), Rule: d.rule(true)})
+			*rules = append(*rules, d.clusterRule())
 		}
 	}
+	if d.one(10) {
+		c.Unread = "subject"
+	}
 	return c
+}
+
+func (d dice) clusterRule() policy.ClusterRule {
+	r := policy.ClusterRule{Action: pick(d, policy.Accept, policy.Deny, policy.Pass), Rule: d.rule(true)}
+	switch d.IntN(10) {
+	case 0:
+		r.Rule, r.Unread = policy.Rule{}, "protocols"
+	case 1:
+		r.Action = "Log"
+	}
+	return r
 }
 
 func (d dice) packet() policies.Packet {
