@@ -8,7 +8,7 @@ func (t *Table) Namespaces() map[string]bool {
 	for name, labels := range t.namespaces {
 		all[name] = len(t.policies[name]) > 0
 		for _, c := range t.cluster {
-			all[name] = all[name] || peers.Matches(c.Namespaces, labels)
+			all[name] = all[name] || c.Unread == "" && peers.Matches(c.Namespaces, labels)
 		}
 	}
 	return all

@@ -122,6 +122,14 @@ func (o *Objects) Namespace(k policy.Key) (policy.Namespace, bool) {
 	return n, found
 }
 
+// Node implements Source: no policy here names nodes.
+func (o *Objects) Node(policy.Key) (policy.Node, bool) { return policy.Node{}, false }
+
+// ClusterPolicy implements Source: there are none here.
+func (o *Objects) ClusterPolicy(policy.Key) (p policy.ClusterPolicy, found, waits bool) {
+	return p, false, false
+}
+
 // Policy implements Source.
 func (o *Objects) Policy(k policy.Key) (policy.NetworkPolicy, bool) {
 	o.mu.Lock()
