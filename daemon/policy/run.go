@@ -84,13 +84,15 @@ func (p *pass) do(ctx context.Context, dirty []key) error {
 // deleted.
 func (p *pass) once(dirty []key) (state State) {
 	if p.table == nil {
-		if !p.deps.Source.Complete() {
-			state.Waiting = "a complete view of the policies"
-			return state
-		}
+		// From now on the table is owned: what an earlier process left holds
+		// until the view is complete, and nobody can flush it.
 		before, err := p.kernel.Program()
 		if err != nil {
 			state.Err = err
+			return state
+		}
+		if !p.deps.Source.Complete() {
+			state.Waiting = "a complete view of the policies"
 			return state
 		}
 		p.table = compiler.NewTable(p.deps.Config.Node, before)

@@ -165,42 +165,8 @@ func (e *entrances) holds(t *testing.T, all traffic) {
 // rules and to other Services, each way into a Service of it goes on.
 func TestServicesLoseNothing(t *testing.T) {
 	e := newEntrances(t)
-	c := e.c
-	root, err := cluster.ProjectRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.LoadImage(t.Context(), upgrade(t, root), ""); err != nil {
-		t.Fatal(err)
-	}
-	rolled := func(t *testing.T, change ...string) {
-		t.Helper()
-		run(t, c, append([]string{"-n", "poplin-system"}, change...)...)
-		run(t, c, "-n", "poplin-system", "rollout", "status", "daemonset/poplind", "--timeout=120s")
-		ready(t, c, victim)
-	}
-	for _, fault := range []struct {
-		name  string
-		times int
-		do    func(t *testing.T, n int)
-	}{
-		{"daemon restarted", 20, func(t *testing.T, _ int) {
-			run(t, c, "-n", "poplin-system", "delete", "pod", "--field-selector=spec.nodeName="+victim, "--selector=app.kubernetes.io/name=poplind")
-			restarted(t, c, victim)
-			ready(t, c, victim)
-		}},
-		{"daemon killed", 20, func(t *testing.T, _ int) {
-			killed(t, c, victim)
-			restarted(t, c, victim)
-			ready(t, c, victim)
-		}},
-		{"image upgraded and rolled back", 10, func(t *testing.T, _ int) {
-			rolled(t, "set", "image", "daemonset/poplind", "*=poplin.dev/poplin:next")
-			rolled(t, "rollout", "undo", "daemonset/poplind")
-		}},
-		{"ruleset flushed", 50, func(t *testing.T, _ int) { on(t, c, victim, "nft", "flush", "ruleset") }},
-		{"unrelated Services added", 10, func(t *testing.T, n int) { crowd(t, c, n) }},
-	} {
+	crowded := fault{"unrelated Services added", 10, func(t *testing.T, n int) { crowd(t, e.c, n) }}
+	for _, fault := range append(daemonFaults(t, e.c), crowded) {
 		t.Run(fault.name, func(t *testing.T) {
 			all := e.use(t)
 			all.after(50)
