@@ -46,6 +46,7 @@ func (c command) examples() []string {
 		"doctor":     {"doctor", "doctor -cluster", "doctor -nodes worker-1,worker-2 -o json"},
 		"ipam":       {"ipam show", "ipam check"},
 		"ingress":    {"ingress status", "ingress status -namespaces shop,blog", "ingress migrate"},
+		"flows":      {"flows", "flows -match shop/", "flows -nodes worker-1 -o json"},
 		"sysdump":    {"sysdump", "sysdump -f /tmp/bug.tar.gz"},
 		"completion": {"completion bash > /etc/bash_completion.d/poplinctl", "completion zsh > ~/.zfunc/_poplinctl", "completion fish > ~/.config/fish/completions/poplinctl.fish"},
 		"version":    {"version"},

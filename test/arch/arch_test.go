@@ -152,6 +152,7 @@ var direction = map[string][]string{
 	"pkg/ingress/migrate": {"pkg/cluster", "pkg/ingress"},
 	"pkg/kube":            {"pkg/cluster", "pkg/version", "pkg/kube/decode", "pkg/kube/event", "pkg/kube/follow", "pkg/kube/group", "pkg/kube/reach"},
 	"pkg/kube/manifest":   {"pkg/cluster", "pkg/kube/policies"},
+	"pkg/flows":           {"pkg/cluster", "pkg/facts"},
 	"pkg/kube/fleet":      {"pkg/kube/person"},
 	"pkg/kube/dump":       {"pkg/kube/person", "pkg/kube/fleet", "pkg/version"},
 	"pkg/apply":           {"pkg/cluster", "pkg/program", "pkg/apply/diff", "pkg/apply/monitor", "pkg/facts"},
