@@ -42,14 +42,15 @@ func (c command) subcommands() []string {
 // examples are what people type.
 func (c command) examples() []string {
 	return map[string][]string{
-		"status":     {"status", "status -cluster", "status -cluster -o json"},
-		"doctor":     {"doctor", "doctor -cluster", "doctor -nodes worker-1,worker-2 -o json"},
-		"ipam":       {"ipam show", "ipam check"},
-		"ingress":    {"ingress status", "ingress status -namespaces shop,blog", "ingress migrate"},
-		"flows":      {"flows", "flows -match shop/", "flows -nodes worker-1 -o json"},
-		"sysdump":    {"sysdump", "sysdump -f /tmp/bug.tar.gz"},
-		"completion": {"completion bash > /etc/bash_completion.d/poplinctl", "completion zsh > ~/.zfunc/_poplinctl", "completion fish > ~/.config/fish/completions/poplinctl.fish"},
-		"version":    {"version"},
+		"status":            {"status", "status -cluster", "status -cluster -o json"},
+		"doctor":            {"doctor", "doctor -cluster", "doctor -nodes worker-1,worker-2 -o json"},
+		"ipam":              {"ipam show", "ipam check"},
+		"ingress":           {"ingress status", "ingress status -namespaces shop,blog", "ingress migrate"},
+		"flows":             {"flows", "flows -match shop/", "flows -nodes worker-1 -o json"},
+		"connectivity-test": {"connectivity-test", "connectivity-test -o json"},
+		"sysdump":           {"sysdump", "sysdump -f /tmp/bug.tar.gz"},
+		"completion":        {"completion bash > /etc/bash_completion.d/poplinctl", "completion zsh > ~/.zfunc/_poplinctl", "completion fish > ~/.config/fish/completions/poplinctl.fish"},
+		"version":           {"version"},
 	}[c.name]
 }
 

@@ -41,6 +41,9 @@ func (n Names) AddServices(list []object.Service) {
 func (n Names) AddNodes(list []object.Node) {
 	for _, o := range list {
 		n.add("node "+o.Name, o.Addresses())
+		for _, p := range o.Spec.PodCIDRs { // of its overlay device
+			n.add("node "+o.Name, []netip.Addr{p.Masked().Addr()})
+		}
 	}
 }
 

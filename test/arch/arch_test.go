@@ -153,6 +153,7 @@ var direction = map[string][]string{
 	"pkg/kube":            {"pkg/cluster", "pkg/version", "pkg/kube/decode", "pkg/kube/event", "pkg/kube/follow", "pkg/kube/group", "pkg/kube/reach"},
 	"pkg/kube/manifest":   {"pkg/cluster", "pkg/kube/policies"},
 	"pkg/flows":           {"pkg/cluster", "pkg/facts"},
+	"pkg/kube/scratch":    {"pkg/kube/group", "pkg/version"},
 	"pkg/kube/fleet":      {"pkg/kube/person"},
 	"pkg/kube/dump":       {"pkg/kube/person", "pkg/kube/fleet", "pkg/version"},
 	"pkg/apply":           {"pkg/cluster", "pkg/program", "pkg/apply/diff", "pkg/apply/monitor", "pkg/facts"},
@@ -172,8 +173,9 @@ var direction = map[string][]string{
 	"daemon/policy":       {"pkg"},
 	"daemon/status":       {"pkg"},
 	// A program of its own: it needs nothing of the node's daemon.
-	"daemon/ingress":  {"pkg"},
-	"daemon/overview": {"daemon/status", "pkg"},
+	"daemon/ingress":      {"pkg"},
+	"daemon/connectivity": {"pkg"},
+	"daemon/overview":     {"daemon/status", "pkg"},
 	// What it examines is what these keep.
 	"daemon/doctor": {"daemon/conflist", "daemon/ipam", "daemon/status", "pkg"},
 	// What the plugin tells is told in its words.
