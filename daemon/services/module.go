@@ -69,7 +69,7 @@ type Config struct {
 	SysctlRoot string
 	// Plain makes a table without owner, as on a kernel that knows none.
 	Plain bool
-	// Verify is how often everything is compiled, and the kernel read, again.
+	// Verify is how often everything is looked at without a change.
 	Verify time.Duration
 }
 
@@ -124,8 +124,8 @@ type Module struct {
 	// pending is when the oldest change came in that is not in the kernel;
 	// updated when everything last was.
 	pending, updated time.Time
-	nodePorts        []netip.Addr
-	alone            bool // what a kube-proxy left is to be removed
+	node             services.Node // zero before the first pass
+	alone            bool          // what a kube-proxy left is to be removed
 }
 
 // New makes the module; Run starts it.
@@ -169,13 +169,20 @@ func (m *Module) takeAlone() (alone bool) {
 func (m *Module) NodePortAddresses() []netip.Addr {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.nodePorts
+	return m.node.NodePortAddresses
 }
 
-func (m *Module) setNodePorts(list []netip.Addr) {
+// currentNode is the node as the last pass had it, if there was one.
+func (m *Module) currentNode() (node services.Node, known bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.nodePorts = list
+	return m.node, m.node.Name != ""
+}
+
+func (m *Module) setNode(node services.Node) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.node = node
 }
 
 // changed notes that something waits.
@@ -224,7 +231,8 @@ type what int
 const (
 	one     what = iota // the Service
 	nodes               // this node, or others
-	all                 // it is time to compile everything again
+	all                 // everything
+	unsaid              // it is time to look at what nobody tells of
 	kernel              // somebody changed our table
 	flowing             // UDP flows may have become stale
 	alone               // kube-proxy has gone
@@ -257,8 +265,8 @@ func (m *Module) Run(ctx context.Context) error {
 	worker := loop.Worker[key]{
 		Name: m.String(), Queue: m.queue, Log: m.deps.Log, Do: p.do,
 		Backoff: loop.Backoff{Min: 50 * time.Millisecond, Max: 10 * time.Second},
-		Every:   m.deps.Config.Verify, Again: key{what: all},
-		Beside: []func(context.Context){func(ctx context.Context) {
+		Every:   m.deps.Config.Verify, Again: key{what: unsaid},
+		Beside: []func(context.Context){p.verify, func(ctx context.Context) {
 			// Without events, the next look at everything finds it.
 			if err := p.kernel.Watch(ctx, func() { m.queue.Add(key{what: kernel}) }); err != nil {
 				m.deps.Log.Error("changes to the rules of Services are noticed late", "error", err)

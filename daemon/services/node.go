@@ -26,17 +26,18 @@ func (p *pass) facts() (node services.Node, waiting string) {
 		// Without them, guards of the overlay still stop what would be refused here.
 		p.deps.Log.Warn("cannot list this node's addresses", "error", err)
 	}
-	p.known = map[netip.Addr]bool{}
+	known := map[netip.Addr]bool{}
 	for _, a := range slices.Concat(local, self.Addresses) {
-		p.known[a] = true
+		known[a] = true
 	}
 	for _, n := range others {
-		p.known[n.VTEP.Addr] = true
+		known[n.VTEP.Addr] = true
 	}
+	p.known.Store(&known)
 	conf := p.deps.Config
 	node = services.Node{
 		Name: self.Name, Zone: self.Zone, Addresses: self.Addresses, NodePortAddresses: self.Addresses,
-		IsNodeAddress: func(a netip.Addr) bool { return p.known[a] },
+		IsNodeAddress: func(a netip.Addr) bool { return (*p.known.Load())[a] },
 		OverlayPort:   conf.OverlayPort, ExternalRanges: conf.ExternalIPs, ServiceRanges: p.deps.Source.Ranges(),
 	}
 	if len(conf.NodePorts) > 0 {

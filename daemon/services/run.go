@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"poplin.dev/poplin/pkg/apply/diff"
@@ -23,12 +25,11 @@ const flowsPause = 250 * time.Millisecond
 // pass is what one Run works with.
 type pass struct {
 	*Module
-	kernel *applyvip.Table
-	flows  *flows.Conn
+	kernel, eyes *applyvip.Table // eyes only look
+	flows        *flows.Conn
 
-	node  services.Node
-	known map[netip.Addr]bool // addresses of nodes
-	table *services.Table     // nil before the first full pass
+	known atomic.Pointer[map[netip.Addr]bool] // addresses of nodes
+	table *services.Table                     // nil before the first full pass
 	// unsure says that the kernel may not hold what the table says.
 	unsure  bool
 	waiting string // what the log last said the module waits for
@@ -47,16 +48,21 @@ type pass struct {
 }
 
 func open(m *Module) (*pass, error) {
-	kernel, err := applyvip.Open(applyvip.Config{Plain: m.deps.Config.Plain, Log: m.deps.Log})
+	conf := applyvip.Config{Plain: m.deps.Config.Plain, Log: m.deps.Log}
+	kernel, err := applyvip.Open(conf)
 	if err != nil {
 		return nil, err
 	}
-	conntrack, err := flows.Open()
+	eyes, err := applyvip.Open(conf)
 	if err != nil {
 		return nil, errors.Join(err, kernel.Close())
 	}
+	conntrack, err := flows.Open()
+	if err != nil {
+		return nil, errors.Join(err, kernel.Close(), eyes.Close())
+	}
 	return &pass{
-		Module: m, kernel: kernel, flows: conntrack,
+		Module: m, kernel: kernel, eyes: eyes, flows: conntrack,
 		told: map[service.Key][]services.Finding{}, answering: map[service.Key]services.Health{},
 		sysctls: sysctl.Tree{Root: m.deps.Config.SysctlRoot, Note: m.deps.Note},
 		claimed: map[claim]bool{}, problems: map[string]string{},
@@ -65,6 +71,7 @@ func open(m *Module) (*pass, error) {
 
 func (p *pass) close() {
 	p.flows.Close()
+	p.eyes.Close()
 	p.kernel.Close()
 }
 
@@ -93,11 +100,15 @@ func (p *pass) do(ctx context.Context, dirty []key) error {
 	}
 	p.waiting = state.Waiting
 	if p.table != nil {
-		p.tell(changed, &state)
+		again := slices.Clone(changed)
+		if has(dirty, unsaid) { // Events are kept for an hour
+			again = slices.AppendSeq(again, maps.Keys(p.told))
+		}
+		p.tell(again, &state)
 		state.Starved, state.Elements, state.Services = p.table.Starved(), p.table.Program().Len(), p.table.Len()
 	}
 	if state.Err == nil && state.Waiting == "" {
-		p.keep(changed, state.Full)
+		p.keep(changed, state.Full || has(dirty, unsaid))
 		p.ready.Set()
 		state.Problems = len(p.problems)
 		for _, k := range changed {
@@ -113,10 +124,11 @@ func (p *pass) do(ctx context.Context, dirty []key) error {
 }
 
 // keep looks after the node, once Services are in place.
-func (p *pass) keep(changed []service.Key, full bool) {
-	if full {
+func (p *pass) keep(changed []service.Key, everything bool) {
+	if everything {
 		p.keepSettings()
 		clear(p.claimed) // programs come, too
+		changed = p.table.Keys()
 	}
 	p.keepPorts(changed)
 	if p.takeAlone() {
@@ -132,7 +144,7 @@ func has(dirty []key, w what) bool {
 // the kernel is touched before the view is complete: a part of the Services
 // looks just like Services that were deleted.
 func (p *pass) once(dirty []key) (state State, changed []service.Key) {
-	if p.table == nil || has(dirty, nodes) || has(dirty, all) {
+	if p.table == nil || has(dirty, nodes) || has(dirty, all) || has(dirty, unsaid) {
 		node, wait := p.facts()
 		if wait != "" && p.table != nil {
 			node = p.node // the Node is gone, but not this machine
@@ -146,8 +158,7 @@ func (p *pass) once(dirty []key) (state State, changed []service.Key) {
 		if state.Full = p.table == nil || has(dirty, all) || !same(node, p.node); state.Full {
 			changed, state.Err = p.full(node)
 		}
-		p.node = node
-		p.setNodePorts(node.NodePortAddresses)
+		p.setNode(node)
 	}
 	if state.Err == nil && !state.Full {
 		for _, k := range dirty {
@@ -167,7 +178,7 @@ func (p *pass) once(dirty []key) (state State, changed []service.Key) {
 	state.Written = written
 	p.willLook = p.willLook && !has(dirty, flowing)
 	if err == nil {
-		state.Ended, err = p.endFlows(state.Full)
+		state.Ended, err = p.endFlows(state.Full || has(dirty, unsaid))
 	}
 	state.Err = errors.Join(state.Err, err)
 	return state, changed
@@ -218,8 +229,8 @@ func (p *pass) apply() (int, error) {
 
 // endFlows ends UDP flows to endpoints that are gone. To look at all flows is
 // work for the kernel, so a stream of changes shares looks.
-func (p *pass) endFlows(full bool) (int, error) {
-	if !p.table.EndsFlows() && !full {
+func (p *pass) endFlows(all bool) (int, error) {
+	if !p.table.EndsFlows() && !all {
 		return 0, nil
 	}
 	if pause := flowsPause - time.Since(p.looked); pause > 0 {

@@ -152,6 +152,51 @@ func BenchmarkFlip(b *testing.B) {
 	}
 }
 
+// BenchmarkVerify is a change among 10,000 Services, from being told to the
+// kernel's answer, at rest and while the module looks whether everything is
+// right, again and again.
+func BenchmarkVerify(b *testing.B) {
+	for name, every := range map[string]time.Duration{"rest": time.Hour, "verify": time.Second} {
+		b.Run(name, func(b *testing.B) { benchChange(b, every) })
+	}
+}
+
+func benchChange(b *testing.B, verify time.Duration) {
+	list := crowd(10_000, 10)
+	w := &world{complete: true, objects: map[service.Key]object{}, health: map[service.Key]services.Health{}}
+	for _, o := range list {
+		w.objects[o.Key] = o
+	}
+	l := newLab(b)
+	l.kernel.Close()
+	m, stop := w.run(b, l, false, verify)
+	defer stop()
+	<-m.Ready()
+	written := func() int {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.written
+	}
+	var took []time.Duration
+	for i := 0; b.Loop(); i++ {
+		o := list[(i/2)%len(list)]
+		o.slices = slices.Clone(o.slices)
+		o.slices[0].Endpoints = slices.Clone(o.slices[0].Endpoints)
+		o.slices[0].Endpoints[0].Ready = i%2 == 1
+		before, began := written(), time.Now()
+		w.put(o, "one")
+		for written() == before {
+			time.Sleep(50 * time.Microsecond)
+		}
+		took = append(took, time.Since(began))
+		time.Sleep(25 * time.Millisecond) // a change after a quiet time
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
+	b.ReportMetric(float64(took[len(took)-1].Microseconds()), "most-us")
+}
+
 // BenchmarkMemory is what a table of 10,000 Services holds on to.
 func BenchmarkMemory(b *testing.B) {
 	for _, c := range crowds {

@@ -29,6 +29,7 @@ type world struct {
 	objects  map[service.Key]object
 	changed  func(string, []service.Key)
 	states   []daemon.State
+	written  int // elements of all states
 	events   []string
 	health   map[service.Key]services.Health
 }
@@ -117,10 +118,10 @@ func (w *world) last() (daemon.State, int) {
 }
 
 // run starts the module on the lab's node, and returns how to stop it.
-func (w *world) run(t *testing.T, l *lab, plain bool) (m *daemon.Module, stop func()) {
+func (w *world) run(t testing.TB, l *lab, plain bool, verify time.Duration) (m *daemon.Module, stop func()) {
 	t.Helper()
 	m = daemon.New(daemon.Deps{
-		Config: daemon.Config{OverlayPort: 8472, ExternalIPs: labNode().ExternalRanges, Plain: plain, Verify: time.Hour},
+		Config: daemon.Config{OverlayPort: 8472, ExternalIPs: labNode().ExternalRanges, Plain: plain, Verify: verify},
 		Source: source{w}, Cluster: nodes{w}, Health: w, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Event: func(about cluster.Reference, reason, message string) {
 			w.mu.Lock()
@@ -131,7 +132,7 @@ func (w *world) run(t *testing.T, l *lab, plain bool) (m *daemon.Module, stop fu
 		Report: func(s daemon.State) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			w.states = append(w.states, s)
+			w.states, w.written = append(w.states, s), w.written+s.Written
 		},
 	})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -166,7 +167,7 @@ func TestModule(t *testing.T) {
 	l.kernel.Close()
 	l.patience = 5 * time.Second
 	w := &world{objects: map[service.Key]object{}, health: map[service.Key]services.Health{}}
-	m, stop := w.run(t, l, true)
+	m, stop := w.run(t, l, true, time.Hour)
 	defer stop()
 	w.until(t, "it waits", func() bool { s, n := w.last(); return n > 0 && strings.Contains(s.Waiting, "complete view") })
 
@@ -247,7 +248,7 @@ func TestModule(t *testing.T) {
 
 	// The next daemon's table finds everything as it left it.
 	w.states = nil
-	_, stop = w.run(t, l, true)
+	_, stop = w.run(t, l, true, time.Hour)
 	w.until(t, "it has a look", func() bool { _, n := w.last(); return n > 0 })
 	w.mu.Lock()
 	if s := w.states[0]; !s.Full || s.Written != 0 || s.Services != 1 || s.Elements == 0 {
@@ -272,7 +273,7 @@ func TestModuleEndsFlows(t *testing.T) {
 	w := &world{complete: true, objects: map[service.Key]object{}, health: map[service.Key]services.Health{}}
 	udp := func(endpoints ...string) object { return serviceOf(overUDP, endpoints...) }
 	w.objects[key] = udp("pod1")
-	m, stop := w.run(t, l, false)
+	m, stop := w.run(t, l, false, time.Hour)
 	defer stop()
 	<-m.Ready()
 	for _, ipv6 := range []bool{false, true} {
@@ -308,6 +309,38 @@ func TestModuleEndsFlows(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestModuleVerifies: what nobody told of is found, and what is as it should be
+// is not written again.
+func TestModuleVerifies(t *testing.T) {
+	l := newLab(t)
+	l.kernel.Close()
+	web := serviceOf(nil, "pod1")
+	w := &world{complete: true, objects: map[service.Key]object{web.Key: web}, health: map[service.Key]services.Health{}}
+	m, stop := w.run(t, l, false, 200*time.Millisecond)
+	defer stop()
+	<-m.Ready()
+	full := func() (n int) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, s := range w.states {
+			if s.Full {
+				n++
+			}
+		}
+		return n
+	}
+	_, before := w.last()
+	w.until(t, "five rounds", func() bool { _, n := w.last(); return n >= before+5 })
+	if n := full(); n != 1 {
+		t.Errorf("everything was compiled and written %d times, and only the start had to", n)
+	}
+	w.mu.Lock()
+	w.objects[web.Key] = serviceOf(nil, "remote")
+	w.mu.Unlock()
+	w.until(t, "the unsaid change is in the kernel", func() bool { return full() == 2 })
+	l.serves(t, "remote:8080 sees pod2")
 }
 
 // serves asks the Service from a pod, in both families.
@@ -381,7 +414,7 @@ func TestModuleBadInput(t *testing.T) {
 	} {
 		w.objects[o.Key] = o
 	}
-	m, stop := w.run(t, l, false)
+	m, stop := w.run(t, l, false, time.Hour)
 	defer stop()
 	<-m.Ready()
 	w.until(t, "the first pass", func() bool { _, n := w.last(); return n > 0 })

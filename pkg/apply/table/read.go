@@ -36,6 +36,19 @@ func (t *Table) dump(kind int, ask func(w *wire.Attrs)) (list [][]byte, err erro
 	return list, err
 }
 
+// Look hands the elements of each map to enter and changes nothing; it reports
+// false for a table that lacks something, or that is not as we make it.
+func (t *Table) Look(enter func(name string, list []Element) bool) (ours bool, err error) {
+	ours, err = t.read(enter)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil // there is no table
+	}
+	for _, m := range t.conf.Maps {
+		ours = ours && t.maps[m.Name]
+	}
+	return ours, err
+}
+
 // read learns what the kernel holds; it reports false for a table that is not
 // as we make it.
 func (t *Table) read(enter func(name string, list []Element) bool) (ours bool, err error) {

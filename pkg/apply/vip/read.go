@@ -2,11 +2,55 @@ package vip
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"poplin.dev/poplin/pkg/apply/table"
 	"poplin.dev/poplin/pkg/program/vip"
 )
+
+// mirror is what the kernel holds.
+type mirror struct {
+	// program is forgotten with the first change: whoever needs it again asks
+	// the kernel.
+	program       *vip.Program
+	picks, clocks map[uint32]bool
+	sticky        map[uint32]bool // groups
+	// swept: no client is remembered for an endpoint that is gone.
+	swept bool
+}
+
+func newMirror() *mirror {
+	p := vip.New()
+	return &mirror{program: &p, picks: map[uint32]bool{}, clocks: map[uint32]bool{}, sticky: map[uint32]bool{}}
+}
+
+// known are the chains that draw, which are kept right also where only an
+// earlier program needed them.
+func (m *mirror) known() []vip.Pick {
+	picks := []vip.Pick{0}
+	for p := range m.picks {
+		picks = append(picks, vip.Pick(p))
+	}
+	return picks
+}
+
+// lacks are the chains that a program's values need and that are not there.
+func (m *mirror) lacks(p vip.Program) (picks []vip.Pick, timeouts []uint32) {
+	for _, values := range []map[vip.Front]vip.Value{p.Frontends, p.Outside} {
+		for _, v := range values {
+			if k := v.Pick(); !m.picks[uint32(k)] && !slices.Contains(picks, k) {
+				picks = append(picks, k, k.Plain())
+			}
+		}
+	}
+	for _, s := range p.Timeouts {
+		if !m.clocks[s] && !slices.Contains(timeouts, s) {
+			timeouts = append(timeouts, s)
+		}
+	}
+	return picks, timeouts
+}
 
 // enter takes over the elements of one map; it reports false for what cannot
 // be ours.

@@ -40,17 +40,6 @@ type Table struct {
 	mirror *mirror // nil: the kernel must be read first
 }
 
-// mirror is what the kernel holds.
-type mirror struct {
-	// program is forgotten with the first change: whoever needs it again asks
-	// the kernel.
-	program       *vip.Program
-	picks, clocks map[uint32]bool
-	sticky        map[uint32]bool // groups
-	// swept: no client is remembered for an endpoint that is gone.
-	swept bool
-}
-
 // Open connects to the kernel and changes nothing there.
 func Open(conf Config) (*Table, error) {
 	kernel, err := table.Open(table.Config{
@@ -83,6 +72,20 @@ func (t *Table) Program() (vip.Program, error) {
 		return vip.Program{}, err
 	}
 	return *t.mirror.program, nil
+}
+
+// Look is Program for a Table that is there to look: it changes nothing, and ok
+// is false where something else than elements is not as it should be. The table
+// may be changed meanwhile, and what is read then is neither of before nor of
+// after.
+func (t *Table) Look() (held vip.Program, ok bool, err error) {
+	m := newMirror()
+	if ok, err = t.kernel.Look(m.enter); err != nil || !ok {
+		return *m.program, ok, err
+	}
+	picks, timeouts := m.lacks(*m.program)
+	b, err := t.chains(m, append(picks, m.known()...), append(timeouts, slices.Collect(maps.Keys(m.clocks))...))
+	return *m.program, err == nil && b.Size() == 0, err
 }
 
 // Set makes the kernel hold a program, whatever it holds now, and returns
@@ -138,47 +141,48 @@ func (t *Table) prepare() error {
 		return nil
 	}
 	var m *mirror
-	err := t.kernel.Prepare(func() {
-		p := vip.New()
-		m = &mirror{program: &p, picks: map[uint32]bool{}, clocks: map[uint32]bool{}, sticky: map[uint32]bool{}}
-	}, func(name string, list []table.Element) bool { return m.enter(name, list) })
+	err := t.kernel.Prepare(func() { m = newMirror() }, func(name string, list []table.Element) bool { return m.enter(name, list) })
 	if err != nil {
 		return err
 	}
 	m.note(*m.program)
 	t.mirror = m
-	// All that earlier programs made are kept right, too.
-	var picks []vip.Pick
-	for p := range m.picks {
-		picks = append(picks, vip.Pick(p))
-	}
-	if err := t.chains(append(picks, 0), slices.Collect(maps.Keys(m.clocks))); err != nil {
+	if err := t.putChains(m.known(), slices.Collect(maps.Keys(m.clocks))); err != nil {
 		return t.reconnect(err)
 	}
 	return nil
 }
 
-// chains brings chains up to date.
-func (t *Table) chains(picks []vip.Pick, timeouts []uint32) error {
+// putChains brings chains up to date.
+func (t *Table) putChains(picks []vip.Pick, timeouts []uint32) error {
+	b, err := t.chains(t.mirror, picks, timeouts)
+	if err != nil {
+		return err
+	}
+	return t.kernel.Send(b)
+}
+
+// chains writes what is missing of chains, and enters it into the mirror.
+func (t *Table) chains(m *mirror, picks []vip.Pick, timeouts []uint32) (*wire.Batch, error) {
 	slices.Sort(picks)
 	slices.Sort(timeouts)
 	b := t.kernel.NewBatch()
 	if err := t.kernel.PutChains(b, vip.Chains(slices.Compact(picks), slices.Compact(timeouts))); err != nil {
-		return err
+		return nil, err
 	}
 	for _, p := range picks {
-		if !t.mirror.picks[uint32(p)] {
+		if !m.picks[uint32(p)] {
 			table.Verdict(b, "picks", uint32(p), p.Chain())
-			t.mirror.picks[uint32(p)] = true
+			m.picks[uint32(p)] = true
 		}
 	}
 	for _, s := range timeouts {
-		if !t.mirror.clocks[s] {
+		if !m.clocks[s] {
 			table.Verdict(b, "clocks", s, vip.LearnChain(s))
-			t.mirror.clocks[s] = true
+			m.clocks[s] = true
 		}
 	}
-	return t.kernel.Send(b)
+	return b, nil
 }
 
 // apply sends a change: first what is drawn, then what draws, then what is
@@ -217,22 +221,9 @@ func split(c vip.Change) (replaced, gone map[vip.Slot]netip.AddrPort) {
 
 // grow adds the chains that new values need, before there are such values.
 func (t *Table) grow(p vip.Program) error {
-	var picks []vip.Pick
-	for _, m := range []map[vip.Front]vip.Value{p.Frontends, p.Outside} {
-		for _, v := range m {
-			if k := v.Pick(); !t.mirror.picks[uint32(k)] && !slices.Contains(picks, k) {
-				picks = append(picks, k, k.Plain())
-			}
-		}
-	}
-	var timeouts []uint32
-	for _, s := range p.Timeouts {
-		if !t.mirror.clocks[s] && !slices.Contains(timeouts, s) {
-			timeouts = append(timeouts, s)
-		}
-	}
+	picks, timeouts := t.mirror.lacks(p)
 	if len(picks)+len(timeouts) == 0 {
 		return nil
 	}
-	return t.chains(picks, timeouts)
+	return t.putChains(picks, timeouts)
 }

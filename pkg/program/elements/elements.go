@@ -51,6 +51,17 @@ func Diff[K, V comparable](from, to map[K]V) (del, put map[K]V) {
 	return del, put
 }
 
+// Both are the elements that two maps have in common.
+func Both[K, V comparable](a, b map[K]V) map[K]V {
+	both := map[K]V{}
+	for k, v := range a {
+		if w, ok := b[k]; ok && w == v {
+			both[k] = v
+		}
+	}
+	return both
+}
+
 // Apply removes and enters elements.
 func Apply[K comparable, V any](m, del, put map[K]V) {
 	for k := range del {

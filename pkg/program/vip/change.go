@@ -36,3 +36,18 @@ func (c Change) Apply(p Program) {
 	elements.Apply(p.Ranges, c.Delete.Ranges, c.Put.Ranges)
 	elements.Apply(p.Hairpins, c.Delete.Hairpins, c.Put.Hairpins)
 }
+
+// And is what two changes have in common.
+func (c Change) And(o Change) Change {
+	return Change{Delete: c.Delete.and(o.Delete), Put: c.Put.and(o.Put)}
+}
+
+func (p Program) and(o Program) Program {
+	return Program{
+		Frontends: elements.Both(p.Frontends, o.Frontends), Outside: elements.Both(p.Outside, o.Outside),
+		Endpoints: elements.Both(p.Endpoints, o.Endpoints), Timeouts: elements.Both(p.Timeouts, o.Timeouts),
+		Fenced: elements.Both(p.Fenced, o.Fenced), Sources: elements.Both(p.Sources, o.Sources),
+		Addresses: elements.Both(p.Addresses, o.Addresses), Ranges: elements.Both(p.Ranges, o.Ranges),
+		Hairpins: elements.Both(p.Hairpins, o.Hairpins),
+	}
+}
