@@ -20,8 +20,8 @@ const (
 	// the first change after a quiet time does not wait.
 	holdOff  = 5 * time.Millisecond
 	maxDelay = 100 * time.Millisecond
-	// secretsTime is how long the first configuration waits for Secrets that
-	// may never be readable.
+	// secretsTime is how long the first configuration waits for one more
+	// Secret: some may never be readable.
 	secretsTime = 10 * time.Second
 	// again is how often everything is looked at without a change:
 	// certificates expire in silence.
@@ -51,7 +51,8 @@ type routes struct {
 
 	mu       sync.Mutex
 	compiler *ingress.Compiler
-	synced   time.Time
+	synced   bool
+	heard    time.Time // when that was, or when the last Secret came
 	// held is what the publisher was not told yet.
 	held map[cluster.ObjectName]*item
 }
@@ -77,8 +78,10 @@ func (r *routes) reader() kube.Reader {
 		Endpoints: func(n cluster.ObjectName, slice string, s *cluster.EndpointSlice) {
 			r.told(func() { r.compiler.SetEndpoints(n, slice, s) })
 		},
-		Secret: func(n cluster.ObjectName, s *cluster.Secret) { r.told(func() { r.compiler.SetSecret(n, s) }) },
-		Synced: func() { r.told(func() { r.synced = time.Now() }) },
+		Secret: func(n cluster.ObjectName, s *cluster.Secret) {
+			r.told(func() { r.compiler.SetSecret(n, s); r.heard = time.Now() })
+		},
+		Synced: func() { r.told(func() { r.synced, r.heard = true, time.Now() }) },
 	}
 }
 
@@ -100,7 +103,7 @@ func (r *routes) Run(ctx context.Context) error {
 func (r *routes) compile(_ context.Context, keys []work) error {
 	start := time.Now()
 	r.mu.Lock()
-	if r.synced.IsZero() {
+	if !r.synced {
 		r.mu.Unlock()
 		return nil
 	}
@@ -110,13 +113,13 @@ func (r *routes) compile(_ context.Context, keys []work) error {
 	result := r.compiler.Compile(start)
 	wanted, pending := r.compiler.Wanted(), len(r.compiler.Pending())
 	r.hold(result)
-	waited := time.Since(r.synced)
+	waited := time.Since(r.heard)
 	r.mu.Unlock()
 
 	r.secrets(wanted)
 	if !r.isReady() && pending > 0 && waited < secretsTime {
 		// Look again in time, if no Secret comes.
-		time.AfterFunc(secretsTime-waited, func() { r.queue.Add(everything) })
+		time.AfterFunc(secretsTime-waited, func() { r.queue.Add(changed) })
 		return nil
 	}
 	r.engine.Set(result.Program)

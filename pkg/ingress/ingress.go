@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/ingress/index"
 	"poplin.dev/poplin/pkg/program/web"
 )
 
@@ -76,10 +77,11 @@ type Compiler struct {
 
 	claims map[cluster.ObjectName]*claim
 	// The indexes below say whom a change touches.
-	byHost    index[string]
-	bySecret  index[cluster.ObjectName]
-	byBackend index[web.BackendID]
+	byHost    index.Of[string]
+	bySecret  index.Of[cluster.ObjectName]
+	byBackend index.Of[web.BackendID]
 	byService map[cluster.ObjectName]map[web.BackendID]bool
+	wanted    []cluster.ObjectName // the keys of bySecret; nil: to be listed
 
 	dirtyIngresses set[cluster.ObjectName]
 	dirtyHosts     set[string]
@@ -94,23 +96,6 @@ type Compiler struct {
 
 type set[K comparable] map[K]bool
 
-// index is who uses a thing.
-type index[K comparable] map[K]set[cluster.ObjectName]
-
-func (x index[K]) add(k K, n cluster.ObjectName) {
-	if x[k] == nil {
-		x[k] = set[cluster.ObjectName]{}
-	}
-	x[k][n] = true
-}
-
-func (x index[K]) remove(k K, n cluster.ObjectName) {
-	delete(x[k], n)
-	if len(x[k]) == 0 {
-		delete(x, k)
-	}
-}
-
 // New makes a compiler that knows no object.
 func New(cfg Config) *Compiler {
 	c := &Compiler{
@@ -121,7 +106,7 @@ func New(cfg Config) *Compiler {
 		slices:    map[cluster.ObjectName]map[string]*cluster.EndpointSlice{},
 		secrets:   map[cluster.ObjectName]*secret{},
 		claims:    map[cluster.ObjectName]*claim{},
-		byHost:    index[string]{}, bySecret: index[cluster.ObjectName]{}, byBackend: index[web.BackendID]{},
+		byHost:    index.Of[string]{}, bySecret: index.Of[cluster.ObjectName]{}, byBackend: index.Of[web.BackendID]{},
 		byService:      map[cluster.ObjectName]map[web.BackendID]bool{},
 		dirtyIngresses: set[cluster.ObjectName]{}, dirtyHosts: set[string]{}, dirtyBackends: set[web.BackendID]{},
 		report: set[cluster.ObjectName]{},
@@ -136,7 +121,7 @@ func New(cfg Config) *Compiler {
 		c.uses(id, cluster.ObjectName{})
 	}
 	if n := cfg.DefaultCertificate; n != (cluster.ObjectName{}) {
-		c.bySecret.add(n, cluster.ObjectName{})
+		c.bySecret.Add(n, cluster.ObjectName{})
 	}
 	return c
 }
@@ -210,18 +195,24 @@ func (c *Compiler) SetSecret(name cluster.ObjectName, s *cluster.Secret) {
 	}
 }
 
-// Wanted are the Secrets that somebody refers to, in order.
+// Wanted are the Secrets that somebody refers to, in order. The list is not to
+// be changed.
 func (c *Compiler) Wanted() []cluster.ObjectName {
-	return slices.SortedFunc(maps.Keys(c.bySecret), cluster.ObjectName.Compare)
+	if c.wanted == nil {
+		c.wanted = slices.SortedFunc(maps.Keys(c.bySecret), cluster.ObjectName.Compare)
+	}
+	return c.wanted
 }
 
 // Pending are the wanted Secrets of which nothing was heard: until there are
 // none, a first program is not complete.
-func (c *Compiler) Pending() []cluster.ObjectName {
-	return slices.DeleteFunc(c.Wanted(), func(n cluster.ObjectName) bool {
-		_, known := c.secrets[n]
-		return known
-	})
+func (c *Compiler) Pending() (pending []cluster.ObjectName) {
+	for _, n := range c.Wanted() {
+		if _, known := c.secrets[n]; !known {
+			pending = append(pending, n)
+		}
+	}
+	return pending
 }
 
 // Known reports whether everything an Ingress refers to was heard of: before
@@ -319,14 +310,16 @@ func (c *Compiler) findings(n cluster.ObjectName) []Finding {
 // reclaim replaces what an Ingress claims.
 func (c *Compiler) reclaim(n cluster.ObjectName) {
 	c.report[n] = true
+	var before, after []cluster.ObjectName
 	if old := c.claims[n]; old != nil {
+		before = old.secrets
 		delete(c.claims, n)
 		for _, h := range old.hosts {
-			c.byHost.remove(h, n)
+			c.byHost.Remove(h, n)
 			c.dirtyHosts[h] = true
 		}
 		for _, s := range old.secrets {
-			c.bySecret.remove(s, n)
+			c.bySecret.Remove(s, n)
 		}
 		for _, id := range old.backends {
 			c.unuses(id, n)
@@ -334,17 +327,21 @@ func (c *Compiler) reclaim(n cluster.ObjectName) {
 	}
 	if i := c.ingresses[n]; i != nil && c.serves(i) {
 		cl := c.claim(i)
+		after = cl.secrets
 		c.claims[n] = cl
 		for _, h := range cl.hosts {
-			c.byHost.add(h, n)
+			c.byHost.Add(h, n)
 			c.dirtyHosts[h] = true
 		}
 		for _, s := range cl.secrets {
-			c.bySecret.add(s, n)
+			c.bySecret.Add(s, n)
 		}
 		for _, id := range cl.backends {
 			c.uses(id, n)
 		}
+	}
+	if !slices.Equal(before, after) {
+		c.wanted = nil
 	}
 }
 
@@ -352,7 +349,7 @@ func (c *Compiler) uses(id web.BackendID, n cluster.ObjectName) {
 	if c.byBackend[id] == nil {
 		c.dirtyBackends[id] = true
 	}
-	c.byBackend.add(id, n)
+	c.byBackend.Add(id, n)
 	if c.byService[id.Service] == nil {
 		c.byService[id.Service] = map[web.BackendID]bool{}
 	}
@@ -360,7 +357,7 @@ func (c *Compiler) uses(id web.BackendID, n cluster.ObjectName) {
 }
 
 func (c *Compiler) unuses(id web.BackendID, n cluster.ObjectName) {
-	c.byBackend.remove(id, n)
+	c.byBackend.Remove(id, n)
 	if c.byBackend[id] != nil {
 		return
 	}

@@ -9,6 +9,8 @@ package ingress
 import (
 	"context"
 	"log/slog"
+	"net/http"
+	"slices"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -55,6 +57,7 @@ type Client struct {
 	mu      sync.Mutex
 	waiting int // collections not read yet
 	secrets map[cluster.ObjectName]context.CancelFunc
+	wanted  []cluster.ObjectName // the keys of secrets, as they were given
 	// started is the context of Run, or nil before it.
 	started context.Context
 	wg      sync.WaitGroup
@@ -72,8 +75,10 @@ func New(cfg Config, reader Reader) (*Client, error) {
 func newClient(cfg Config, rc *rest.Config, reader Reader) (*Client, error) {
 	c := &Client{cfg: cfg, log: cfg.Log, reader: reader, ready: make(chan struct{}), secrets: map[cluster.ObjectName]context.CancelFunc{}}
 	rc.UserAgent = "poplin-ingress/" + version.Version
-	// Enough for a Secret of each of a few thousand hosts at the start.
-	rc.QPS, rc.Burst = 200, 400
+	// Thousands of Secrets are asked for at a start. The server says what is
+	// too much; here they only wait for each other.
+	rc.QPS = -1
+	rc.Wrap(func(next http.RoundTripper) http.RoundTripper { return &turnstile{next, make(chan struct{}, atOnce)} })
 	err := group.Clients(rc, scheme(), map[schema.GroupVersion]*rest.Interface{
 		coreV1: &c.core, networkingV1: &c.networking, discoveryV1: &c.discovery,
 	})
@@ -127,10 +132,15 @@ func (c *Client) synced() {
 	}
 }
 
-// WantSecrets says which Secrets are to be watched from now on.
+// WantSecrets says which Secrets are to be watched from now on. The list is not
+// to be changed afterwards.
 func (c *Client) WantSecrets(names []cluster.ObjectName) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if slices.Equal(names, c.wanted) {
+		return
+	}
+	c.wanted = names
 	wanted := make(map[cluster.ObjectName]bool, len(names))
 	for _, n := range names {
 		wanted[n] = true

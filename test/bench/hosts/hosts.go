@@ -80,7 +80,7 @@ func Measure(ctx context.Context, o Options) (report.Area, error) {
 		Title: fmt.Sprintf("%d changes, one after the other", changes), Labels: []string{"certificates"},
 		Columns: []string{"ready s", "live ms", "p99 ms", "resident MiB", "peak MiB", "CPU s"},
 	}
-	for _, secure := range []int{0, hosts / 10} {
+	for _, secure := range []int{0, hosts / 10, hosts} {
 		what := fmt.Sprint(hosts, " Ingresses, ", secure, " with certificates")
 		if err := steps.Do(what, func() error { return l.populate(ctx, hosts, secure) }); err != nil {
 			return a, err
