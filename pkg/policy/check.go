@@ -54,7 +54,7 @@ func checked(p policy.NetworkPolicy) (policy.NetworkPolicy, []Finding) {
 		}
 		list := slices.Clone(**d.rules)
 		if n, b := len(list), blocks(list); n > mostRules || b > mostBlocks {
-			c.find(TooLarge, "spec.%s has %d rules with %d blocks and exceptions, and %d with %d are served at most; it permits nothing", d.name, n, b, mostRules, mostBlocks)
+			c.find(TooLarge, "spec.%s: %d rules with %d blocks and exceptions are too much, at most %d and %d are served; it permits nothing", d.name, n, b, mostRules, mostBlocks)
 			list = policy.Rules{}
 		}
 		for i := range list {

@@ -17,6 +17,7 @@ func TestNamespaces(t *testing.T) {
 		Key: policy.Key{Name: "guard"}, Tier: policy.Admin,
 		Namespaces: policy.Selector{{Label: "team", Operator: policy.In, Values: []string{"money"}}},
 	}
+	unread := policy.ClusterPolicy{Key: guard.Key, Unread: "spec.subject: about whom?"}
 	for i, step := range []struct {
 		do   func()
 		want map[string]bool
@@ -29,6 +30,8 @@ func TestNamespaces(t *testing.T) {
 			table.SetNamespace(policy.Namespace{Name: "bank", Labels: map[string]string{"team": "money"}})
 		}, map[string]bool{"shop": true, "bank": true}},
 		{func() { table.DeletePolicy(deny.Key) }, map[string]bool{"shop": false, "bank": true}},
+		{func() { table.SetClusterPolicy(unread) }, map[string]bool{"shop": false, "bank": false}},
+		{func() { table.SetClusterPolicy(guard) }, map[string]bool{"shop": false, "bank": true}},
 		{func() { table.DeleteClusterPolicy(guard.Key) }, map[string]bool{"shop": false, "bank": false}},
 		{func() { table.DeleteNamespace("bank") }, map[string]bool{"shop": false}},
 	} {

@@ -33,6 +33,8 @@ type Objects struct {
 	pods       map[policy.Key]policy.Pod
 	namespaces map[policy.Key]policy.Namespace
 	policies   map[policy.Key]policy.NetworkPolicy
+	cluster    map[policy.Key]policy.ClusterPolicy
+	nodes      map[policy.Key]policy.Node
 	changed    []func(string, []policy.Key)
 }
 
@@ -40,6 +42,7 @@ type Objects struct {
 func NewObjects() *Objects {
 	return &Objects{
 		complete: true, pods: map[policy.Key]policy.Pod{}, namespaces: map[policy.Key]policy.Namespace{}, policies: map[policy.Key]policy.NetworkPolicy{},
+		cluster: map[policy.Key]policy.ClusterPolicy{}, nodes: map[policy.Key]policy.Node{},
 	}
 }
 
@@ -56,6 +59,22 @@ func (o *Objects) SetNamespace(n policy.Namespace) {
 
 // SetPolicy makes or changes a policy.
 func (o *Objects) SetPolicy(p policy.NetworkPolicy) { set(o, "networkpolicies", o.policies, p.Key, &p) }
+
+// SetClusterPolicy makes or changes a cluster's policy. What names nodes waits
+// until there are some.
+func (o *Objects) SetClusterPolicy(p policy.ClusterPolicy) {
+	set(o, "clusternetworkpolicies", o.cluster, p.Key, &p)
+}
+
+// SetNodes makes nodes known, all at once.
+func (o *Objects) SetNodes(list ...policy.Node) {
+	o.mu.Lock()
+	for _, n := range list {
+		o.nodes[policy.Key{Name: n.Name}] = n
+	}
+	o.mu.Unlock()
+	o.tellAll()
+}
 
 func set[V any](o *Objects, resource string, all map[policy.Key]V, k policy.Key, v *V) {
 	o.mu.Lock()
@@ -84,6 +103,12 @@ func (o *Objects) Complete() bool {
 func (o *Objects) SetComplete(complete bool) {
 	o.mu.Lock()
 	o.complete = complete
+	o.mu.Unlock()
+	o.tellAll()
+}
+
+func (o *Objects) tellAll() {
+	o.mu.Lock()
 	told := slices.Clone(o.changed)
 	o.mu.Unlock()
 	for _, f := range told {
@@ -102,6 +127,10 @@ func (o *Objects) Keys(resource string) []policy.Key {
 		return slices.Collect(maps.Keys(o.namespaces))
 	case "networkpolicies":
 		return slices.Collect(maps.Keys(o.policies))
+	case "clusternetworkpolicies":
+		return slices.Collect(maps.Keys(o.cluster))
+	case "nodes":
+		return slices.Collect(maps.Keys(o.nodes))
 	}
 	return nil
 }
@@ -122,12 +151,23 @@ func (o *Objects) Namespace(k policy.Key) (policy.Namespace, bool) {
 	return n, found
 }
 
-// Node implements Source: no policy here names nodes.
-func (o *Objects) Node(policy.Key) (policy.Node, bool) { return policy.Node{}, false }
+// Node implements Source.
+func (o *Objects) Node(k policy.Key) (policy.Node, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n, found := o.nodes[k]
+	return n, found
+}
 
-// ClusterPolicy implements Source: there are none here.
-func (o *Objects) ClusterPolicy(policy.Key) (p policy.ClusterPolicy, found, waits bool) {
-	return p, false, false
+// ClusterPolicy implements Source.
+func (o *Objects) ClusterPolicy(k policy.Key) (p policy.ClusterPolicy, found, waits bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	p, found = o.cluster[k]
+	for _, r := range p.Egress {
+		waits = waits || len(o.nodes) == 0 && slices.ContainsFunc(r.Peers, func(p policy.Peer) bool { return p.Nodes != nil })
+	}
+	return p, found, waits
 }
 
 // Policy implements Source.
@@ -140,7 +180,11 @@ func (o *Objects) Policy(k policy.Key) (policy.NetworkPolicy, bool) {
 
 // Reference implements Source.
 func (o *Objects) Reference(k policy.Key) cluster.Reference {
-	return cluster.Reference{Kind: "NetworkPolicy", Namespace: k.Namespace, Name: k.Name}
+	r := cluster.Reference{Kind: "NetworkPolicy", Namespace: k.Namespace, Name: k.Name}
+	if k.Namespace == "" {
+		r.Kind = "ClusterNetworkPolicy"
+	}
+	return r
 }
 
 // Subscribe implements Source.
