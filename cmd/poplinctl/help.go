@@ -51,6 +51,10 @@ func (c command) examples() []string {
 		"sysdump":           {"sysdump", "sysdump -f /tmp/bug.tar.gz"},
 		"completion":        {"completion bash > /etc/bash_completion.d/poplinctl", "completion zsh > ~/.zfunc/_poplinctl", "completion fish > ~/.config/fish/completions/poplinctl.fish"},
 		"version":           {"version"},
+		"trace": {
+			"trace pod/client service/web:80", "trace blue/client 10.244.1.7:5432", "trace https://shop.example.com/cart",
+			"trace node/n1 service/kube-system/kube-dns:53/udp -family 6", "trace pod/client service/web -o json",
+		},
 	}[c.name]
 }
 

@@ -28,6 +28,7 @@ func commands() []command {
 		{"flows", "[flags]", "who talks to whom now, by names, from the nodes' connection tracking", talk},
 		{"connectivity-test", "[flags]", "test the cluster's network from within: pods, Services, node ports, Ingress, policy, DNS, large\npackets, both families; everything that it makes is removed; exits with 2 where something fails", connect},
 		{"sysdump", "[flags]", "write an archive for a bug report: what the API server and every daemon say, without Secrets", sysdump},
+		{"trace", "[FROM] TO [flags]", "walk the whole way of a request and name the hop that is broken, with its cure;\nFROM is pod/NAME, node/NAME, an address, or external, which it is without;\nTO is pod/NAME:PORT, service/NAME:PORT, ADDRESS:PORT or a URL; exits with 10 and the\nnumber of the hop in docs/trace.md", follow},
 		{"completion", "bash|zsh|fish", "print a script that has a shell complete commands and flags", completion},
 		{"version", "", "say which build this is", say},
 	}
@@ -48,6 +49,9 @@ func main() {
 	fmt.Fprintln(os.Stderr, "poplinctl:", err)
 	if errors.As(err, &problems{}) {
 		os.Exit(2)
+	}
+	if hop := (broken{}); errors.As(err, &hop) {
+		os.Exit(hop.code())
 	}
 	os.Exit(1)
 }

@@ -63,7 +63,7 @@ func TestRefuses(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"trace"}, `unknown command "trace"`},
+		{[]string{"teleport"}, `unknown command "teleport"`},
 		{[]string{"status", "extra"}, `unknown argument "extra"`},
 		{[]string{"status", "-o", "xml"}, "write table or json"},
 		{[]string{"status", "-socket", absent}, "run this on a node"},

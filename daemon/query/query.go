@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"poplin.dev/poplin/daemon/ipam"
@@ -60,17 +61,23 @@ func Run(ctx context.Context, p Places, node string, q facts.Question) facts.Nod
 	n := facts.Node{Version: facts.Version, Name: node, Taken: time.Now().UTC()}
 	a := answer{Node: &n, places: p, question: q}
 	a.settings = a.readConfig()
+	// Other nodes take their time, while the rest is read.
+	var answers sync.WaitGroup
+	if q.Asks(facts.OfPeers) {
+		answers.Go(func() { n.Peers = inspect.Peers(q.Peers) })
+	}
 	for _, part := range []struct {
 		kind facts.Kind
 		read func(context.Context)
 	}{
 		{facts.OfDaemon, a.daemon}, {facts.OfNetwork, a.network}, {facts.OfRules, a.rules},
-		{facts.OfFlows, a.flows}, {facts.OfPods, a.pods}, {facts.OfPeers, a.peers},
+		{facts.OfFlows, a.flows}, {facts.OfPods, a.pods},
 	} {
 		if q.Asks(part.kind) {
 			part.read(ctx)
 		}
 	}
+	answers.Wait()
 	return n
 }
 
@@ -274,5 +281,3 @@ func netnsPath(path string) string {
 	}
 	return path
 }
-
-func (a *answer) peers(context.Context) { a.Peers = inspect.Peers(a.question.Peers) }

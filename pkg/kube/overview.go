@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"poplin.dev/poplin/pkg/cluster"
 )
 
 // NodeStatus is one node as the API server shows it.
@@ -63,6 +65,25 @@ func (c *Client) Overview(ctx context.Context) ([]NodeStatus, error) {
 		all = append(all, *s)
 	}
 	return all, nil
+}
+
+// Networks reads every NodeNetwork that is understood once, by age.
+func (c *Client) Networks(ctx context.Context) (nodes []cluster.Node, err error) {
+	err = pages(func(options metav1.ListOptions) (string, error) {
+		var list NodeNetworkList
+		err := c.poplin.Get().Resource("nodenetworks").VersionedParams(&options, metav1.ParameterCodec).Do(ctx).Into(&list)
+		for _, o := range list.Items {
+			if n, err := toNetwork(&o); err == nil {
+				nodes = append(nodes, n.Node)
+			}
+		}
+		return list.Continue, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list NodeNetworks: %w", err)
+	}
+	cluster.SortNodes(nodes)
+	return nodes, nil
 }
 
 func toStatus(o node) *NodeStatus {

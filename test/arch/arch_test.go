@@ -182,6 +182,7 @@ var direction = map[string][]string{
 	"daemon/timings": {"pkg/loop", "plugins/poplin"},
 	// What the daemon's parts and the plugin's files say, read on the node.
 	"daemon/query": {"daemon", "pkg", "plugins"},
+	"daemon/trace": {"daemon", "pkg"},
 	// Orphans are released by the code that gave them their addresses.
 	"daemon/ipam": {"pkg", "plugins"},
 	// Host ports are put back by the code that put them there.

@@ -123,7 +123,8 @@ func (r *reader) settings() {
 	}
 }
 
-// narrow leaves out the links of pods that are not in question.
+// narrow leaves out the links of pods that are not in question. One that is
+// down has lost its routes, and may be.
 func (r *reader) narrow() {
 	if len(r.about) == 0 {
 		return
@@ -135,7 +136,7 @@ func (r *reader) narrow() {
 	for _, d := range r.out.Decisions {
 		used[d.Dev], used[d.In] = true, true
 	}
-	r.out.Links = slices.DeleteFunc(r.out.Links, func(l facts.Link) bool { return l.Group == vip.PodGroup && !used[l.Name] })
+	r.out.Links = slices.DeleteFunc(r.out.Links, func(l facts.Link) bool { return l.Group == vip.PodGroup && l.Up && !used[l.Name] })
 }
 
 func (r *reader) routes() error {

@@ -25,7 +25,7 @@ type Attachment struct {
 	ContainerID, IfName, Network string
 	// Pod is namespace and name; empty where the runtime did not say.
 	Pod string
-	// NetNS is the path of its network namespace; empty where libcni is older.
+	// NetNS is the path of its network namespace; empty where nobody says.
 	NetNS string
 }
 
@@ -78,6 +78,9 @@ func read(path string) (Attachment, error) {
 		ContainerID, IfName, NetworkName, NetNS string
 
 		CNIArgs [][2]string `json:"cniArgs"`
+		Result  struct {
+			Interfaces []struct{ Name, Sandbox string }
+		}
 	}
 	if err := json.Unmarshal(text, &file); err != nil {
 		return Attachment{}, err
@@ -86,6 +89,11 @@ func read(path string) (Attachment, error) {
 		return Attachment{}, fmt.Errorf("%s names no container", path)
 	}
 	a := Attachment{ContainerID: file.ContainerID, IfName: file.IfName, Network: file.NetworkName, NetNS: file.NetNS}
+	for _, i := range file.Result.Interfaces { // where libcni is older than the key
+		if a.NetNS == "" && i.Name == a.IfName {
+			a.NetNS = i.Sandbox
+		}
+	}
 	pod := map[string]string{}
 	for _, arg := range file.CNIArgs {
 		pod[arg[0]] = arg[1]

@@ -17,7 +17,7 @@ func TestRead(t *testing.T) {
 	}
 	for name, text := range map[string]string{
 		"poplin-c1-eth0": `{"kind":"cniCacheV1","containerId":"c1","ifName":"eth0","networkName":"poplin","netns":"/run/netns/x","cniArgs":[["IgnoreUnknown","1"],["K8S_POD_NAMESPACE","default"],["K8S_POD_NAME","web-0"]],"result":{}}`,
-		"poplin-c2-eth0": `{"containerId":"c2","ifName":"eth0","networkName":"poplin"}`,
+		"poplin-c2-eth0": `{"containerId":"c2","ifName":"eth0","networkName":"poplin","result":{"interfaces":[{"name":"plw1"},{"name":"eth0","sandbox":"/run/netns/y"}]}}`,
 		"poplin-c3-eth0": ``,
 		"poplin-c4-eth0": `{"result":{}}`,
 	} {
@@ -26,7 +26,7 @@ func TestRead(t *testing.T) {
 		}
 	}
 	l, err := Read(dir)
-	want := []Attachment{{"c1", "eth0", "poplin", "default/web-0", "/run/netns/x"}, {"c2", "eth0", "poplin", "", ""}}
+	want := []Attachment{{"c1", "eth0", "poplin", "default/web-0", "/run/netns/x"}, {"c2", "eth0", "poplin", "", "/run/netns/y"}}
 	if err != nil || !reflect.DeepEqual(l.Attachments, want) {
 		t.Errorf("%+v, %v", l.Attachments, err)
 	}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"poplin.dev/poplin/daemon/query"
+	"poplin.dev/poplin/daemon/trace"
+	"poplin.dev/poplin/pkg/facts"
+	"poplin.dev/poplin/pkg/trace/way"
+)
+
+// firstHop is the exit code of the first class of hops.
+const firstHop = 10
+
+// broken is the error of a trace that found the hop.
+type broken struct{ report way.Report }
+
+func (b broken) Error() string {
+	return fmt.Sprintf("broken at hop %s", b.report.Hop)
+}
+
+func (b broken) code() int { return firstHop + slices.Index(way.Classes(), b.report.Hop) }
+
+// follow traces a request.
+func follow(ctx context.Context, args []string) error {
+	f := flag.NewFlagSet("poplinctl trace", flag.ContinueOnError)
+	c := trace.Config{}
+	f.StringVar(&c.Kubeconfig, "kubeconfig", defaultKubeconfig(), "kubeconfig `file` for the cluster")
+	f.StringVar(&c.Namespace, "n", "default", "`namespace` of names without one")
+	f.StringVar(&c.System, "system-namespace", "poplin-system", "`namespace` of Poplin's pods")
+	f.IntVar(&c.Family, "family", 0, "4 or 6: this IP family only")
+	f.StringVar(&c.LocalName, "node", "", "read the kernel of this node here, as root on it, and not in its poplind pod: its `name`")
+	verbose := f.Bool("v", false, "show what each hop was found by")
+	output := outputFlag(f)
+	timeout := f.Duration("timeout", 20*time.Second, "how long to wait for all answers")
+	ends, args := split(args)
+	if err := parse(f, args, output); err != nil {
+		return err
+	}
+	switch len(ends) {
+	case 1:
+		c.From, c.To = "external", ends[0]
+	case 2:
+		c.From, c.To = ends[0], ends[1]
+	default:
+		return fmt.Errorf("write poplinctl trace [FROM] TO, such as poplinctl trace pod/client service/web:80")
+	}
+	ctx, cancel := context.WithTimeout(ctx, *timeout)
+	defer cancel()
+	if c.LocalName != "" {
+		places := query.Places{
+			Config: "/etc/poplin/config.yaml", Socket: "/run/poplin/poplind.sock", StateDir: "/var/lib/poplin", CNICache: "/var/lib/cni/results", Inspect: true,
+		}
+		c.Local = func(q facts.Question) facts.Node { return query.Run(ctx, places, c.LocalName, q) }
+	}
+	r, err := trace.Run(ctx, c)
+	if err != nil {
+		return err
+	}
+	if err := write(os.Stdout, *output, r, func(w io.Writer) error { return path(w, r, *verbose, colours(os.Stdout)) }); err != nil {
+		return err
+	}
+	if r.Status == way.Broken {
+		return broken{r}
+	}
+	return nil
+}
+
+// split takes what is no flag from the beginning.
+func split(args []string) (words, rest []string) {
+	for i, a := range args {
+		if strings.HasPrefix(a, "-") {
+			return args[:i], args[i:]
+		}
+	}
+	return args, nil
+}

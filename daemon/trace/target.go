@@ -1,0 +1,275 @@
+package trace
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"poplin.dev/poplin/pkg/cluster/object"
+	"poplin.dev/poplin/pkg/cluster/service"
+	"poplin.dev/poplin/pkg/kube/person"
+	"poplin.dev/poplin/pkg/trace/way"
+)
+
+// name is what a person wrote: [kind/][namespace/]name[:port][/protocol].
+type name struct {
+	kind, namespace, name string
+	addr                  netip.Addr
+	port                  string
+	proto                 service.Protocol
+	url                   *url.URL
+}
+
+var kinds = map[string]string{
+	"pod": "pod", "pods": "pod", "po": "pod", "service": "service", "services": "service", "svc": "service", "node": "node", "nodes": "node", "no": "node",
+}
+
+// parse reads one end of a way.
+func parse(text, namespace string) (n name, err error) {
+	n.namespace, n.proto = namespace, service.TCP
+	if strings.Contains(text, "://") {
+		if n.url, err = url.Parse(text); err != nil {
+			return n, err
+		}
+		if n.url.Scheme != "http" && n.url.Scheme != "https" || n.url.Host == "" {
+			return n, fmt.Errorf("%q: write http://HOST/PATH or https://HOST/PATH", text)
+		}
+		return n, nil
+	}
+	rest := text
+	for _, p := range []service.Protocol{service.TCP, service.UDP, service.SCTP} {
+		if head, found := strings.CutSuffix(rest, "/"+p.String()); found {
+			rest, n.proto = head, p
+		}
+	}
+	if ap, err := netip.ParseAddrPort(rest); err == nil {
+		n.addr, n.port = ap.Addr(), strconv.Itoa(int(ap.Port()))
+		return n, nil
+	}
+	if a, err := netip.ParseAddr(strings.Trim(rest, "[]")); err == nil {
+		n.addr = a
+		return n, nil
+	}
+	if i := strings.LastIndexByte(rest, ':'); i >= 0 {
+		rest, n.port = rest[:i], rest[i+1:]
+	}
+	parts := strings.Split(rest, "/")
+	if k := kinds[parts[0]]; k != "" && len(parts) > 1 {
+		n.kind, parts = k, parts[1:]
+	}
+	switch {
+	case slices.Contains(parts, "") || len(parts) > 2 || n.kind == "node" && len(parts) > 1:
+		return n, fmt.Errorf("%q: write pod/NAME, service/NAME:PORT, NAMESPACE/NAME, node/NAME, ADDRESS:PORT or a URL", text)
+	case len(parts) == 2:
+		n.namespace = parts[0]
+	}
+	n.name = parts[len(parts)-1]
+	return n, nil
+}
+
+// from finds where the request begins.
+func (g *gatherer) from(ctx context.Context, text string) (way.End, error) {
+	if text == "external" || text == "" {
+		return way.End{}, nil
+	}
+	n, err := parse(text, g.conf.Namespace)
+	switch {
+	case err != nil:
+		return way.End{}, err
+	case n.addr.IsValid():
+		return way.End{Addrs: []netip.Addr{n.addr}}, nil
+	case n.url != nil, n.kind == "service":
+		return way.End{}, fmt.Errorf("%q: requests begin at a pod, at a node, at an address or external", text)
+	case n.kind == "node":
+		for _, o := range g.in.Objects.Nodes {
+			if o.Name == n.name {
+				return way.End{Node: o.Name, Addrs: o.Addresses()}, nil
+			}
+		}
+		return way.End{}, fmt.Errorf("there is no node %q", n.name)
+	}
+	p, err := person.Get[object.Pod](ctx, g.api, person.Path("v1", n.namespace, "pods", n.name))
+	if errors.Is(err, person.ErrAbsent) {
+		return way.End{}, fmt.Errorf("there is no pod %s/%s", n.namespace, n.name)
+	} else if err != nil {
+		return way.End{}, err
+	}
+	g.in.Objects.Pods = append(g.in.Objects.Pods, p)
+	return way.End{Pod: &p, Node: p.Spec.NodeName, Addrs: p.Addresses()}, nil
+}
+
+// to finds where it should end. That it is not there is a finding, no error.
+func (g *gatherer) to(ctx context.Context, text string) (way.Target, error) {
+	n, err := parse(text, g.conf.Namespace)
+	if err != nil {
+		return way.Target{}, err
+	}
+	t := way.Target{Name: text, Proto: n.proto}
+	switch {
+	case n.url != nil:
+		return g.web(ctx, n.url, t)
+	case n.addr.IsValid():
+		return g.address(ctx, n, t)
+	case n.kind == "node":
+		o, found := g.in.Objects.Node(n.name)
+		if !found {
+			t.Missing = "there is no node " + n.name
+		}
+		t.Addrs, t.Port = o.Addresses(), number(n.port)
+		return t, nil
+	}
+	if n.kind != "pod" {
+		s, err := person.Get[object.Service](ctx, g.api, person.Path("v1", n.namespace, "services", n.name))
+		if err == nil {
+			t.ByName = true
+			return t, g.service(ctx, &t, s, n.port)
+		}
+		if !errors.Is(err, person.ErrAbsent) {
+			return t, err
+		}
+	}
+	if n.kind != "service" {
+		p, err := person.Get[object.Pod](ctx, g.api, person.Path("v1", n.namespace, "pods", n.name))
+		if err == nil {
+			g.in.Objects.Pods = append(g.in.Objects.Pods, p)
+			t.Pod, t.Addrs = &p, p.Addresses()
+			if t.Port = number(n.port); t.Port == 0 {
+				if t.Port, _ = p.Port(n.port, t.Proto); t.Port == 0 && len(p.Declared(t.Proto)) > 0 {
+					t.Port = p.Declared(t.Proto)[0]
+				}
+			}
+			return t, nil
+		}
+		if !errors.Is(err, person.ErrAbsent) {
+			return t, err
+		}
+	}
+	t.Missing = fmt.Sprintf("there is no %s %s/%s", cmp.Or(n.kind, "Service or pod"), n.namespace, n.name)
+	return t, nil
+}
+
+func number(text string) uint16 {
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return 0
+	}
+	return uint16(n)
+}
+
+// service fills in a Service's port, addresses and all that belongs to it.
+func (g *gatherer) service(ctx context.Context, t *way.Target, s object.Service, port string) error {
+	t.Service, t.Addrs, t.Port = &s, s.ClusterIPs(), number(port)
+	outside := g.in.From.Pod == nil && g.in.From.Node == ""
+	for _, p := range s.Spec.Ports {
+		if port == "" || p.Name == port || p.Port == t.Port {
+			t.Port, t.Proto = p.Port, p.Proto()
+			if outside {
+				t.Addrs, t.Port = g.outer(s, p)
+			}
+			break
+		}
+	}
+	if outside && len(t.Addrs) == 0 {
+		t.Addrs = s.ClusterIPs()
+	}
+	at := person.Path("discovery.k8s.io/v1", s.Namespace, "endpointslices", "")
+	list, err := person.List[object.Slice](ctx, g.api, at, "kubernetes.io/service-name="+s.Name, "")
+	if err != nil {
+		return err
+	}
+	pods, err := person.List[object.Pod](ctx, g.api, person.Path("v1", s.Namespace, "pods", ""), "", "")
+	g.in.Objects.Slices = append(g.in.Objects.Slices, list...)
+	g.in.Objects.Pods = append(g.in.Objects.Pods, pods...)
+	if len(t.Addrs) == 0 { // headless: the client asks the pods themselves
+		g.headless(t)
+	}
+	return err
+}
+
+// outer is where clients outside reach a Service's port: at its load
+// balancer, or at its node port.
+func (g *gatherer) outer(s object.Service, p object.ServicePort) ([]netip.Addr, uint16) {
+	if addrs := s.Outer(); len(addrs) > 0 {
+		return addrs, p.Port
+	}
+	if p.NodePort == 0 {
+		return nil, p.Port
+	}
+	var addrs []netip.Addr
+	for _, n := range g.in.Objects.Nodes {
+		addrs = append(addrs, n.Addresses()...)
+	}
+	return addrs, p.NodePort
+}
+
+// headless has the endpoints' addresses as those of the name.
+func (g *gatherer) headless(t *way.Target) {
+	port, ok := t.ServicePort()
+	if !ok {
+		return
+	}
+	for _, ipv4 := range []bool{true, false} {
+		for _, e := range g.in.Ready(t.Service, port, ipv4) {
+			t.Addrs = append(t.Addrs, e.At.Addr())
+			t.Port = e.At.Port()
+		}
+	}
+	if len(t.Addrs) > 0 {
+		t.Service = nil // nothing is translated
+	}
+}
+
+// address finds out whose an address is.
+func (g *gatherer) address(ctx context.Context, n name, t way.Target) (way.Target, error) {
+	t.Addrs, t.Port = []netip.Addr{n.addr}, number(n.port)
+	pods, err := person.List[object.Pod](ctx, g.api, person.Path("v1", "", "pods", ""), "", "status.podIP="+n.addr.String())
+	if err != nil {
+		return t, err
+	}
+	if len(pods) == 0 && g.inPodRange(n.addr) { // the field has a pod's first address only
+		if pods, err = person.List[object.Pod](ctx, g.api, person.Path("v1", "", "pods", ""), "", ""); err != nil {
+			return t, err
+		}
+	}
+	g.in.Objects.Pods = append(g.in.Objects.Pods, pods...)
+	if t.Pod = g.in.Objects.PodAt(n.addr); t.Pod != nil {
+		return t, nil
+	}
+	services, err := person.List[object.Service](ctx, g.api, person.Path("v1", "", "services", ""), "", "")
+	if err != nil {
+		return t, err
+	}
+	for _, s := range services {
+		node := g.in.NodeOf(n.addr) != ""
+		for _, p := range s.Spec.Ports {
+			inside := slices.Contains(s.ClusterIPs(), n.addr) || slices.Contains(s.Outer(), n.addr)
+			if p.Proto() == t.Proto && (inside && p.Port == t.Port || node && p.NodePort == t.Port && t.Port != 0) {
+				port := t.Port
+				if err := g.service(ctx, &t, s, p.Name); err != nil {
+					return t, err
+				}
+				t.Addrs, t.Port = []netip.Addr{n.addr}, port
+				return t, nil
+			}
+		}
+		if slices.Contains(s.ClusterIPs(), n.addr) {
+			t.Service = &s // it has no such port: a finding
+		}
+	}
+	if t.Service == nil && g.inPodRange(n.addr) {
+		t.Missing = fmt.Sprintf("%s is in a node's pod range, and no pod has it", n.addr)
+	}
+	return t, nil
+}
+
+func (g *gatherer) inPodRange(a netip.Addr) bool {
+	return slices.ContainsFunc(g.in.Objects.Nodes, func(n object.Node) bool {
+		return slices.ContainsFunc(n.Spec.PodCIDRs, func(p netip.Prefix) bool { return p.Contains(a) })
+	})
+}

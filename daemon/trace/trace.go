@@ -1,0 +1,274 @@
+// Package trace gathers what an explanation of a request needs: objects from
+// the API server, facts from the nodes on the way, and what those nodes should
+// hold, by the compilers that their daemons use. Inputs are the two ends as a
+// person writes them; output is the report of pkg/trace/path. It refuses to
+// change anything, and goes on without what it may not read: that is unknown.
+package trace
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"poplin.dev/poplin/pkg/cluster/object"
+	"poplin.dev/poplin/pkg/facts"
+	"poplin.dev/poplin/pkg/kube"
+	"poplin.dev/poplin/pkg/kube/person"
+	"poplin.dev/poplin/pkg/kube/policies"
+	"poplin.dev/poplin/pkg/kube/services"
+	"poplin.dev/poplin/pkg/trace/path"
+	"poplin.dev/poplin/pkg/trace/way"
+)
+
+// Config is what a trace is about.
+type Config struct {
+	Kubeconfig string
+	// Namespace is that of names without one.
+	Namespace string
+	From, To  string
+	// Family is 4 or 6; 0 is both.
+	Family int
+	// System is the namespace of Poplin's pods.
+	System string
+	// Local, if not nil, answers for the node of this name without asking
+	// its daemon's pod.
+	Local     func(facts.Question) facts.Node
+	LocalName string
+}
+
+// gatherer is a trace in the making.
+type gatherer struct {
+	conf Config
+	api  *person.Client
+	kube *kube.Client
+	in   way.Input
+
+	services *services.View
+	policies *policies.View
+	// daemons are the pods to ask, by node.
+	daemons map[string]string
+}
+
+// Run traces.
+func Run(ctx context.Context, conf Config) (way.Report, error) {
+	g := &gatherer{conf: conf, daemons: map[string]string{}}
+	g.in.Facts, g.in.Absent, g.in.Desired = map[string]facts.Node{}, map[string]string{}, map[string]way.Desired{}
+	var err error
+	if g.api, err = person.New(conf.Kubeconfig); err != nil {
+		return way.Report{}, err
+	}
+	if g.kube, err = kube.New(kube.Config{Kubeconfig: conf.Kubeconfig, Log: slog.New(slog.DiscardHandler)}); err != nil {
+		return way.Report{}, err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	var views sync.WaitGroup
+	defer views.Wait()
+	defer stop()
+	if err := g.follow(ctx, &views); err != nil {
+		return way.Report{}, err
+	}
+	if err := g.cluster(ctx); err != nil {
+		return way.Report{}, err
+	}
+	if g.in.From, err = g.from(ctx, conf.From); err != nil {
+		return way.Report{}, err
+	}
+	if g.in.To, err = g.to(ctx, conf.To); err != nil {
+		return way.Report{}, err
+	}
+	g.narrow()
+	cases := way.Cases(&g.in)
+	g.ask(ctx, cases)
+	for _, node := range way.Involved(cases) {
+		g.in.Desired[node] = g.desired(ctx, node)
+	}
+	g.in.Now = time.Now()
+	return path.Walk(&g.in), nil
+}
+
+// follow begins to read what is compiled, so that it is there when it is needed.
+func (g *gatherer) follow(ctx context.Context, views *sync.WaitGroup) (err error) {
+	if g.services, err = g.kube.Services(); err != nil {
+		return err
+	}
+	if g.policies, err = g.kube.Policies(); err != nil {
+		return err
+	}
+	for _, run := range []func(context.Context) error{g.services.Run, g.policies.Run} {
+		views.Go(func() { _ = run(ctx) }) // ends without an error when told to
+	}
+	return nil
+}
+
+// cluster reads nodes, the daemons' pods and the name server.
+func (g *gatherer) cluster(ctx context.Context) error {
+	var daemons []object.Pod
+	var dns []object.Service
+	var wg sync.WaitGroup
+	errs := make([]error, 4)
+	wg.Go(func() {
+		g.in.Objects.Nodes, errs[0] = person.List[object.Node](ctx, g.api, person.Path("v1", "", "nodes", ""), "", "")
+	})
+	wg.Go(func() { g.in.Objects.Networks, errs[1] = g.kube.Networks(ctx) })
+	wg.Go(func() {
+		daemons, errs[2] = person.List[object.Pod](ctx, g.api, person.Path("v1", g.conf.System, "pods", ""), "app.kubernetes.io/name=poplind", "")
+	})
+	wg.Go(func() {
+		if dns, errs[3] = person.List[object.Service](ctx, g.api, person.Path("v1", "kube-system", "services", ""), "k8s-app=kube-dns", ""); len(dns) == 0 {
+			return
+		}
+		g.in.Objects.DNS = &dns[0]
+		g.in.Objects.DNSSlices, errs[3] = person.List[object.Slice](ctx, g.api,
+			person.Path("discovery.k8s.io/v1", "kube-system", "endpointslices", ""), "kubernetes.io/service-name="+dns[0].Name, "")
+	})
+	wg.Wait()
+	for _, p := range daemons {
+		if p.Deleted == nil && p.Status.Phase == "Running" {
+			g.daemons[p.Spec.NodeName] = p.Name
+		}
+	}
+	for _, err := range errs[:2] {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// narrow leaves one family.
+func (g *gatherer) narrow() {
+	if g.conf.Family == 0 {
+		return
+	}
+	g.in.To.Addrs = slices.DeleteFunc(slices.Clone(g.in.To.Addrs), func(a netip.Addr) bool { return a.Is4() != (g.conf.Family == 4) })
+}
+
+// nodeTime is how long one node has to answer.
+const nodeTime = 5 * time.Second
+
+// ask asks all nodes on the way at once.
+func (g *gatherer) ask(ctx context.Context, cases []way.Case) {
+	ctx, stop := context.WithTimeout(ctx, nodeTime)
+	defer stop()
+	names := way.Involved(cases)
+	for _, p := range g.in.Objects.Pods { // why pods have no addresses, and who listens
+		if g.concerns(p) && p.Spec.NodeName != "" && !slices.Contains(names, p.Spec.NodeName) {
+			names = append(names, p.Spec.NodeName)
+		}
+	}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, node := range names {
+		q := g.question(node, cases)
+		wg.Go(func() {
+			f, err := g.node(ctx, node, q)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				g.in.Absent[node] = err.Error()
+			} else {
+				g.in.Facts[node] = f
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// concerns says that a pod is one of those in question, and not only of their
+// namespace.
+func (g *gatherer) concerns(p object.Pod) bool {
+	for _, t := range []*way.Target{&g.in.To, g.in.Behind} {
+		if t != nil && t.Service != nil && t.Service.Selects(p) {
+			return true
+		}
+	}
+	for _, x := range []*object.Pod{g.in.From.Pod, g.in.To.Pod} {
+		if x != nil && x.UID == p.UID {
+			return true
+		}
+	}
+	return false
+}
+
+// question is what one node is asked.
+func (g *gatherer) question(node string, cases []way.Case) facts.Question {
+	q := facts.Question{Kinds: facts.Kinds()}
+	for _, c := range cases {
+		if c.Enters != node && c.Node != node {
+			continue
+		}
+		for _, f := range c.Flows() {
+			if !slices.Contains(q.Flows, f) {
+				q.Flows = append(q.Flows, f)
+			}
+		}
+		if other := c.Other(node); other != "" {
+			if w, ok := g.way(node, other, c.Dst.Addr().Is4()); ok && !slices.Contains(q.Peers, w) {
+				q.Peers = append(q.Peers, w)
+			}
+		}
+	}
+	for _, p := range g.in.Objects.Pods {
+		if p.Spec.NodeName == node && g.concerns(p) {
+			for _, a := range p.Addresses() {
+				q.Flows = append(q.Flows, facts.Flow{To: netip.AddrPortFrom(a, g.in.To.Port), Proto: g.in.To.Proto})
+			}
+		}
+	}
+	if len(q.Flows) == 0 { // without any, the answer would be about everything
+		q.Kinds = []facts.Kind{facts.OfDaemon}
+	}
+	return q
+}
+
+// way says how one node reaches another.
+func (g *gatherer) way(node, other string, ipv4 bool) (facts.Way, bool) {
+	a, okA := g.in.Objects.Network(node)
+	b, okB := g.in.Objects.Network(other)
+	if !okA || !okB {
+		return facts.Way{}, false
+	}
+	w := facts.Way{Node: other, Outer: b.VTEP.Addr, MTU: min(a.MTU, b.MTU)}
+	if !a.VTEP.Tunnel() || !b.VTEP.Tunnel() {
+		return w, true
+	}
+	for _, p := range b.PodCIDRs {
+		for _, o := range a.PodCIDRs {
+			if p.Addr().Is4() == ipv4 && o.Addr().Is4() == ipv4 {
+				w.Inner, w.From = p.Addr(), o.Addr()
+			}
+		}
+	}
+	return w, true
+}
+
+// node asks one.
+func (g *gatherer) node(ctx context.Context, node string, q facts.Question) (f facts.Node, err error) {
+	if g.conf.Local != nil && node == g.conf.LocalName {
+		return g.conf.Local(q), nil
+	}
+	pod := g.daemons[node]
+	if pod == "" {
+		return f, fmt.Errorf("no pod of poplind runs there")
+	}
+	text, err := json.Marshal(q)
+	if err != nil {
+		return f, err
+	}
+	out, err := g.api.Run(ctx, g.conf.System, pod, "poplind", []string{"/poplind", "query", "-question", string(text)})
+	if err != nil {
+		return f, err
+	}
+	if err := json.Unmarshal(out, &f); err != nil {
+		return f, fmt.Errorf("read the answer of node %s: %w", node, err)
+	}
+	if f.Version != facts.Version {
+		return f, fmt.Errorf("node %s speaks version %d of facts, and this program %d: use the poplinctl of its version", node, f.Version, facts.Version)
+	}
+	return f, nil
+}

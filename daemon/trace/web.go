@@ -1,0 +1,136 @@
+package trace
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"slices"
+	"strconv"
+
+	"poplin.dev/poplin/daemon/ingress/view"
+	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/cluster/object"
+	"poplin.dev/poplin/pkg/cluster/service"
+	"poplin.dev/poplin/pkg/ingress"
+	kube "poplin.dev/poplin/pkg/kube/ingress"
+	"poplin.dev/poplin/pkg/kube/person"
+	"poplin.dev/poplin/pkg/trace/way"
+)
+
+// web finds what a URL stands for: the Ingress controller's Service in front,
+// and the Service to which the route leads behind it.
+func (g *gatherer) web(ctx context.Context, u *url.URL, t way.Target) (way.Target, error) {
+	t.Proto, t.Port = service.TCP, 80
+	if u.Scheme == "https" {
+		t.Port = 443
+	}
+	if p, err := strconv.ParseUint(u.Port(), 10, 16); err == nil {
+		t.Port = uint16(p)
+	}
+	v, err := view.Read(ctx, kube.Config{Kubeconfig: g.conf.Kubeconfig, Component: "poplinctl", Log: slog.New(slog.DiscardHandler)},
+		ingress.Config{Controllers: []string{ingress.Controller}})
+	if err != nil {
+		return t, err
+	}
+	path := u.EscapedPath()
+	if path == "" {
+		path = "/"
+	}
+	w := &way.Web{Program: v.Result.Program, TLS: u.Scheme == "https", Host: u.Hostname(), Path: path}
+	g.in.Web = w
+	if err := g.findings(ctx, w, v); err != nil {
+		return t, err
+	}
+	if w.Replicas, err = person.List[object.Pod](ctx, g.api, person.Path("v1", g.conf.System, "pods", ""), "app.kubernetes.io/name=poplin-ingress", ""); err != nil {
+		return t, err
+	}
+	front, err := person.Get[object.Service](ctx, g.api, person.Path("v1", g.conf.System, "services", "poplin-ingress"))
+	if err == nil {
+		err = g.service(ctx, &t, front, u.Scheme)
+	}
+	if err != nil {
+		t.Missing = "the Ingress controller's Service cannot be read: " + err.Error()
+	}
+	return t, g.behind(ctx)
+}
+
+// behind finds the Service of the route.
+func (g *gatherer) behind(ctx context.Context) error {
+	a := g.in.Answer()
+	if a.Route == nil {
+		return nil
+	}
+	name := a.Route.Backend.Service
+	b := &way.Target{Name: a.Route.Backend.String(), Proto: service.TCP}
+	s, err := person.Get[object.Service](ctx, g.api, person.Path("v1", name.Namespace, "services", name.Name))
+	if err != nil {
+		g.in.Web.Findings = append(g.in.Web.Findings, way.Finding{
+			Ingress: a.Route.Ingress.String(), Class: way.IngressRoute, Text: fmt.Sprintf("its Service %s: %v", name, err),
+			Cure: fmt.Sprintf("kubectl -n %s edit ingress %s", a.Route.Ingress.Namespace, a.Route.Ingress.Name),
+		})
+		return nil
+	}
+	// The proxy asks endpoints, wherever clients are.
+	from := g.in.From
+	g.in.From = way.End{Node: "poplin-ingress"}
+	err = g.service(ctx, b, s, a.Route.Backend.Port)
+	g.in.From = from
+	g.in.Behind = b
+	return err
+}
+
+// rawIngress is an Ingress of any class.
+type rawIngress struct {
+	object.Meta `json:"metadata"`
+	Spec        struct {
+		Class string `json:"ingressClassName"`
+		Rules []struct {
+			Host string `json:"host"`
+		} `json:"rules"`
+	} `json:"spec"`
+}
+
+// findings says what is wrong with the Ingresses of the host.
+func (g *gatherer) findings(ctx context.Context, w *way.Web, v *view.View) error {
+	claimed := false
+	for _, i := range v.Ingresses {
+		if !slices.ContainsFunc(i.Rules, func(r cluster.IngressRule) bool { return r.Host == w.Host }) {
+			continue
+		}
+		claimed = true
+		cure := fmt.Sprintf("kubectl -n %s edit ingress %s", i.Namespace, i.Name)
+		for _, c := range v.Conditions(i.ObjectName) {
+			if c.Host == w.Host && c.Problem != "" && w.TLS {
+				w.Findings = append(w.Findings, way.Finding{
+					Ingress: i.String(), Class: way.IngressTLS, Text: fmt.Sprintf("Secret %s for host %s %s", c.Secret, c.Host, c.Problem),
+					Cure: cure,
+				})
+			}
+		}
+		for _, f := range v.Result.Findings[i.ObjectName] {
+			if f.Severity == ingress.Warning && f.Reason != "InvalidCertificate" {
+				w.Notes = append(w.Notes, fmt.Sprintf("Ingress %s: %s", i.ObjectName, f.Text))
+			}
+		}
+	}
+	if claimed {
+		return nil
+	}
+	all, err := person.List[rawIngress](ctx, g.api, person.Path("networking.k8s.io/v1", "", "ingresses", ""), "", "")
+	if err != nil {
+		return err
+	}
+	for _, i := range all {
+		for _, r := range i.Spec.Rules {
+			if r.Host == w.Host {
+				w.Findings = append(w.Findings, way.Finding{
+					Ingress: i.String(), Class: way.IngressClass,
+					Text: fmt.Sprintf("its class %q is not one of Poplin's: set spec.ingressClassName to the name of an IngressClass with controller %s", i.Spec.Class, ingress.Controller),
+					Cure: fmt.Sprintf("kubectl -n %s patch ingress %s -p '{\"spec\":{\"ingressClassName\":\"poplin\"}}'", i.Namespace, i.Name),
+				})
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,70 @@
+// Package api looks at what the API's objects say of a request: names,
+// addresses for clients outside, Ingresses, Services, endpoints. Input is what is
+// known; outputs are hops. It refuses to look at kernels, except for who listens
+// at a target port.
+package api
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"poplin.dev/poplin/pkg/trace/way"
+)
+
+// DNS: a client that uses a name needs somebody who knows it.
+func DNS(in *way.Input) []way.Hop {
+	if !in.To.ByName || in.From.Pod == nil {
+		return nil // a client outside asks somebody else
+	}
+	h := &way.Hop{Hop: way.DNS, About: "name " + in.To.Name}
+	if in.Objects.DNS == nil {
+		h.Unknown("the cluster has no Service with the label k8s-app=kube-dns in kube-system")
+		return []way.Hop{*h}
+	}
+	ready := 0
+	for _, s := range in.Objects.DNSSlices {
+		for _, e := range s.Endpoints {
+			if e.Ready() {
+				ready++
+			}
+		}
+	}
+	h.Saw("Service %s at %s has %d ready endpoints", in.Objects.DNS, in.Objects.DNS.Spec.ClusterIPs, ready)
+	if ready == 0 {
+		h.Broken("kubectl -n kube-system get pods -l k8s-app=kube-dns", "no name server of the cluster is ready: names cannot be resolved")
+	}
+	if s := in.To.Service; s != nil && len(s.Spec.Selector) > 0 && slices.Contains(s.Spec.ClusterIPs, "None") {
+		h.Saw("Service %s is headless: its name stands for the ready pods' addresses", s)
+	}
+	return []way.Hop{*h}
+}
+
+// Entry: what a client outside sends to has to be an address for outside.
+func Entry(in *way.Input) []way.Hop {
+	h := &way.Hop{Hop: way.Entry, About: in.To.Name}
+	if in.To.Missing != "" {
+		h.Broken("kubectl get services,pods -A -o wide", "%s", in.To.Missing)
+		return []way.Hop{*h}
+	}
+	if in.From.Pod != nil || in.From.Node != "" {
+		return nil
+	}
+	s := in.To.Service
+	switch {
+	case s == nil && in.To.Pod != nil && !in.To.Pod.Spec.HostNetwork:
+		if !slices.ContainsFunc(in.To.Addrs, func(a netip.Addr) bool { return in.NodeOf(a) != "" }) {
+			h.Suspect("kubectl expose pod "+in.To.Pod.Name+" -n "+in.To.Pod.Namespace+" --type NodePort",
+				"%s are pods' addresses: clients outside reach them only if the network routes the pod ranges", in.To.Addrs)
+		}
+	case s != nil && slices.Equal(in.To.Addrs, s.ClusterIPs()):
+		h.Broken(fmt.Sprintf("kubectl -n %s patch service %s -p '{\"spec\":{\"type\":\"NodePort\"}}'", s.Namespace, s.Name),
+			"Service %s has no address for clients outside: its type is %s", s, s.Spec.Type)
+		if s.Spec.Type == "LoadBalancer" {
+			h.Cause, h.Cure = fmt.Sprintf("no load balancer has given Service %s an address", s), "kubectl -n "+s.Namespace+" describe service "+s.Name
+		}
+	default:
+		h.Saw("clients outside reach %s", in.To.Addrs)
+	}
+	return []way.Hop{*h}
+}

@@ -1,0 +1,37 @@
+package way
+
+import (
+	"net/netip"
+
+	"poplin.dev/poplin/pkg/cluster/service"
+	"poplin.dev/poplin/pkg/trace"
+)
+
+// Answer is the request's fate at the Ingress controller.
+func (in *Input) Answer() trace.Answer {
+	client := netip.AddrFrom4([4]byte{198, 51, 100, 1})
+	if len(in.From.Addrs) > 0 {
+		client = in.From.Addrs[0]
+	}
+	return trace.HTTP(in.Web.Program, trace.Request{TLS: in.Web.TLS, Host: in.Web.Host, Path: in.Web.Path, Client: client})
+}
+
+// webCases are the way to each replica of the controller, and from there to
+// the endpoints of the route.
+func (in *Input) webCases() (list []Case) {
+	list = in.cases(in.From, in.To)
+	answer := in.Answer()
+	for _, p := range in.Web.Replicas {
+		if !p.Ready() {
+			continue
+		}
+		from := End{Pod: &p, Node: p.Spec.NodeName, Addrs: p.Addresses()}
+		for _, e := range answer.Endpoints {
+			if len(list) >= 2*mostEndpoints {
+				return list
+			}
+			list = append(list, in.cases(from, Target{Name: e.String(), Addrs: []netip.Addr{e.Addr()}, Port: e.Port(), Proto: service.TCP})...)
+		}
+	}
+	return list
+}
