@@ -34,6 +34,9 @@ func connect(ctx context.Context, args []string) error {
 	defer cancel()
 	t := connectivity.Test{Kubeconfig: *kubeconfig, Say: func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }}
 	checks, err := t.Run(ctx)
+	if errors.Is(err, context.Canceled) {
+		return errors.New("interrupted; what was made is removed")
+	}
 	if err != nil {
 		return err
 	}

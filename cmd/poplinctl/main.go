@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"k8s.io/klog/v2"
 )
 
 // command is one of poplinctl's.
@@ -40,6 +42,7 @@ type problems struct{ error string }
 func (p problems) Error() string { return p.error }
 
 func main() {
+	klog.SetLogger(klog.Logger{}) // what a library logs, its errors say as well
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	err := run(ctx, os.Args[1:])
 	stop()

@@ -234,6 +234,9 @@ func (t *Test) askFrom(ctx context.Context, namespace, pod string, checks []Chec
 		return err
 	}
 	out, err := t.client.Run(ctx, namespace, pod, "echo", []string{"/poplinctl", "connectivity-test", "ask", "-timeout", patience.String(), "-questions", string(text)})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	if err != nil {
 		return err
 	}

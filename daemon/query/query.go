@@ -52,7 +52,7 @@ const (
 	// patience is with a daemon that hangs.
 	patience = 500 * time.Millisecond
 	// mostFlows and mostPods bound the answer.
-	mostFlows = 500
+	mostFlows = 10_000
 	mostPods  = 32
 )
 

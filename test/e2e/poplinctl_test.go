@@ -1,0 +1,169 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"poplin.dev/poplin/test/await"
+	"poplin.dev/poplin/test/cluster"
+)
+
+// poplinctl is a person's shell beside the API server.
+func poplinctl(ctx context.Context, t *testing.T, c *cluster.Cluster, args ...string) *exec.Cmd {
+	t.Helper()
+	root, err := cluster.ProjectRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := append([]string{"--net=" + c.Namespace("worker-1"), "--", filepath.Join(root, "bin", "poplinctl")}, args...)
+	return exec.CommandContext(ctx, "nsenter", append(line, "-kubeconfig", c.Kubeconfig())...)
+}
+
+// ran is what a command printed, and how it ended.
+func ran(t *testing.T, cmd *exec.Cmd) (string, int) {
+	t.Helper()
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	if stderr.Len() > 0 {
+		t.Log(stderr.String())
+	}
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+// leftovers are namespaces of connectivity tests.
+func leftovers(t *testing.T, c *cluster.Cluster) string {
+	t.Helper()
+	out, err := c.Kubectl(t.Context(), "get", "namespaces", "-l", "poplin.dev/connectivity-test", "-o", "name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// TestConnectivityTest: a healthy cluster passes every check, one whose node keeps
+// overlay packets out fails those to and from that node, which every node's status
+// shows too, and nothing is left, also of a run that is interrupted.
+func TestConnectivityTest(t *testing.T) {
+	c := shared(t)
+	type check struct{ Kind, From, To, Problem string }
+	test := func() (list []check, code int) {
+		out, code := ran(t, poplinctl(t.Context(), t, c, "connectivity-test", "-o", "json"))
+		if err := json.Unmarshal([]byte(out), &list); err != nil {
+			t.Fatalf("%v, exit %d\n%s", err, code, out)
+		}
+		if left := leftovers(t, c); left != "" {
+			t.Errorf("it leaves %s", left)
+		}
+		return list, code
+	}
+	list, code := test()
+	kinds := map[string]int{}
+	for _, x := range list {
+		kinds[x.Kind]++
+		if x.Problem != "" {
+			t.Errorf("%+v", x)
+		}
+	}
+	t.Logf("%d checks: %v", len(list), kinds)
+	if code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	for _, kind := range []string{"pod IPv4", "pod IPv6, large", "pod IPv6, UDP", "Service IPv4", "DNS", "node port IPv6", "policy, allowed", "policy, denied"} {
+		if kinds[kind] == 0 {
+			t.Errorf("no check of %s", kind)
+		}
+	}
+
+	const deaf = "worker-2"
+	mend := func() {
+		_, _ = c.Exec(context.WithoutCancel(t.Context()), deaf, "nft", "delete", "table", "inet", "deaf")
+	}
+	defer mend()
+	if _, err := c.Exec(t.Context(), deaf, "nft", "add table inet deaf; add chain inet deaf in { type filter hook input priority -400; }; add rule inet deaf in udp dport 8472 drop"); err != nil {
+		t.Fatal(err)
+	}
+	list, code = test()
+	failed := 0
+	for _, x := range list {
+		if x.Kind != "pod IPv4" {
+			continue
+		}
+		cut := strings.HasSuffix(x.From, deaf) != strings.HasSuffix(x.To, deaf)
+		if cut != (x.Problem != "") {
+			t.Errorf("%s is deaf, and %+v", deaf, x)
+		}
+		if cut {
+			failed++
+		}
+	}
+	if code != 2 || failed == 0 {
+		t.Errorf("exit %d, %d pairs of pods cut", code, failed)
+	}
+	await.Success(t, time.Minute, func() error {
+		out, code := ran(t, poplinctl(t.Context(), t, c, "status", "-cluster"))
+		if code != 2 || !strings.Contains(out, "worker-1: no answer through the pod network of "+deaf) || !strings.Contains(out, deaf+": data path: waits for an answer") {
+			return errors.New(out)
+		}
+		return nil
+	})
+	mend()
+	await.Success(t, time.Minute, func() error {
+		if out, code := ran(t, poplinctl(t.Context(), t, c, "status", "-cluster")); code != 0 {
+			return errors.New(out)
+		}
+		return nil
+	})
+
+	cmd := poplinctl(t.Context(), t, c, "connectivity-test")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	await.Success(t, time.Minute, func() error {
+		if leftovers(t, c) == "" {
+			return errors.New("no namespace yet")
+		}
+		return nil
+	})
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("interrupted, and all is well")
+	}
+	if left := leftovers(t, c); left != "" {
+		t.Errorf("interrupted, it leaves %s", left)
+	}
+}
+
+// TestEveryNodeIsAsked: the commands that ask daemons, on a healthy cluster.
+func TestEveryNodeIsAsked(t *testing.T) {
+	c := deployed(t)
+	for _, tt := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{"status", "-cluster"}, []string{"worker-1", "worker-3", " ok ", "2/2"}},
+		{[]string{"doctor", "-cluster"}, []string{"node worker-1", "node worker-3", "kernel: vxlan: made and removed", "clock: 0s from"}},
+		{[]string{"flows"}, []string{"node worker-1", "pod kube-system/coredns"}},
+	} {
+		out, code := ran(t, poplinctl(t.Context(), t, c, tt.args...))
+		for _, want := range tt.want {
+			if code != 0 || !strings.Contains(out, want) {
+				t.Errorf("%v: exit %d, no %q in\n%s", tt.args, code, want, out)
+			}
+		}
+	}
+}
