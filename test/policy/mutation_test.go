@@ -20,6 +20,9 @@ import (
 	"poplin.dev/poplin/test/soak"
 )
 
+// sample is an epoch.
+const sample permit.Epoch = 77
+
 // mutant is a chain with one rule that is gone or means the opposite.
 type mutant struct {
 	what  string
@@ -27,7 +30,7 @@ type mutant struct {
 }
 
 func mutants() (list []mutant) {
-	for _, c := range permit.Chains() {
+	for _, c := range permit.Chains(sample) {
 		for i, r := range c.Rules {
 			changed := func(what string, rules ...nft.Rule) {
 				m := mutant{fmt.Sprintf("%s in chain %s: %s", what, c.Name, r), c}
@@ -57,7 +60,7 @@ func opposite(s nft.Statement) (nft.Statement, bool) {
 		return s, true
 	case nft.ClassIs:
 		s.Not = !s.Not
-		return s, true
+		return s, s.Mask != 0
 	}
 	return nil, false
 }
@@ -80,7 +83,7 @@ func TestEveryRuleCounts(t *testing.T) {
 		if l.goesWrong(t) == "" {
 			missed = append(missed, m.what)
 		}
-		for _, c := range permit.Chains() {
+		for _, c := range permit.Chains(sample) {
 			if c.Name == m.chain.Name {
 				l.rewrite(t, c)
 			}

@@ -7,11 +7,16 @@ package permit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/pkg/apply/table"
 	"poplin.dev/poplin/pkg/apply/wire"
+	"poplin.dev/poplin/pkg/program/nft"
 	"poplin.dev/poplin/pkg/program/permit"
 )
 
@@ -20,8 +25,9 @@ const Name = "poplin-policy"
 
 // Config is how a Table is used.
 type Config struct {
-	// Plain makes a table without owner, as on a kernel that knows none.
-	Plain bool
+	// Plain makes a table without owner, as on a kernel that knows none, and
+	// Unlabelled one for connections without labels, likewise.
+	Plain, Unlabelled bool
 	// NetNS is a descriptor of the network namespace; 0 is the caller's.
 	NetNS int
 	Log   *slog.Logger
@@ -29,7 +35,10 @@ type Config struct {
 
 // Table is the kernel's table.
 type Table struct {
+	conf   Config
 	kernel *table.Table
+	// epoch is the one that the kernel's rules name, 0 before they are known.
+	epoch permit.Epoch
 	// held is what the kernel holds; nil: it must be read first.
 	held *permit.Program
 }
@@ -37,12 +46,12 @@ type Table struct {
 // Open connects to the kernel and changes nothing there.
 func Open(conf Config) (*Table, error) {
 	kernel, err := table.Open(table.Config{
-		Name: Name, Maps: layout(), Hooked: permit.Chains(), Plain: conf.Plain, NetNS: conf.NetNS, Log: conf.Log,
+		Name: Name, Maps: layout(), Hooked: permit.Chains(0), Plain: conf.Plain, NetNS: conf.NetNS, Log: conf.Log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &Table{kernel: kernel}, nil
+	return &Table{conf: conf, kernel: kernel}, nil
 }
 
 // Close leaves the table to the next process.
@@ -79,7 +88,7 @@ func (t *Table) Set(want permit.Program) (int, error) {
 // Apply makes a change. After an error the kernel may hold a part of it: call
 // Set.
 func (t *Table) Apply(c permit.Change) error {
-	if err := t.prepare(); err != nil {
+	if err := t.prepare(); err != nil || c.Empty() {
 		return err
 	}
 	// Where all of it fits one transaction, the order is only the kernel's.
@@ -100,12 +109,27 @@ func (t *Table) Apply(c permit.Change) error {
 		func(b *wire.Batch) { spans(b, table.Delete, c.Delete.Ports) },
 	)
 	err := t.kernel.Steps(steps...)
+	if err == nil {
+		err = t.turn()
+	}
 	if err != nil {
 		t.Forget()
 		return t.kernel.Reconnect(fmt.Errorf("write table inet %s: %w", Name, err))
 	}
 	c.Apply(*t.held)
 	return nil
+}
+
+// turn begins an epoch when all of a change is in place: some kinds of maps
+// change a moment after the others, and what was decided in that moment is
+// decided again.
+func (t *Table) turn() error {
+	t.epoch = t.next()
+	b := t.kernel.NewBatch()
+	if err := t.kernel.PutChains(b, []nft.Chain{permit.Forward(t.epoch)}); err != nil {
+		return err
+	}
+	return t.kernel.Send(b)
 }
 
 // Remove takes the table away.
@@ -124,16 +148,39 @@ func (t *Table) prepare() error {
 	if err != nil {
 		return err
 	}
+	if t.epoch == 0 {
+		t.epoch = permit.EpochOf(t.kernel.Label())
+	}
 	b := t.kernel.NewBatch()
-	err = t.kernel.PutChains(b, permit.Chains())
+	err = t.kernel.PutChains(b, permit.Chains(t.epoch))
+	if err == nil && b.Size() > 0 {
+		// Made anew, and who knows what passed meanwhile.
+		t.epoch = t.next()
+		err = t.kernel.PutChains(b, permit.Chains(t.epoch))
+	}
 	if err == nil {
 		err = t.kernel.Send(b)
+	}
+	if errors.Is(err, unix.EOPNOTSUPP) && !t.conf.Unlabelled {
+		t.conf.Log.Info("kernel knows no labels of connections, every packet is looked up", "table", Name)
+		t.conf.Unlabelled, t.epoch = true, 0
+		return errors.Join(t.kernel.Reconnect(nil), t.prepare())
 	}
 	if err != nil {
 		return t.kernel.Reconnect(err)
 	}
 	t.held = &p
 	return nil
+}
+
+// next is an epoch that no connection of this machine carries the label of.
+func (t *Table) next() permit.Epoch {
+	if t.conf.Unlabelled {
+		return 0
+	}
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) // on Linux there is one
+	return max(t.epoch+1, permit.Epoch(now.Nano()/int64(time.Millisecond)))
 }
 
 // portion is how many elements are replaced at a time: each is gone and back

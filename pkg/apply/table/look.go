@@ -14,6 +14,9 @@ import (
 
 // Found is what Look found beside the elements.
 type Found struct {
+	// Label is the one that a rule asks connections for.
+	Label nft.Label
+
 	exists bool
 	conf   Config
 	maps   map[string]bool
@@ -40,7 +43,7 @@ func Look(conf Config, enter func(name string, list []Element) bool) (f Found, e
 		return f, nil
 	}
 	f.hooks, err = t.read(enter)
-	f.maps, f.chains = t.maps, t.chains
+	f.maps, f.chains, f.Label = t.maps, t.chains, t.label
 	if errors.Is(err, unix.ENOENT) {
 		return Found{conf: conf}, nil // it went meanwhile
 	}

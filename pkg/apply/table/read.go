@@ -160,8 +160,12 @@ func (t *Table) readChains() (ours bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("list rules of table inet %s: %w", t.conf.Name, err)
 	}
+	t.label = nft.Label{}
 	for _, b := range rules {
 		name := wire.String(wire.Find(b, unix.NFTA_RULE_CHAIN))
+		if l, ok := wire.LabelOf(b); ok {
+			t.label = l
+		}
 		var mark wire.Mark
 		if data := wire.Find(b, unix.NFTA_RULE_USERDATA); len(data) == 2+len(mark) && data[0] == wire.UserMark {
 			mark = wire.Mark(data[2:])

@@ -59,6 +59,7 @@ type Table struct {
 	others *monitor.Monitor
 	maps   map[string]bool        // that exist
 	chains map[string][]wire.Mark // and the rules in them
+	label  nft.Label              // that a rule asks for
 	lastID uint32
 }
 
@@ -192,6 +193,9 @@ func (t *Table) ensure() error {
 	}
 	return err
 }
+
+// Label is the one that a rule asked connections for when the table was read.
+func (t *Table) Label() nft.Label { return t.label }
 
 // NewBatch returns an empty transaction of this table.
 func (t *Table) NewBatch() *wire.Batch { return wire.NewBatch(t.conf.Name) }

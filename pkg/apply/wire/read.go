@@ -9,6 +9,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"poplin.dev/poplin/pkg/program/nft"
 )
 
 // Each walks over netlink attributes; a damaged one ends the walk.
@@ -38,6 +40,18 @@ func Find(b []byte, path ...uint16) []byte {
 		}
 	}
 	return nil
+}
+
+// LabelOf is the label that a rule asks connections for: nothing else of our
+// rules compares as much.
+func LabelOf(rule []byte) (l nft.Label, ok bool) {
+	for _, e := range Each(Find(rule, unix.NFTA_RULE_EXPRESSIONS)) {
+		v := Find(e, unix.NFTA_EXPR_DATA, unix.NFTA_CMP_DATA, unix.NFTA_DATA_VALUE)
+		if String(Find(e, unix.NFTA_EXPR_NAME)) == "cmp" && len(v) == len(l) {
+			return nft.Label(v), true
+		}
+	}
+	return l, false
 }
 
 // String reads a text.

@@ -62,12 +62,18 @@ func (e *encoder) statement(s nft.Statement) error {
 		e.bits(reg(0), ipsDstNAT, 0)
 		e.compare(unix.NFT_CMP_NEQ, reg(0), host(0))
 	case nft.Related:
-		e.expr("ct", func() { e.u32s(unix.NFTA_CT_DREG, reg(0), unix.NFTA_CT_KEY, unix.NFT_CT_STATE) })
-		e.bits(reg(0), stateRelated, 0)
-		e.compare(unix.NFT_CMP_NEQ, reg(0), host(0))
+		e.state(stateRelated)
+	case nft.New:
+		e.state(stateNew)
 	case nft.Reply:
 		e.expr("ct", func() { e.u32s(unix.NFTA_CT_DREG, reg(0), unix.NFTA_CT_KEY, unix.NFT_CT_DIRECTION) })
 		e.compare(unix.NFT_CMP_EQ, reg(0), []byte{1})
+	case nft.Labelled:
+		e.expr("ct", func() { e.u32s(unix.NFTA_CT_DREG, reg(0), unix.NFTA_CT_KEY, unix.NFT_CT_LABELS) })
+		e.compare(unix.NFT_CMP_EQ, reg(0), s.Label[:])
+	case nft.SetLabel:
+		e.immediate(reg(0), s.Label[:])
+		e.expr("ct", func() { e.u32s(unix.NFTA_CT_SREG, reg(0), unix.NFTA_CT_KEY, unix.NFT_CT_LABELS) })
 	case nft.DNAT:
 		return e.dnat(s)
 	case nft.Learn:
@@ -87,9 +93,16 @@ func (e *encoder) statement(s nft.Statement) error {
 	return nil
 }
 
-// stateRelated is NF_CT_STATE_BIT(IP_CT_RELATED) of
-// linux/netfilter/nf_conntrack_common.h, in either direction.
-const stateRelated = 0x4
+// NF_CT_STATE_BIT of IP_CT_RELATED, in either direction, and of IP_CT_NEW
+// (linux/netfilter/nf_conntrack_common.h).
+const stateRelated, stateNew = 0x4, 0x8
+
+// state matches connections in one of some states.
+func (e *encoder) state(bits uint32) {
+	e.expr("ct", func() { e.u32s(unix.NFTA_CT_DREG, reg(0), unix.NFTA_CT_KEY, unix.NFT_CT_STATE) })
+	e.bits(reg(0), bits, 0)
+	e.compare(unix.NFT_CMP_NEQ, reg(0), host(0))
+}
 
 // ipsDstNAT is IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
 const ipsDstNAT = 0x20

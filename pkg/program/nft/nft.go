@@ -133,6 +133,19 @@ type Related struct{}
 // Reply matches packets of a connection in the direction of answers.
 type Reply struct{}
 
+// New matches packets of a connection that nobody has answered yet.
+type New struct{}
+
+// Label is bits that a connection carries with it; bit n is in byte n/8. A rule
+// can set them and not clear them.
+type Label [16]byte
+
+// Labelled matches connections that carry a label and nothing else.
+type Labelled struct{ Label Label }
+
+// SetLabel adds the bits of a label to those of the connection.
+type SetLabel struct{ Label Label }
+
 // DNAT sends the connection to the address and port that a map has for the
 // key. Without such an element it does not match.
 type DNAT struct {
@@ -195,14 +208,14 @@ func (s Dispatch) String() string {
 }
 
 func (s ClassIs) String() string {
-	if s.Mask == 0 {
-		return "meta priority " + elements.ClassID(s.Value)
-	}
-	op := map[bool]string{false: "==", true: "!="}[s.Not]
 	value := elements.ClassID(s.Value)
 	if s.Value == 0 {
 		value = "none"
 	}
+	if s.Mask == 0 {
+		return "meta priority " + value
+	}
+	op := map[bool]string{false: "==", true: "!="}[s.Not]
 	return fmt.Sprintf("meta priority & %s %s %s", elements.ClassID(s.Mask), op, value)
 }
 
@@ -227,6 +240,19 @@ func (OutLoopback) String() string { return `oif "lo"` }
 func (Translated) String() string  { return "ct status dnat" }
 func (Related) String() string     { return "ct state related" }
 func (Reply) String() string       { return "ct direction reply" }
+func (New) String() string         { return "ct state new" }
+func (s Labelled) String() string  { return "ct label " + s.Label.String() }
+func (s SetLabel) String() string  { return "ct label set " + s.Label.String() }
+
+func (l Label) String() string {
+	var bits []string
+	for n := range 8 * len(l) {
+		if l[n/8]>>(n%8)&1 != 0 {
+			bits = append(bits, strconv.Itoa(n))
+		}
+	}
+	return strings.Join(bits, " | ")
+}
 
 func (s DNAT) String() string {
 	return fmt.Sprintf("dnat %s to %s map @%s", map[bool]string{false: "ip", true: "ip6"}[s.IPv6], s.Key, s.Map)

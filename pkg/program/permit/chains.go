@@ -17,17 +17,17 @@ func (f family) turned() family { return family{f.suffix, f.daddr, f.saddr} }
 // drops are theirs to explain.
 const after = 10
 
-// Chains are the rules: always the same. They see what is forwarded only, so
-// that what a node exchanges with its own pods, the kubelet's probes for one,
-// is never in question. An answer is looked up as the packet that it answers
-// would be. The class of a packet (its priority, which nothing looks at
-// between these rules) carries what a lookup found from one rule to the next.
-func Chains() []nft.Chain {
+// Chains are the rules: always the same, but for the label of the epoch. They
+// see what is forwarded only, so that what a node exchanges with its own pods,
+// the kubelet's probes for one, is never in question. The first packet of a
+// connection that is permitted labels it. Of a connection with another label, or
+// none, every packet is decided by itself: an answer is looked up as the packet
+// that it answers would be. The class of a packet (its priority, which nothing
+// looks at between these rules) carries what a lookup found from one rule to the
+// next.
+func Chains(e Epoch) []nft.Chain {
 	return []nft.Chain{
-		{Name: "forward", Type: "filter", Hook: "forward", Priority: after, Rules: append([]nft.Rule{
-			{nft.Related{}, nft.Return}, // an error about a connection that is permitted
-			{nft.Reply{}, nft.Goto("replies")},
-		}, isolated("", family.same)...)},
+		Forward(e),
 		{Name: "replies", Rules: isolated("-replies", family.turned)},
 		{Name: "egress", Rules: lookup("egress", "ports", family.same)},
 		{Name: "ingress", Rules: lookup("ingress", "ports", inward(family.same))},
@@ -36,6 +36,20 @@ func Chains() []nft.Chain {
 		{Name: "ports", Rules: ports(nft.Dport)},
 		{Name: "ports-replies", Rules: ports(nft.Sport)},
 	}
+}
+
+// Forward is the one chain that an epoch is named in.
+func Forward(e Epoch) nft.Chain {
+	c := nft.Chain{Name: "forward", Type: "filter", Hook: "forward", Priority: after}
+	if e != 0 {
+		c.Rules = append(c.Rules, nft.Rule{nft.Labelled{Label: e.Label()}, nft.Return})
+	}
+	c.Rules = append(append(c.Rules, nft.Rule{nft.Reply{}, nft.Goto("replies")}), isolated("", family.same)...)
+	if e != 0 {
+		// Only the first packets: the label of another epoch cannot be taken off.
+		c.Rules = append(c.Rules, nft.Rule{nft.New{}, nft.SetLabel{Label: e.Label()}})
+	}
+	return c
 }
 
 func (f family) same() family { return f }
@@ -49,15 +63,12 @@ func inward(f func(family) family) func(family) family {
 func isolated(suffix string, end func(family) family) []nft.Rule {
 	var rules []nft.Rule
 	for _, f := range families {
-		rules = append(rules, nft.Rule{nft.In{Key: nft.Key{f.saddr, f.daddr}, Set: "loops" + f.suffix}, nft.Return})
-	}
-	for _, f := range families {
 		f = end(f)
 		rules = append(rules, nft.Rule{nft.In{Key: nft.Key{f.saddr}, Set: "senders" + f.suffix}, nft.Jump("egress" + suffix)})
 	}
 	for _, f := range families {
 		f = end(f)
-		rules = append(rules, nft.Rule{nft.In{Key: nft.Key{f.daddr}, Set: "receivers" + f.suffix}, nft.Goto("ingress" + suffix)})
+		rules = append(rules, nft.Rule{nft.In{Key: nft.Key{f.daddr}, Set: "receivers" + f.suffix}, nft.Jump("ingress" + suffix)})
 	}
 	return rules
 }
@@ -66,10 +77,11 @@ func isolated(suffix string, end func(family) family) []nft.Rule {
 // the family that end returns the source is the isolated pod.
 func lookup(pairs, ports string, end func(family) family) []nft.Rule {
 	rules := []nft.Rule{{nft.ForgetClass{}}}
-	for _, set := range []string{"ranges", "peers"} { // the latter counts
-		for _, f := range families {
-			rules = append(rules, nft.Rule{nft.Classify{Key: nft.Key{end(f).daddr}, Map: set + f.suffix}})
-		}
+	for _, f := range families {
+		rules = append(rules, nft.Rule{nft.Classify{Key: nft.Key{end(f).daddr}, Map: "peers" + f.suffix}})
+	}
+	for _, f := range families {
+		rules = append(rules, nft.Rule{nft.ClassIs{}, nft.Classify{Key: nft.Key{end(f).daddr}, Map: "ranges" + f.suffix}})
 	}
 	for range 2 {
 		for _, f := range families {
@@ -79,15 +91,22 @@ func lookup(pairs, ports string, end func(family) family) []nft.Rule {
 		}
 		rules = append(rules, nft.Rule{nft.ForgetClass{}}) // what everybody may
 	}
-	return append(rules[:len(rules)-1], nft.Rule{nft.Count{}, nft.Silence})
+	rules[len(rules)-1] = nft.Rule{nft.Goto(ports)} // where class 0 has nothing
+	return rules
 }
 
-// ports ends a packet that a set of ports does not have.
+// ports ends a packet that a set of ports does not have, unless it is not for
+// policies to decide: an error about a connection that is permitted, or what a
+// pod sends to itself.
 func ports(port nft.Field) []nft.Rule {
-	return []nft.Rule{
+	rules := []nft.Rule{
 		{nft.ClassIs{Mask: everythingBit, Not: true}, nft.ForgetClass{}, nft.Return},
 		{nft.In{Key: nft.Key{nft.Class, nft.Proto, port}, Set: "ports"}, nft.ForgetClass{}, nft.Return},
 		{nft.In{Key: nft.Key{nft.Proto}, Not: true, Set: "protocols"}, nft.ClassIs{Mask: othersBit, Not: true}, nft.ForgetClass{}, nft.Return},
-		{nft.Count{}, nft.Silence},
+		{nft.Related{}, nft.ForgetClass{}, nft.Return},
 	}
+	for _, f := range families {
+		rules = append(rules, nft.Rule{nft.In{Key: nft.Key{f.saddr, f.daddr}, Set: "loops" + f.suffix}, nft.ForgetClass{}, nft.Return})
+	}
+	return append(rules, nft.Rule{nft.Count{}, nft.Silence})
 }

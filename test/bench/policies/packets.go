@@ -15,8 +15,12 @@ import (
 )
 
 const (
-	// batch is how many connections are made in a turn.
-	batch = 50
+	// settle is how long the kernel is left alone after its table was exchanged:
+	// it frees the elements of the last one, and grows hash tables, beside.
+	settle = 300 * time.Millisecond
+	// batch is how many connections are made in a turn, after some that nobody
+	// counts.
+	batch, warm = 200, 50
 	// stream is how many bytes are sent in a turn.
 	stream = 64 << 20
 )
@@ -68,6 +72,10 @@ func (l *lab) packets(o Options) ([]way, error) {
 			w := &ways[i]
 			if err := w.set(); err != nil {
 				return nil, err
+			}
+			time.Sleep(settle)
+			if _, err := l.pair.Connect(to, warm); err != nil {
+				return nil, fmt.Errorf("%s: %w", w.name, err)
 			}
 			took, err1 := l.pair.Connect(to, batch)
 			streamed, err2 := l.pair.Stream(stream)

@@ -59,9 +59,9 @@ func (o Options) changes() int {
 // turns is how often packets go each way.
 func (o Options) turns() int {
 	if o.Quick {
-		return 40
+		return 20
 	}
-	return 150
+	return 100
 }
 
 // lab is the control plane, what it holds, and the daemon's node.
