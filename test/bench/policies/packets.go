@@ -1,7 +1,6 @@
 package policies
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -18,20 +17,19 @@ const (
 	// settle is how long the kernel is left alone after its table was exchanged:
 	// it frees the elements of the last one, and grows hash tables, beside.
 	settle = 300 * time.Millisecond
-	// batch is how many connections are made in a turn, after some that nobody
-	// counts.
-	batch, warm = 200, 50
-	// stream is how many bytes are sent in a turn.
-	stream = 64 << 20
+	// connections and streams are made in a turn, of which the one in the middle
+	// counts; before them some connections that nobody counts.
+	warm, connections, streams = 50, 200, 7
+	// stream is how many bytes are sent at once.
+	stream = 16 << 20
 )
 
 // way is what stands between two pods of the node.
 type way struct {
 	name string
 	set  func() error
-	// took is of single connections, turn of batches of them, streams of
-	// streams.
-	took, turn, streams []time.Duration
+	// took is of single connections; turns and streams have one of each turn.
+	took, turns, streams []time.Duration
 }
 
 // packets takes the table that the daemon left away and puts it back, by
@@ -77,13 +75,20 @@ func (l *lab) packets(o Options) ([]way, error) {
 			if _, err := l.pair.Connect(to, warm); err != nil {
 				return nil, fmt.Errorf("%s: %w", w.name, err)
 			}
-			took, err1 := l.pair.Connect(to, batch)
-			streamed, err2 := l.pair.Stream(stream)
-			if err := errors.Join(err1, err2); err != nil {
+			took, err := l.pair.Connect(to, connections)
+			if err != nil {
 				return nil, fmt.Errorf("%s: %w", w.name, err)
 			}
-			w.took, w.turn = append(w.took, took...), append(w.turn, report.Sum(took))
-			w.streams = append(w.streams, streamed)
+			w.took, w.turns = append(w.took, took...), append(w.turns, report.Quantile(took, 0.5))
+			var sent []time.Duration
+			for range streams {
+				once, err := l.pair.Stream(stream)
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", w.name, err)
+				}
+				sent = append(sent, once)
+			}
+			w.streams = append(w.streams, report.Quantile(sent, 0.5))
 		}
 	}
 	return ways, nil

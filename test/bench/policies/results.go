@@ -55,7 +55,7 @@ func tables(all results, ways []way) []report.Table {
 	}
 	for _, w := range ways {
 		packets.Rows = append(packets.Rows, report.Row{Labels: []string{w.name}, Figures: []report.Figure{
-			batch / seconds(report.Quantile(w.turn, 0.5)), report.Rate(w.turn, ways[0].turn), 1000 * ms(w.took, 0.5), 1000 * ms(w.took, 0.99),
+			1 / seconds(report.Quantile(w.turns, 0.5)), report.Rate(w.turns, ways[0].turns), 1000 * ms(w.took, 0.5), 1000 * ms(w.took, 0.99),
 			stream * 8 / 1e9 / seconds(report.Quantile(w.streams, 0.5)), report.Rate(w.streams, ways[0].streams),
 		}})
 	}
@@ -74,7 +74,7 @@ func verdicts(all results, ways []way) []report.Verdict {
 		report.AtMost(fmt.Sprintf("%s: a policy, API call to kernel, ms p99", last.size), ms(last.policies.full, 0.99), 100),
 		report.AtMost(fmt.Sprintf("%s: MiB that the daemon ever holds more than without policies", last.size), peak, 100),
 		report.AtMost(fmt.Sprintf("exponent by which passes of a start grow, %s to %s", first.size, last.size), exponent, 1.2),
-		report.AtLeast("connections between isolated pods / without a table", report.Rate(held.turn, none.turn), 0.97),
+		report.AtLeast("connections between isolated pods / without a table", report.Rate(held.turns, none.turns), 0.97),
 		report.AtLeast("throughput between isolated pods / without a table", report.Rate(held.streams, none.streams), 0.97),
 	}
 }
