@@ -48,6 +48,7 @@ func (c command) examples() []string {
 		"ingress":           {"ingress status", "ingress status -namespaces shop,blog", "ingress migrate"},
 		"flows":             {"flows", "flows -match shop/", "flows -nodes worker-1 -o json"},
 		"connectivity-test": {"connectivity-test", "connectivity-test -o json"},
+		"render":            {"render worker-1", "render worker-1 -show desired"},
 		"sysdump":           {"sysdump", "sysdump -f /tmp/bug.tar.gz"},
 		"completion":        {"completion bash > /etc/bash_completion.d/poplinctl", "completion zsh > ~/.zfunc/_poplinctl", "completion fish > ~/.config/fish/completions/poplinctl.fish"},
 		"version":           {"version"},

@@ -41,7 +41,7 @@ func (g *gatherer) desired(ctx context.Context, node string) way.Desired {
 	if err := wait(ctx, g.policies.Ready(), g.policies.Waiting); err != nil {
 		d.Lacks["policy"] = err.Error()
 	} else {
-		g.verdicts(&d, node)
+		g.verdicts(&d, node, f)
 	}
 	return d
 }
@@ -107,13 +107,21 @@ func (g *gatherer) vips(node string, f facts.Node, settings facts.Settings) vip.
 			}
 		}
 	}
-	t := compiler.NewTable(n, vip.New())
+	before := vip.New()
+	if g.keepNumbers && f.Rules != nil {
+		before = f.Rules.Services.Program
+	}
+	t := compiler.NewTable(n, before)
 	t.SetAll(g.services.Services(), g.services.Slices)
 	return t.Program()
 }
 
-func (g *gatherer) verdicts(d *way.Desired, node string) {
-	t := policy.NewTable(node, permit.New())
+func (g *gatherer) verdicts(d *way.Desired, node string, f facts.Node) {
+	before := permit.New()
+	if g.keepNumbers && f.Rules != nil {
+		before = f.Rules.Policy.Program
+	}
+	t := policy.NewTable(node, before)
 	v := g.policies
 	for _, k := range v.Keys(policies.Namespaces) {
 		if o, ok := v.Namespace(k); ok {

@@ -50,19 +50,16 @@ type gatherer struct {
 
 	services *services.View
 	policies *policies.View
+	// keepNumbers has compilers keep the numbers that a node has given.
+	keepNumbers bool
 	// daemons are the pods to ask, by node.
 	daemons map[string]string
 }
 
 // Run traces.
 func Run(ctx context.Context, conf Config) (way.Report, error) {
-	g := &gatherer{conf: conf, daemons: map[string]string{}}
-	g.in.Facts, g.in.Absent, g.in.Desired = map[string]facts.Node{}, map[string]string{}, map[string]way.Desired{}
-	var err error
-	if g.api, err = person.New(conf.Kubeconfig); err != nil {
-		return way.Report{}, err
-	}
-	if g.kube, err = kube.New(kube.Config{Kubeconfig: conf.Kubeconfig, Log: slog.New(slog.DiscardHandler)}); err != nil {
+	g, err := newGatherer(conf)
+	if err != nil {
 		return way.Report{}, err
 	}
 	ctx, stop := context.WithCancel(ctx)
@@ -89,6 +86,16 @@ func Run(ctx context.Context, conf Config) (way.Report, error) {
 	}
 	g.in.Now = time.Now()
 	return path.Walk(&g.in), nil
+}
+
+func newGatherer(conf Config) (g *gatherer, err error) {
+	g = &gatherer{conf: conf, daemons: map[string]string{}}
+	g.in.Facts, g.in.Absent, g.in.Desired = map[string]facts.Node{}, map[string]string{}, map[string]way.Desired{}
+	if g.api, err = person.New(conf.Kubeconfig); err != nil {
+		return nil, err
+	}
+	g.kube, err = kube.New(kube.Config{Kubeconfig: conf.Kubeconfig, Log: slog.New(slog.DiscardHandler)})
+	return g, err
 }
 
 // follow begins to read what is compiled, so that it is there when it is needed.

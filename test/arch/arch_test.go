@@ -175,6 +175,7 @@ var direction = map[string][]string{
 	// A program of its own: it needs nothing of the node's daemon.
 	"daemon/ingress":      {"pkg"},
 	"daemon/connectivity": {"pkg"},
+	"daemon/render":       {"pkg"},
 	"daemon/overview":     {"daemon/status", "pkg"},
 	// What it examines is what these keep.
 	"daemon/doctor": {"daemon/conflist", "daemon/ipam", "daemon/status", "pkg"},

@@ -157,6 +157,7 @@ func TestEveryNodeIsAsked(t *testing.T) {
 	}{
 		{[]string{"status", "-cluster"}, []string{"worker-1", "worker-3", " ok ", "2/2"}},
 		{[]string{"doctor", "-cluster"}, []string{"node worker-1", "node worker-3", "kernel: vxlan: made and removed", "clock: 0s from"}},
+		{[]string{"render", "worker-2"}, []string{"# overlay: ", "# services: ", "# policy: ", "0 missing, 0 too many"}},
 		{[]string{"flows"}, []string{"node worker-1", "pod kube-system/coredns"}},
 	} {
 		out, code := ran(t, poplinctl(t.Context(), t, c, tt.args...))
