@@ -36,6 +36,7 @@ func TestKubeletChurnLeavesNothing(t *testing.T) {
 	const atOnce = 10
 	total := soak.Times(500)
 	c := shared(t)
+	asManyAsPods(t, c) // those of the test before may still be on their way out
 	before := attachments(t, c)
 	apply(t, c, fmt.Sprintf(churn, atOnce))
 	run(t, c, "rollout", "status", "deployment/churn", "--timeout=90s")

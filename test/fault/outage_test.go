@@ -65,6 +65,7 @@ func apiServerAway(t *testing.T, c *cluster.Cluster) (back func()) {
 func TestAPIServerAway(t *testing.T) {
 	c := shared(t)
 	all := pods(t, c)
+	asManyAsPods(t, c) // those of the test before may still be on their way out
 	before := attachments(t, c)
 	traffic := between(t, c, all[victim], all[peer])
 	other := newLibrary(t, c, victim)
