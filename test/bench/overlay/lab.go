@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/netip"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
 
+	"poplin.dev/poplin/daemon/conflist"
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/test/bench/plane"
 	"poplin.dev/poplin/test/bench/process"
@@ -60,6 +62,7 @@ func (l *lab) up(ctx context.Context, t tools.Tools) (err error) {
 
 func (l *lab) state() string     { return filepath.Join(l.Dir, "state") }
 func (l *lab) conflists() string { return filepath.Join(l.Dir, "net.d") }
+func (l *lab) conflist() string  { return filepath.Join(l.conflists(), conflist.File) }
 func (l *lab) config() string    { return filepath.Join(l.Dir, "config.yaml") }
 
 // grow adds nodes until there are so many others.
@@ -149,27 +152,30 @@ func (l *lab) rest(run *process.Process, each time.Duration) (without, with floa
 	return without, with, nil
 }
 
-// wait returns when every peer is in the kernel and pods may start.
+// wait returns when every peer is in the kernel and the runtime may start pods.
+// The daemon does not call itself ready: no peer answers it.
 func (l *lab) wait(ctx context.Context, run *process.Process, peers int) error {
 	return api.Poll(ctx, time.Minute, "the daemon", func(ctx context.Context) error {
 		if err := run.Alive(); err != nil {
 			return err
 		}
-		for name, want := range map[string]int{"poplin_peers": peers, "poplin_ready": 1} {
-			now, err := plane.Metric(ctx, l.node, metrics, name)
-			if err == nil && int(now) != want {
-				err = fmt.Errorf("%s is %v, want %d", name, now, want)
-			}
-			if err != nil {
-				return err
-			}
+		now, err := plane.Metric(ctx, l.node, metrics, "poplin_peers")
+		if err == nil && int(now) != peers {
+			err = fmt.Errorf("%v peers, want %d", now, peers)
 		}
-		return nil
+		if err != nil {
+			return err
+		}
+		_, err = os.Stat(l.conflist())
+		return err
 	})
 }
 
 // clear takes away what a daemon before left.
 func (l *lab) clear() error {
+	if err := os.Remove(l.conflist()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	routes, err := l.node.Link.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: 157}, netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
 		return err
