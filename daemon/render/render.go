@@ -41,7 +41,7 @@ func Layers(f facts.Node, d way.Desired) []Layer {
 	}
 	if f.Rules != nil {
 		list[1].Desired, list[1].Actual = lines(d.Services.String()), lines(f.Rules.Services.String())
-		list[2].Desired, list[2].Actual = lines(d.Policy.String()), lines(f.Rules.Policy.String())
+		list[2].Desired, list[2].Actual = verdicts(d.Policy), verdicts(f.Rules.Policy.Program)
 	}
 	for i, part := range []struct{ desired, actual string }{{"net", string(facts.OfNetwork)}, {"services", "rules.services"}, {"policy", "rules.policy"}} {
 		l := &list[i]

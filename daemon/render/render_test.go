@@ -90,3 +90,28 @@ func TestLayers(t *testing.T) {
 		t.Errorf("%v\n%s", err, b.String())
 	}
 }
+
+// Two programs that mean the same, under other numbers, are the same text.
+func TestVerdictsAreWithoutNumbers(t *testing.T) {
+	program := func(near, far permit.Class, web permit.Ports) permit.Program {
+		p := permit.New()
+		pod, a, b := netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("10.244.2.6"), netip.MustParseAddr("10.244.2.7")
+		p.Receivers[pod], p.Loops[pod] = struct{}{}, struct{}{}
+		p.Peers[a], p.Peers[b] = near, near
+		p.Ranges[permit.Range{First: netip.MustParseAddr("192.0.2.0"), Last: netip.MustParseAddr("192.0.2.255")}] = far
+		p.Ports[permit.Span{Ports: web, Proto: 6, First: 80, Last: 81}] = struct{}{}
+		p.Ingress[permit.Pair{Pod: pod, Class: near}] = web
+		p.Ingress[permit.Pair{Pod: pod, Class: far}] = permit.Everything
+		p.Ingress[permit.Pair{Pod: pod}] = permit.Nothing
+		return p
+	}
+	one, other := verdicts(program(3, 4, 16)), verdicts(program(9, 7, 21))
+	want := []string{
+		"receivers 10.244.1.5", "loops 10.244.1.5",
+		"ingress 10.244.1.5 . 10.244.2.6 : tcp 80-81", "ingress 10.244.1.5 . 192.0.2.0 : everything", "ingress 10.244.1.5 . others : nothing",
+		"peers 10.244.2.6 : like 10.244.2.6", "peers 10.244.2.7 : like 10.244.2.6", "ranges 192.0.2.0-192.0.2.255 : like 192.0.2.0",
+	}
+	if !slices.Equal(one, want) || !slices.Equal(other, want) {
+		t.Errorf("%q\n%q\nwant %q", one, other, want)
+	}
+}

@@ -41,7 +41,7 @@ func (g *gatherer) desired(ctx context.Context, node string) way.Desired {
 	if err := wait(ctx, g.policies.Ready(), g.policies.Waiting); err != nil {
 		d.Lacks["policy"] = err.Error()
 	} else {
-		g.verdicts(&d, node, f)
+		g.verdicts(&d, node)
 	}
 	return d
 }
@@ -116,12 +116,8 @@ func (g *gatherer) vips(node string, f facts.Node, settings facts.Settings) vip.
 	return t.Program()
 }
 
-func (g *gatherer) verdicts(d *way.Desired, node string, f facts.Node) {
-	before := permit.New()
-	if g.keepNumbers && f.Rules != nil {
-		before = f.Rules.Policy.Program
-	}
-	t := policy.NewTable(node, before)
+func (g *gatherer) verdicts(d *way.Desired, node string) {
+	t := policy.NewTable(node, permit.New())
 	v := g.policies
 	for _, k := range v.Keys(policies.Namespaces) {
 		if o, ok := v.Namespace(k); ok {

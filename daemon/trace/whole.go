@@ -10,8 +10,8 @@ import (
 )
 
 // Whole is everything that a node holds of the network, and what it should hold.
-// Where a compiler gives numbers of its own choice, it keeps those that the node
-// has given, so that the two can be compared.
+// The compiler of Services keeps the numbers that the node has given, so that the
+// two can be compared.
 func Whole(ctx context.Context, conf Config, node string) (f facts.Node, d way.Desired, err error) {
 	g, err := newGatherer(conf)
 	if err != nil {
