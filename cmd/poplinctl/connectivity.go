@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"poplin.dev/poplin/daemon/connectivity"
+	"poplin.dev/poplin/daemon/trace"
 	"poplin.dev/poplin/pkg/apply/echo"
+	"poplin.dev/poplin/pkg/trace/way"
 )
 
 // connect tests the cluster's network from within. Its pods run this program too:
@@ -32,7 +34,20 @@ func connect(ctx context.Context, args []string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
-	t := connectivity.Test{Kubeconfig: *kubeconfig, Say: func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }}
+	t := connectivity.Test{
+		Kubeconfig: *kubeconfig,
+		Say:        func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) },
+		Trace: func(ctx context.Context, namespace, from, to string) string {
+			r, err := trace.Run(ctx, trace.Config{Kubeconfig: *kubeconfig, Namespace: namespace, System: "poplin-system", From: from, To: to})
+			if err != nil {
+				return err.Error()
+			}
+			if r.Status == way.OK {
+				return "no hop is found broken"
+			}
+			return fmt.Sprintf("%s, hop %s: %s; to mend it: %s", r.Status, r.Hop, r.Cause, r.Cure)
+		},
+	}
 	checks, err := t.Run(ctx)
 	if errors.Is(err, context.Canceled) {
 		return errors.New("interrupted; what was made is removed")

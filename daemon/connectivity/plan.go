@@ -21,7 +21,21 @@ type Check struct {
 	Question echo.Question `json:"question"`
 	// Problem is why it is not as it should be; empty where it is.
 	Problem string `json:"problem,omitempty"`
-	asked   bool
+	// Trace is the broken hop, where the check was traced.
+	Trace string `json:"trace,omitempty"`
+
+	pod   string // From's name
+	asked bool
+}
+
+// ends are those of a check as poplinctl trace takes them; there are none for
+// what must be denied, and for a proxy, which is asked by another name.
+func (c Check) ends() (from, to string, ok bool) {
+	to = c.Question.Address
+	if c.Question.UDP {
+		to += "/udp"
+	}
+	return "pod/" + c.pod, to, !c.Denied && c.Question.Host == "" && c.Kind != "DNS"
 }
 
 // scene is what there is to test with.
@@ -48,7 +62,7 @@ const (
 func (s scene) plan() (list []Check) {
 	for _, from := range s.pods {
 		add := func(kind, to string, q echo.Question) {
-			list = append(list, Check{Kind: kind, From: about(from), To: to, Question: q})
+			list = append(list, Check{Kind: kind, From: about(from), To: to, Question: q, pod: from.Name})
 		}
 		for _, to := range s.pods {
 			for _, a := range to.Addresses() {
@@ -75,7 +89,7 @@ func (s scene) plan() (list []Check) {
 	}
 	for _, a := range s.guarded.Addresses() {
 		at := join(a, port)
-		list = append(list, Check{Kind: "policy, allowed", From: about(s.friend), To: about(s.guarded), Question: echo.Question{Address: at}})
+		list = append(list, Check{Kind: "policy, allowed", From: about(s.friend), To: about(s.guarded), Question: echo.Question{Address: at}, pod: s.friend.Name})
 		for _, from := range s.pods {
 			list = append(list, Check{Kind: "policy, denied", From: about(from), To: about(s.guarded), Denied: true, Question: echo.Question{Address: at}})
 		}

@@ -40,6 +40,9 @@ func TestPlan(t *testing.T) {
 		if c.Denied != (c.Kind == "policy, denied") {
 			t.Errorf("%+v", c)
 		}
+		if from, to, ok := c.ends(); ok && (from != "pod/echo-1" && from != "pod/echo-2" && from != "pod/friend" || strings.HasSuffix(to, "/udp") != c.Question.UDP) {
+			t.Errorf("%+v is traced from %s to %s", c, from, to)
+		}
 	}
 	for kind, want := range map[string]int{
 		"pod IPv4": 4, "pod IPv6": 4, "pod IPv4, large": 4, "pod IPv6, UDP": 4,
@@ -77,12 +80,12 @@ func TestJudge(t *testing.T) {
 
 func TestText(t *testing.T) {
 	var b strings.Builder
-	list := []Check{{Kind: "pod IPv4", From: "p", To: "q"}, {Kind: "pod IPv4", From: "q", To: "p", Problem: "timeout"}, {Kind: "DNS"}}
+	list := []Check{{Kind: "pod IPv4", From: "p", To: "q"}, {Kind: "pod IPv4", From: "q", To: "p", Problem: "timeout", Trace: "underlay"}, {Kind: "DNS"}}
 	if err := Text(&b, list); err != nil {
 		t.Fatal(err)
 	}
 	got := strings.Join(strings.Fields(b.String()), " ")
-	if want := "FAILED 1 of 2 pod IPv4 ok 1 of 1 DNS pod IPv4: q -> p (): timeout"; got != want {
+	if want := "FAILED 1 of 2 pod IPv4 ok 1 of 1 DNS pod IPv4: q -> p (): timeout trace: underlay"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }

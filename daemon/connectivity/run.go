@@ -40,6 +40,9 @@ type Test struct {
 	Kubeconfig string
 	// Say gets a line about what is going on.
 	Say func(format string, args ...any)
+	// Trace says in a line where a request breaks, between a pod of the
+	// namespace and an address; nil: nobody is asked.
+	Trace func(ctx context.Context, namespace, from, to string) string
 
 	client *person.Client
 	space  *scratch.Client
@@ -79,7 +82,30 @@ func (t *Test) Run(ctx context.Context) (checks []Check, err error) {
 	}
 	checks = s.plan()
 	t.Say("%d pods on %d nodes are ready; %d checks", len(s.pods), len(s.pods), len(checks))
-	return checks, t.ask(ctx, name, s, checks)
+	if err := t.ask(ctx, name, s, checks); err != nil {
+		return checks, err
+	}
+	t.trace(ctx, name, checks)
+	return checks, nil
+}
+
+// traced bounds how many checks that failed are traced: one of a kind tells of
+// the others.
+const traced = 5
+
+// trace has the first failure of each kind traced, while its ends are there.
+func (t *Test) trace(ctx context.Context, namespace string, checks []Check) {
+	seen := map[string]bool{}
+	for i := range checks {
+		c := &checks[i]
+		from, to, ok := c.ends()
+		if t.Trace == nil || c.Problem == "" || !ok || seen[c.Kind] || len(seen) == traced {
+			continue
+		}
+		seen[c.Kind] = true
+		t.Say("tracing %s to %s", from, to)
+		c.Trace = t.Trace(ctx, namespace, from, to)
+	}
 }
 
 // image is the one that the daemons run: it is on every node.

@@ -44,6 +44,11 @@ func Text(w io.Writer, list []Check) error {
 		if _, err := fmt.Fprintf(w, "%s: %s -> %s (%s): %s\n", c.Kind, c.From, c.To, c.Question.Address, c.Problem); err != nil {
 			return err
 		}
+		if c.Trace != "" {
+			if _, err := fmt.Fprintf(w, "    trace: %s\n", c.Trace); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -60,7 +60,7 @@ func leftovers(t *testing.T, c *cluster.Cluster) string {
 // shows too, and nothing is left, also of a run that is interrupted.
 func TestConnectivityTest(t *testing.T) {
 	c := shared(t)
-	type check struct{ Kind, From, To, Problem string }
+	type check struct{ Kind, From, To, Problem, Trace string }
 	test := func() (list []check, code int) {
 		out, code := ran(t, poplinctl(t.Context(), t, c, "connectivity-test", "-o", "json"))
 		if err := json.Unmarshal([]byte(out), &list); err != nil {
@@ -98,8 +98,14 @@ func TestConnectivityTest(t *testing.T) {
 		t.Fatal(err)
 	}
 	list, code = test()
-	failed := 0
+	failed, traced := 0, 0
 	for _, x := range list {
+		if x.Trace != "" {
+			t.Logf("%s: %s -> %s: %s", x.Kind, x.From, x.To, x.Trace)
+			if strings.Contains(x.Trace, "inet deaf in") {
+				traced++
+			}
+		}
 		if x.Kind != "pod IPv4" {
 			continue
 		}
@@ -111,8 +117,8 @@ func TestConnectivityTest(t *testing.T) {
 			failed++
 		}
 	}
-	if code != 2 || failed == 0 {
-		t.Errorf("exit %d, %d pairs of pods cut", code, failed)
+	if code != 2 || failed == 0 || traced == 0 {
+		t.Errorf("exit %d, %d pairs of pods cut, %d traced to the rule", code, failed, traced)
 	}
 	await.Success(t, time.Minute, func() error {
 		out, code := ran(t, poplinctl(t.Context(), t, c, "status", "-cluster"))
