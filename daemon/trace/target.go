@@ -186,10 +186,26 @@ func (g *gatherer) service(ctx context.Context, t *way.Target, s object.Service,
 	pods, err := person.List[object.Pod](ctx, g.api, person.Path("v1", s.Namespace, "pods", ""), "", "")
 	g.in.Objects.Slices = append(g.in.Objects.Slices, list...)
 	g.in.Objects.Pods = append(g.in.Objects.Pods, pods...)
+	if outside && s.Spec.External == "Local" {
+		g.nearest(t)
+	}
 	if len(t.Addrs) == 0 { // headless: the client asks the pods themselves
 		g.headless(t)
 	}
 	return err
+}
+
+// nearest leaves out nodes without an endpoint, to which no load balancer
+// turns; if all are, the policy is the fault.
+func (g *gatherer) nearest(t *way.Target) {
+	port, _ := t.ServicePort()
+	near := slices.DeleteFunc(slices.Clone(t.Addrs), func(a netip.Addr) bool {
+		node := g.in.NodeOf(a)
+		return node != "" && !slices.ContainsFunc(g.in.Ready(t.Service, port, a.Is4()), func(e way.ReadyEndpoint) bool { return e.Node == node })
+	})
+	if len(near) > 0 {
+		t.Addrs = near
+	}
 }
 
 // outer is where clients outside reach a Service's port: at its load

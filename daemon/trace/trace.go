@@ -78,6 +78,9 @@ func Run(ctx context.Context, conf Config) (way.Report, error) {
 	if g.in.To, err = g.to(ctx, conf.To); err != nil {
 		return way.Report{}, err
 	}
+	if g.in.To.Port == 0 && g.in.To.Missing == "" {
+		return way.Report{}, fmt.Errorf("which port? write %s:PORT", conf.To)
+	}
 	g.narrow()
 	cases := way.Cases(&g.in)
 	g.ask(ctx, cases)
