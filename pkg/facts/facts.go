@@ -206,7 +206,7 @@ type Peer struct {
 	Small bool `json:"small"`
 	Large bool `json:"large"`
 	Below bool `json:"below"`
-	// Size is the largest packet that was answered, where Large is false.
+	// Size is the largest packet that was answered, where that is not the MTU.
 	Size int `json:"size,omitempty"`
 }
 

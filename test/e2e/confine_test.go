@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io/fs"
 	"net/netip"
@@ -16,7 +15,6 @@ import (
 	"time"
 
 	"poplin.dev/poplin/test/await"
-	"poplin.dev/poplin/test/cluster"
 	"poplin.dev/poplin/test/live"
 	"poplin.dev/poplin/test/sockets"
 )
@@ -98,36 +96,10 @@ func TestDaemonIsConfined(t *testing.T) {
 		}
 	}
 
-	root, err := cluster.ProjectRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	kubectl := func(args ...string) {
-		t.Helper()
-		if _, err := c.Kubectl(context.WithoutCancel(t.Context()), append([]string{"-n", "poplin-system"}, args...)...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	patch := func(option string) {
-		t.Helper()
-		kubectl("patch", "daemonset", "poplind", "--type=json", "--patch-file="+filepath.Join(root, "install/manifests/options", option+".yaml"))
-	}
-	var now struct{ Spec struct{ Template object } }
-	get(t, c, &now, "daemonset", "poplind", "-n", "poplin-system")
-	undo, err := json.Marshal([]object{{"op": "replace", "path": "/spec/template", "value": now.Spec.Template}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		kubectl("patch", "daemonset", "poplind", "--type=json", "--patch="+string(undo))
-		kubectl("rollout", "status", "daemonset/poplind", "--timeout=90s")
-		check(netAdmin)
-	})
+	patch := options(t, c, func() { check(netAdmin) })
 	patch("net-raw")
-	kubectl("rollout", "status", "daemonset/poplind", "--timeout=90s")
 	check(netAdmin | netRaw)
 	patch("pod-inspection")
-	kubectl("rollout", "status", "daemonset/poplind", "--timeout=90s")
 	check(netAdmin | netRaw | sysAdmin)
 	out, err := c.Kubectl(t.Context(), "-n", "poplin-system", "exec", daemonPod(t, c, "worker-1"), "--", "/poplinctl", "status")
 	if err != nil || !strings.Contains(string(out), "NET_ADMIN, NET_RAW, SYS_ADMIN") {

@@ -42,6 +42,10 @@ func peer(w facts.Way) facts.Peer {
 	}
 	wg.Wait()
 	if p.Small && !p.Large {
+		if size := w.MTU - synShort; carried(w.From, w.Inner, size) {
+			p.Large, p.Size = true, size
+			return p
+		}
 		for _, size := range []int{1400, 1280, 1000, 576} {
 			if size < w.MTU && answered(w.From, w.Inner, size) {
 				p.Size = size
@@ -50,6 +54,39 @@ func peer(w facts.Way) facts.Peer {
 		}
 	}
 	return p
+}
+
+// synShort is by how much the largest SYN with data is smaller than the MTU:
+// the kernel keeps room for all options that a segment could have.
+const synShort = 20
+
+// carried asks for a connection with a SYN that carries data (RFC 7413), as
+// much as fits: a large packet that is answered however often it is sent. What
+// is sent again carries none, and comes after a second.
+func carried(from, to netip.Addr, size int) bool {
+	family, header := unix.AF_INET6, 60
+	var local, remote unix.Sockaddr = &unix.SockaddrInet6{Addr: from.As16()}, &unix.SockaddrInet6{Addr: to.As16(), Port: probePort}
+	if to.Is4() {
+		family, header = unix.AF_INET, 40
+		local, remote = &unix.SockaddrInet4{Addr: from.As4()}, &unix.SockaddrInet4{Addr: to.As4(), Port: probePort}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	if unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_NO_COOKIE, 1) != nil || unix.Bind(fd, local) != nil {
+		return false
+	}
+	err = unix.Sendto(fd, make([]byte, max(size-header, 0)), unix.MSG_FASTOPEN|unix.MSG_NOSIGNAL, remote)
+	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
+		return errors.Is(err, unix.ECONNREFUSED)
+	}
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(waits[2].Milliseconds())); err != nil || n == 0 {
+		return false
+	}
+	code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	return err == nil && unix.Errno(code) == unix.ECONNREFUSED
 }
 
 // refused asks for a connection: a small packet, and one in answer.

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -117,7 +118,7 @@ func large(c *way.Case, h *way.Hop, f *facts.Node, other string) {
 	switch {
 	case !asked || !p.Inner.IsValid():
 	case p.Large:
-		h.Saw("a packet of %d bytes passes to node %s and is answered", p.MTU, other)
+		h.Saw("a packet of %d bytes passes to node %s and is answered", cmp.Or(p.Size, p.MTU), other)
 	case !p.Small:
 		h.Unknown("node %s does not answer at all", other)
 	case filtered(c, h.Node, other, p):
