@@ -20,7 +20,10 @@ const (
 	// a request to an API server that does not answer. The kubelet knows within
 	// ten seconds. hung is when the daemon had better be started anew.
 	slow = 6 * time.Second
-	hung = 20 * time.Second
+	hung = 18 * time.Second
+	// moments are the seconds in which a loop that hangs may still come back: a
+	// process that was frozen for a while finds all its passes old.
+	moments = 5
 	// stalled is how long after its last pass the overlay counts as hanging:
 	// passes come every resync, or more often.
 	stalled = 5 * resync
@@ -52,12 +55,15 @@ func (watchdog) Ready() <-chan struct{} {
 func (w watchdog) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for {
+	for seen := 0; ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if text := w.hangs(hung); text != "" {
+			text := w.hangs(hung)
+			if text == "" {
+				seen = 0
+			} else if seen++; seen > moments {
 				return errors.New("no progress of " + text)
 			}
 		}

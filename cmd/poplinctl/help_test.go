@@ -38,7 +38,8 @@ func TestHelp(t *testing.T) {
 // The page says what the program says: go test -update writes it.
 func TestReference(t *testing.T) {
 	text := "# poplinctl\n\nMade from `poplinctl COMMAND -h` by a test (`TestReference`). As `kubectl-poplin` in\n" +
-		"the PATH, by a copy or a link, the program is kubectl's command `kubectl poplin`.\n"
+		"the PATH, by a copy or a link, the program is kubectl's command `kubectl poplin`.\n" +
+		"\nCommands that ask nodes do so in the daemons' pods: whoever runs them needs to\nlist pods and to create `pods/exec` in namespace poplin-system.\n"
 	t.Setenv("KUBECONFIG", "")
 	t.Setenv("HOME", t.TempDir())
 	for _, c := range commands() {

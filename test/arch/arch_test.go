@@ -155,7 +155,7 @@ var direction = map[string][]string{
 	"pkg/flows":           {"pkg/cluster", "pkg/facts"},
 	"pkg/kube/scratch":    {"pkg/kube/group", "pkg/version"},
 	"pkg/kube/fleet":      {"pkg/kube/person"},
-	"pkg/kube/dump":       {"pkg/kube/person", "pkg/kube/fleet", "pkg/version"},
+	"pkg/kube/dump":       {"pkg/cluster", "pkg/kube/person", "pkg/kube/fleet", "pkg/version"},
 	"pkg/apply":           {"pkg/cluster", "pkg/program", "pkg/apply/diff", "pkg/apply/monitor", "pkg/facts"},
 	"pkg/apply/route":     {"pkg/cluster", "pkg/program", "pkg/apply/diff", "pkg/apply/ethtool"},
 	"pkg/apply/wire":      {"pkg/program/nft"},

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"time"
 
+	"poplin.dev/poplin/pkg/cluster/object"
 	"poplin.dev/poplin/pkg/kube/fleet"
 	"poplin.dev/poplin/pkg/kube/person"
 	"poplin.dev/poplin/pkg/version"
@@ -35,6 +36,7 @@ var collections = []struct{ name, group, namespace, resource string }{
 	{"ingresses", "networking.k8s.io/v1", "", "ingresses"},
 	{"ingressclasses", "networking.k8s.io/v1", "", "ingressclasses"},
 	{"networkpolicies", "networking.k8s.io/v1", "", "networkpolicies"},
+	{"clusternetworkpolicies", "policy.networking.k8s.io/v1alpha2", "", "clusternetworkpolicies"},
 	{"servicecidrs", "networking.k8s.io/v1", "", "servicecidrs"},
 	{"nodenetworks", "poplin.dev/v1alpha1", "", "nodenetworks"},
 	{"daemonsets", "apps/v1", namespace, "daemonsets"},
@@ -96,7 +98,7 @@ func (d *dump) fill(ctx context.Context) error {
 	if err := d.object("cluster/poplin-config.json", config["data"]); err != nil {
 		return err
 	}
-	if err := d.nodes(ctx); err != nil {
+	if err := errors.Join(d.nodes(ctx), d.logs(ctx)); err != nil {
 		return err
 	}
 	if len(d.missing) > 0 {
@@ -105,7 +107,7 @@ func (d *dump) fill(ctx context.Context) error {
 	return nil
 }
 
-// nodes asks the daemons, and reads their logs.
+// nodes asks the daemons.
 func (d *dump) nodes(ctx context.Context) error {
 	pods, err := fleet.Pods(ctx, d.client)
 	if d.lacks("daemons", err); err != nil {
@@ -127,19 +129,28 @@ func (d *dump) nodes(ctx context.Context) error {
 			}
 		}
 	}
-	for _, node := range nodes {
-		for _, previous := range []string{"false", "true"} {
-			at := person.Path("v1", namespace, "pods", pods[node].Meta.Name) + "/log"
-			log, err := d.client.Text(ctx, at, url.Values{"container": {"poplind"}, "previous": {previous}, "limitBytes": {logBytes}})
-			if err != nil {
-				// There is no previous one, as a rule.
-				if previous == "false" {
-					d.lacks("log of node "+node, err)
+	return nil
+}
+
+// logs are those of Poplin's own pods, and of containers that ended before.
+func (d *dump) logs(ctx context.Context) error {
+	pods, err := person.List[object.Pod](ctx, d.client, person.Path("v1", namespace, "pods", ""), "", "")
+	d.lacks("logs", err)
+	for _, p := range pods {
+		for _, c := range p.Spec.Containers {
+			for name, previous := range map[string]string{"": "false", ".previous": "true"} {
+				at := person.Path("v1", namespace, "pods", p.Name) + "/log"
+				log, err := d.client.Text(ctx, at, url.Values{"container": {c.Name}, "previous": {previous}, "limitBytes": {logBytes}})
+				if err != nil {
+					// There is no previous one, as a rule.
+					if previous == "false" {
+						d.lacks("log of pod "+p.Name, err)
+					}
+					continue
 				}
-				continue
-			}
-			if err := d.file("nodes/"+node+"/"+map[string]string{"false": "poplind.log", "true": "poplind.previous.log"}[previous], log); err != nil {
-				return err
+				if err := d.file("logs/"+p.Name+"/"+c.Name+name+".log", log); err != nil {
+					return err
+				}
 			}
 		}
 	}

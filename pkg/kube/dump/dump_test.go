@@ -31,7 +31,7 @@ var objects = map[string]string{
 	"/apis/apps/v1/namespaces/poplin-system/daemonsets":         `{"items":[{"metadata":{"name":"poplind"},"spec":{"template":{"spec":{"containers":[{"name":"poplind","env":[{"value":"` + secret + `"}]}]}}}}]}`,
 	"/api/v1/namespaces/poplin-system/configmaps":               `{"items":[{"metadata":{"name":"other"},"data":{"x":"` + secret + `"}}]}`,
 	"/api/v1/namespaces/poplin-system/configmaps/poplin-config": `{"data":{"config.yaml":"logLevel: info"}}`,
-	"/api/v1/namespaces/poplin-system/pods":                     `{"items":[{"metadata":{"name":"poplind-x"},"spec":{"nodeName":"a"},"status":{"phase":"Running"}}]}`,
+	"/api/v1/namespaces/poplin-system/pods":                     `{"items":[{"metadata":{"name":"poplind-x"},"spec":{"nodeName":"a","containers":[{"name":"poplind"}]},"status":{"phase":"Running"}}]}`,
 	"/api/v1/namespaces/poplin-system/pods/poplind-x/log":       "level=INFO msg=hello",
 }
 
@@ -75,7 +75,7 @@ func TestNoSecretIsInTheArchive(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"cluster/pods.json": "10.244.1.5", "cluster/ingresses.json": `"nginx.ingress.kubernetes.io/rewrite-target": "/"`,
-		"cluster/poplin-config.json": "logLevel: info", "nodes/a/poplind.log": "hello", "version.txt": "poplinctl dev",
+		"cluster/poplin-config.json": "logLevel: info", "logs/poplind-x/poplind.log": "hello", "version.txt": "poplinctl dev",
 		"missing.json": "status of node a",
 	} {
 		if !strings.Contains(files[name], want) {
