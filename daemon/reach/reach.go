@@ -153,18 +153,17 @@ func (m *Module) round(ctx context.Context) {
 	m.mu.Lock()
 	m.last, m.past = now, true
 	m.mu.Unlock()
-	switch {
-	case now.Problem == "":
+	if now.Problem == "" {
 		m.again.Reset()
 		m.ready.Set()
-		if before != "" {
-			m.deps.Log.Info("the pod network works again")
-		}
-	default:
-		if before == "" {
-			m.deps.Log.Warn("the pod network does not work on this node", "problem", now.Problem)
-		}
+	} else {
 		time.AfterFunc(m.again.Next(), func() { m.queue.Add(round) })
+	}
+	switch {
+	case now.Problem == "" && before != "":
+		m.deps.Log.Info("the pod network works again")
+	case now.Problem != "" && before == "":
+		m.deps.Log.Warn("the pod network does not work on this node", "problem", now.Problem)
 	}
 	m.deps.Report(now)
 }
