@@ -76,6 +76,13 @@ func (g *gatherer) behind(ctx context.Context) error {
 	g.in.From = way.End{Node: "poplin-ingress"}
 	err = g.service(ctx, b, s, a.Route.Backend.Port)
 	g.in.From = from
+	if _, ok := b.ServicePort(); !ok && err == nil {
+		g.in.Web.Findings = append(g.in.Web.Findings, way.Finding{
+			Ingress: a.Route.Ingress.String(), Class: way.IngressRoute, Text: fmt.Sprintf("Service %s has no port %s", name, a.Route.Backend.Port),
+			Cure: fmt.Sprintf("kubectl -n %s edit ingress %s", a.Route.Ingress.Namespace, a.Route.Ingress.Name),
+		})
+		return nil
+	}
 	g.in.Behind = b
 	return err
 }

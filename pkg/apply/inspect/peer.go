@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,7 +19,7 @@ const probePort = 33434
 
 // waits are how long an answer is waited for, time after time. A node refuses
 // a TCP connection whenever it is asked, but answers UDP about once a second
-// only (icmp_ratelimit): together they last longer than that.
+// only (icmp_ratelimit).
 var waits = []time.Duration{150 * time.Millisecond, 300 * time.Millisecond, 650 * time.Millisecond}
 
 // Peers sends packets to other nodes.
@@ -36,38 +37,52 @@ func peer(w facts.Way) facts.Peer {
 	p := facts.Peer{Way: w}
 	var wg sync.WaitGroup
 	wg.Go(func() { p.Below = refused(netip.Addr{}, w.Outer) })
+	nearly := false
 	if w.Inner.IsValid() {
 		wg.Go(func() { p.Small = refused(w.From, w.Inner) })
 		wg.Go(func() { p.Large = answered(w.From, w.Inner, w.MTU) })
+		wg.Go(func() { nearly = carried(w.From, w.Inner, w.MTU-synShort) })
 	}
 	wg.Wait()
-	if p.Small && !p.Large {
-		if size := w.MTU - synShort; carried(w.From, w.Inner, size) {
-			p.Large, p.Size = true, size
-			return p
-		}
-		for _, size := range []int{1400, 1280, 1000, 576} {
-			if size < w.MTU && answered(w.From, w.Inner, size) {
-				p.Size = size
-				break
-			}
-		}
+	switch {
+	case p.Large || !p.Small:
+	case nearly:
+		p.Large, p.Size = true, w.MTU-synShort
+	default:
+		p.Size = largest(w)
 	}
 	return p
+}
+
+// largest looks for a size that passes where the MTU's does not.
+func largest(w facts.Way) (size int) {
+	sizes := []int{1400, 1350, 1280, 1000, 576}
+	passed := make([]bool, len(sizes))
+	var wg sync.WaitGroup
+	for i, s := range sizes {
+		if s < w.MTU {
+			wg.Go(func() { passed[i] = carried(w.From, w.Inner, s) })
+		}
+	}
+	wg.Wait()
+	if i := slices.Index(passed, true); i >= 0 {
+		size = sizes[i]
+	}
+	return size
 }
 
 // synShort is by how much the largest SYN with data is smaller than the MTU:
 // the kernel keeps room for all options that a segment could have.
 const synShort = 20
 
-// carried asks for a connection with a SYN that carries data (RFC 7413), as
-// much as fits: a large packet that is answered however often it is sent. What
+// carried asks for a connection with a SYN that carries data (RFC 7413), for a
+// packet of a size: one that is answered however often it is sent. What
 // is sent again carries none, and comes after a second.
 func carried(from, to netip.Addr, size int) bool {
-	family, header := unix.AF_INET6, 60
+	family, header := unix.AF_INET6, 80
 	var local, remote unix.Sockaddr = &unix.SockaddrInet6{Addr: from.As16()}, &unix.SockaddrInet6{Addr: to.As16(), Port: probePort}
 	if to.Is4() {
-		family, header = unix.AF_INET, 40
+		family, header = unix.AF_INET, 60
 		local, remote = &unix.SockaddrInet4{Addr: from.As4()}, &unix.SockaddrInet4{Addr: to.As4(), Port: probePort}
 	}
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
@@ -108,7 +123,8 @@ func refused(from, to netip.Addr) bool {
 	return false
 }
 
-// answered sends packets of a size that nobody may fragment.
+// answered sends packets of a size that nobody may fragment. carried asks
+// beside it, so it need not wait for long.
 func answered(from, to netip.Addr, size int) bool {
 	header, level, option, value := 28, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE
 	if to.Is6() {
@@ -122,7 +138,7 @@ func answered(from, to netip.Addr, size int) bool {
 	if raw, err := c.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), level, option, value) })
 	}
-	for _, wait := range waits {
+	for _, wait := range waits[:2] {
 		_, err := c.Write(make([]byte, max(size-header, 0)))
 		if err == nil {
 			_ = c.SetReadDeadline(time.Now().Add(wait))

@@ -33,12 +33,12 @@ func steps() []func(*way.Case) []way.Hop {
 		network.Decapsulation,  // Decapsulation
 		network.Guard,          // Guard
 		network.FirewallIn,     // Firewall, where it ends
+		network.Return,         // Return, before the network between is blamed
 		network.Underlay,       // Underlay
 		network.MTU,            // MTU
 		network.PolicyIngress,  // PolicyIngress
 		pod.Receiver,           // PodLink, PodAddress, PodRoute of the destination
 		pod.Socket,             // Socket
-		network.Return,         // Return
 	}
 }
 
@@ -60,10 +60,8 @@ func Walk(in *way.Input) way.Report {
 	add(api.DNS(in)...)
 	add(api.Entry(in)...)
 	add(node.Addressed(in)...)
+	add(api.Ingress(in)...)
 	for _, to := range []*way.Target{&in.To, in.Behind} {
-		if to == in.Behind {
-			add(api.Ingress(in)...)
-		}
 		if to != nil {
 			add(api.Service(in, *to)...)
 			add(api.Endpoints(in, *to)...)

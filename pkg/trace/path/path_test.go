@@ -117,7 +117,10 @@ func held(name string, own, other cluster.Node) facts.Node {
 				{Src: mine, In: "plw1", Dst: theirs, Dev: "poplin-vx", Via: inner},
 				{Src: theirs, In: "poplin-vx", Dst: mine, Dev: "plw1"},
 			},
-			Neighs:  []facts.Neigh{{Addr: inner, Dev: "poplin-vx", MAC: other.VTEP.MAC.String(), State: "permanent"}},
+			Neighs: []facts.Neigh{
+				{Addr: inner, Dev: "poplin-vx", MAC: other.VTEP.MAC.String(), State: "permanent"},
+				{Addr: mine, Dev: "plw1", MAC: "02:00:00:00:00:05", State: "permanent"},
+			},
 			FDB:     []facts.Forward{{MAC: other.VTEP.MAC.String(), Dst: other.VTEP.Addr}},
 			Sysctls: map[string]string{"ipv4/ip_forward": "1"},
 		},
@@ -131,7 +134,7 @@ func held(name string, own, other cluster.Node) facts.Node {
 		Pods: []facts.Pod{{
 			Name: podName, Container: "c", Interface: "eth0", HostLink: "plw1", Addresses: []netip.Addr{mine},
 			Inside: &facts.Network{
-				Links:     []facts.Link{{Name: "eth0", MTU: 1450, Up: true, Running: true, Addresses: []netip.Prefix{netip.PrefixFrom(mine, 32)}}},
+				Links:     []facts.Link{{Name: "eth0", MAC: "02:00:00:00:00:05", MTU: 1450, Up: true, Running: true, Addresses: []netip.Prefix{netip.PrefixFrom(mine, 32)}}},
 				Routes:    []facts.Route{{Dst: prefix("0.0.0.0/0"), Kind: "unicast", Via: gateway, Dev: "eth0"}},
 				Decisions: []facts.Decision{{Src: mine, Dst: theirs, Dev: "eth0", Via: gateway}},
 				Neighs:    []facts.Neigh{{Addr: gateway, Dev: "eth0", MAC: host, State: "permanent"}},
@@ -226,7 +229,7 @@ func TestFaults(t *testing.T) {
 		"no route":       {on("n1", func(f *facts.Node) { f.Network.Decisions[0].Error = "network is unreachable" }), way.Route, "n1", "unreachable"},
 		"other route":    {on("n1", func(f *facts.Node) { f.Network.Decisions[0].Dev = "eth0" }), way.Route, "n1", "eth0"},
 		"pod's route":    {on("n2", func(f *facts.Node) { f.Network.Decisions[1].Error = "unreachable" }), way.Route, "n2", "no route to pod blue/web"},
-		"no neighbour":   {on("n1", func(f *facts.Node) { f.Network.Neighs = nil }), way.Overlay, "n1", "no neighbour entry"},
+		"no neighbour":   {on("n1", func(f *facts.Node) { f.Network.Neighs = f.Network.Neighs[1:] }), way.Overlay, "n1", "no neighbour entry"},
 		"wrong MAC":      {on("n1", func(f *facts.Node) { f.Network.Neighs[0].MAC = "02:00:00:00:00:99" }), way.Overlay, "n1", "02:00:00:00:00:99"},
 		"no FDB":         {on("n1", func(f *facts.Node) { f.Network.FDB = nil }), way.Overlay, "n1", "no forwarding entry"},
 		"wrong FDB":      {on("n1", func(f *facts.Node) { f.Network.FDB[0].Dst = addr("192.0.2.9") }), way.Overlay, "n1", "192.0.2.9"},
@@ -248,6 +251,7 @@ func TestFaults(t *testing.T) {
 		"small underlay":        {on("n2", func(f *facts.Node) { f.Network.Links[0].MTU = 1400 }), way.MTU, "n2", "1400"},
 		"link down":             {on("n2", func(f *facts.Node) { f.Network.Links[2].Up = false }), way.PodLink, "n2", "down"},
 		"link of the client":    {on("n1", func(f *facts.Node) { f.Network.Links[2].Up = false }), way.PodLink, "n1", "down"},
+		"node does not know it": {on("n2", func(f *facts.Node) { f.Network.Neighs = f.Network.Neighs[:1] }), way.PodLink, "n2", "no neighbour entry"},
 		"address":               {func(in *way.Input) { pass(in).Links[0].Addresses = nil }, way.PodAddress, "n2", "does not hold"},
 		"default route":         {func(in *way.Input) { pass(in).Routes = nil }, way.PodRoute, "n2", "no default route"},
 		"gateway":               {func(in *way.Input) { pass(in).Neighs = nil }, way.PodRoute, "n2", "gateway"},

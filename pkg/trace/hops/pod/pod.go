@@ -62,6 +62,7 @@ func attached(c *way.Case, pod *object.Pod, own, other netip.Addr) []way.Hop {
 		return []way.Hop{*link, *address, *route}
 	}
 	inside(link, address, p, own, cure)
+	known(link, f, p, own)
 	insideRoute(c, route, f, p, own, other, cure)
 	return []way.Hop{*link, *address, *route}
 }
@@ -83,6 +84,23 @@ func inside(link, address *way.Hop, p facts.Pod, own netip.Addr, cure string) {
 	}
 }
 
+// known: the node knows the pod's end of the link without asking, as nobody
+// would answer.
+func known(h *way.Hop, f *facts.Node, p facts.Pod, own netip.Addr) {
+	l, ok := p.Inside.Link(p.Interface)
+	if !ok || f.Network == nil || h.Status != way.OK {
+		return
+	}
+	i := slices.IndexFunc(f.Network.Neighs, func(n facts.Neigh) bool { return n.Addr == own && n.Dev == p.HostLink && n.MAC != "" })
+	cure := fmt.Sprintf("ip neigh replace %s lladdr %s dev %s nud permanent # on node %s", own, l.MAC, p.HostLink, h.Node)
+	switch {
+	case i < 0:
+		h.Broken(cure, "node %s has no neighbour entry for %s on %s", h.Node, own, p.HostLink)
+	case f.Network.Neighs[i].MAC != l.MAC:
+		h.Broken(cure, "node %s sends to %s at %s, and the pod has %s", h.Node, own, f.Network.Neighs[i].MAC, l.MAC)
+	}
+}
+
 // insideRoute: the pod sends answers to its node, and knows its node's address.
 func insideRoute(c *way.Case, h *way.Hop, f *facts.Node, p facts.Pod, own, other netip.Addr, cure string) {
 	i := slices.IndexFunc(p.Inside.Routes, func(r facts.Route) bool { return r.Dst.Bits() == 0 && r.Dst.Addr().Is4() == own.Is4() })
@@ -99,7 +117,7 @@ func insideRoute(c *way.Case, h *way.Hop, f *facts.Node, p facts.Pod, own, other
 	}
 	r := p.Inside.Routes[i]
 	h.Saw("default by %s via %s", r.Dev, r.Via)
-	n := slices.IndexFunc(p.Inside.Neighs, func(n facts.Neigh) bool { return n.Addr == r.Via && n.Dev == r.Dev })
+	n := slices.IndexFunc(p.Inside.Neighs, func(n facts.Neigh) bool { return n.Addr == r.Via && n.Dev == r.Dev && n.MAC != "" })
 	host, _ := f.Network.Link(p.HostLink)
 	switch {
 	case n < 0:
