@@ -39,7 +39,8 @@ func (m *Module) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	select {
 	case <-holds:
-	case <-r.Context().Done():
+	case <-r.Context().Done(): // nobody hears it, but it shall not be a yes
+		http.Error(w, "the daemon ends", http.StatusServiceUnavailable)
 	case <-time.After(patience):
 		why := cmp.Or(m.deps.Waiting(), "the API server has not told poplind of it")
 		http.Error(w, fmt.Sprintf("policies do not hold for pod %s yet: %s", pod, why), http.StatusServiceUnavailable)

@@ -134,6 +134,19 @@ func TestPodIsRefused(t *testing.T) {
 	}
 }
 
+// A daemon that ends while it is asked does not say yes.
+func TestEndIsNoAnswer(t *testing.T) {
+	f := start(t, t.TempDir())
+	f.Set(map[string]bool{"shop": true})
+	ctx, end := context.WithCancel(t.Context())
+	end()
+	w := httptest.NewRecorder()
+	f.ServeHTTP(w, httptest.NewRequest(http.MethodPost, isolation.Path, strings.NewReader(question)).WithContext(ctx))
+	if w.Code != http.StatusServiceUnavailable {
+		t.Error(w.Code)
+	}
+}
+
 func TestBadQuestions(t *testing.T) {
 	f := start(t, t.TempDir())
 	f.Set(map[string]bool{"shop": false})
