@@ -99,7 +99,7 @@ fault: image test-tools ## every fault, a tenth of its count
 	go test -p 1 -trimpath -buildvcs=false -tags e2e -count=1 -timeout 15m $(TESTFLAGS) ./test/fault/...
 
 # Tests that `make test` runs with a tenth of their counts belong to the soak too.
-SOAK_TESTS := ./test/fault/... ./test/netns ./test/flow ./test/oracle/... ./test/ingress ./pkg/apply/proxy
+SOAK_TESTS := ./test/fault/... ./test/netns ./test/flow ./test/policy ./test/oracle/... ./test/ingress ./pkg/apply/proxy
 
 .PHONY: soak
 soak: image test-tools ## every fault, its full count, and ten minutes of each fuzz target
@@ -114,7 +114,7 @@ fuzz: go ## every fuzz target, FUZZTIME=10s each, as many at once as there are C
 	test/fuzz $(FUZZTIME)
 
 .PHONY: bench
-bench: go ## CNI against ptp + host-local, Services against kube-proxy, 5,000 Ingresses, Ingress against nginx and HAProxy, as ratios of one run (BENCHFLAGS=-quick: less of it)
+bench: go ## CNI against ptp + host-local, Services against kube-proxy, 1,000 policies, 5,000 Ingresses, Ingress against nginx and HAProxy, as ratios of one run (BENCHFLAGS=-quick: less of it)
 	@test/packages iproute2 nftables containernetworking-plugins nginx-light haproxy nghttp2-client
 	go run -trimpath -buildvcs=false ./test/bench $(BENCHFLAGS)
 
