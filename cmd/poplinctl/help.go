@@ -46,6 +46,7 @@ func (c command) examples() []string {
 		"doctor":            {"doctor", "doctor -cluster", "doctor -nodes worker-1,worker-2 -o json"},
 		"ipam":              {"ipam show", "ipam check"},
 		"ingress":           {"ingress status", "ingress status -namespaces shop,blog", "ingress migrate"},
+		"policy":            {"policy explain -from shop/web -to bank/db:5432", "policy explain -from external -to shop/web:http -o json", "policy test policies/*.yaml expected.yaml"},
 		"flows":             {"flows", "flows -match shop/", "flows -nodes worker-1 -o json"},
 		"connectivity-test": {"connectivity-test", "connectivity-test -o json"},
 		"render":            {"render worker-1", "render worker-1 -show desired"},

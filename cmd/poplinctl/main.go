@@ -27,6 +27,7 @@ func commands() []command {
 		{"doctor", "[flags]", "on a node, or in its poplind pod: examine the node, and say how to cure what is not well;\nwith -cluster or -nodes: others, through their daemons' pods; exits with 2 where something is broken", examine},
 		{"ipam", "show|check [flags]", "on a node, or in its poplind pod: who has which address, and what is wrong;\ncheck exits with 2 where something is", addresses},
 		{"ingress", "status|migrate [flags]", "status: what becomes of Ingresses, and of the Secrets with their certificates\nmigrate: what would become of the Ingresses that ingress-nginx serves", ingresses},
+		{"policy", "explain|test [flags] [FILE...]", "explain: whether one end may talk to another, and which rule of which policy decides\ntest: the same for expectations in files, without a cluster; both exit with 2 for a no", policies},
 		{"render", "NODE [flags]", "what a node holds of overlay, Services and policies, what it should hold, or the difference;\nthe difference exits with 2 where there is one", draw},
 		{"flows", "[flags]", "who talks to whom now, by names, from the nodes' connection tracking", talk},
 		{"connectivity-test", "[flags]", "test the cluster's network from within: pods, Services, node ports, Ingress, policy, DNS, large\npackets, both families; everything that it makes is removed; exits with 2 where something fails", connect},

@@ -34,6 +34,27 @@ func outputFlag(f *flag.FlagSet) *string {
 // parse reads a command's flags, and refuses what else there is. output is nil
 // where there is no choice.
 func parse(f *flag.FlagSet, args []string, output *string) error {
+	if err := parseFlags(f, args, output); err != nil {
+		return err
+	}
+	if f.NArg() > 0 {
+		return fmt.Errorf("unknown argument %q", f.Arg(0))
+	}
+	return nil
+}
+
+// parseFiles reads the flags of a command that takes files.
+func parseFiles(f *flag.FlagSet, args []string, output *string) error {
+	if err := parseFlags(f, args, output); err != nil {
+		return err
+	}
+	if f.NArg() == 0 {
+		return fmt.Errorf("no file is given: write %s FILE...", f.Name())
+	}
+	return nil
+}
+
+func parseFlags(f *flag.FlagSet, args []string, output *string) error {
 	if len(args) == 1 && args[0] == listing {
 		return listed{f}
 	}
@@ -42,9 +63,6 @@ func parse(f *flag.FlagSet, args []string, output *string) error {
 	}
 	if output != nil && *output != "table" && *output != "json" {
 		return fmt.Errorf("-o %q: write table or json", *output)
-	}
-	if f.NArg() > 0 {
-		return fmt.Errorf("unknown argument %q", f.Arg(0))
 	}
 	return nil
 }

@@ -165,3 +165,12 @@ const (
 	Deny   Action = "Deny"
 	Pass   Action = "Pass"
 )
+
+// Objects are all that decide who may talk to whom.
+type Objects struct {
+	Pods       []Pod
+	Namespaces []Namespace
+	Nodes      []Node
+	Policies   []NetworkPolicy
+	Cluster    []ClusterPolicy
+}
