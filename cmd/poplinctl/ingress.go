@@ -14,6 +14,7 @@ import (
 	"poplin.dev/poplin/daemon/ingress/view"
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/ingress"
+	"poplin.dev/poplin/pkg/ingress/migrate"
 	kube "poplin.dev/poplin/pkg/kube/ingress"
 )
 
@@ -46,7 +47,8 @@ func ingresses(ctx context.Context, args []string) error {
 		return err
 	}
 	if command == "migrate" {
-		return migration(os.Stdout, *output, *from, v)
+		reports := migrate.Reports(v.Ingresses, v.Result)
+		return write(os.Stdout, *output, reports, func(w io.Writer) error { return migrate.Text(w, *from, reports) })
 	}
 	list := statuses(v)
 	return write(os.Stdout, *output, list, func(w io.Writer) error { return ingressTable(w, list) })

@@ -43,17 +43,7 @@ func parse(f *flag.FlagSet, args []string, output *string) error {
 	return nil
 }
 
-// parseFiles reads the flags of a command that takes files.
-func parseFiles(f *flag.FlagSet, args []string, output *string) error {
-	if err := parseFlags(f, args, output); err != nil {
-		return err
-	}
-	if f.NArg() == 0 {
-		return fmt.Errorf("no file is given: write %s FILE...", f.Name())
-	}
-	return nil
-}
-
+// parseFlags leaves what else there is to the command.
 func parseFlags(f *flag.FlagSet, args []string, output *string) error {
 	if len(args) == 1 && args[0] == listing {
 		return listed{f}

@@ -58,18 +58,10 @@ func explainPolicy(ctx context.Context, args []string) error {
 func testPolicies(args []string) error {
 	f := flag.NewFlagSet("poplinctl policy test", flag.ContinueOnError)
 	output := outputFlag(f)
-	if err := parseFiles(f, args, output); err != nil {
+	if err := parseFlags(f, args, output); err != nil {
 		return err
 	}
-	var files []explain.File
-	for _, name := range f.Args() {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		files = append(files, explain.File{Name: name, Text: text})
-	}
-	result, err := explain.Test(files)
+	result, err := explain.TestFiles(f.Args())
 	if err != nil {
 		return err
 	}

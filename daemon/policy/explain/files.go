@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
 
 	"poplin.dev/poplin/pkg/cluster/policy"
@@ -47,6 +48,19 @@ type Result struct {
 	Failed int `json:"failed"`
 	// Findings are what users should mend in the policies.
 	Findings []string `json:"findings,omitempty"`
+}
+
+// TestFiles is Test for files by their names.
+func TestFiles(names []string) (Result, error) {
+	var files []File
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return Result{}, err
+		}
+		files = append(files, File{Name: name, Text: text})
+	}
+	return Test(files)
 }
 
 // Test reads manifests and expectations, in any order, and judges each.

@@ -1,32 +1,26 @@
-package main
+package migrate
 
 import (
 	"fmt"
 	"io"
 	"strings"
-
-	"poplin.dev/poplin/daemon/ingress/view"
-	"poplin.dev/poplin/pkg/ingress/migrate"
 )
 
-// migration says of each Ingress whether it can move to Poplin, and what
-// stands against it.
-func migration(w io.Writer, format, controller string, v *view.View) error {
-	reports := migrate.Reports(v.Ingresses, v.Result)
-	return write(w, format, reports, func(w io.Writer) error {
-		ready := 0
-		for _, r := range reports {
-			if r.Ready() {
-				ready++
-			}
-			report(w, r)
+// Text says of each Ingress of a controller whether it can move to Poplin, and
+// what stands against it.
+func Text(w io.Writer, controller string, reports []Report) error {
+	ready := 0
+	for _, r := range reports {
+		if r.Ready() {
+			ready++
 		}
-		_, err := fmt.Fprintf(w, "%d Ingresses of %s: %d can move as they are, %d want a look\n", len(reports), controller, ready, len(reports)-ready)
-		return err
-	})
+		r.text(w)
+	}
+	_, err := fmt.Fprintf(w, "%d Ingresses of %s: %d can move as they are, %d want a look\n", len(reports), controller, ready, len(reports)-ready)
+	return err
 }
 
-func report(w io.Writer, r migrate.Report) {
+func (r Report) text(w io.Writer) {
 	verdict := "can move as it is"
 	if !r.Ready() {
 		verdict = "wants a look"
