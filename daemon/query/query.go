@@ -265,7 +265,8 @@ func (a *answer) pods(context.Context) {
 		case len(a.Pods) >= mostPods:
 			p.Hidden = fmt.Sprintf("only %d pods are looked into", mostPods)
 		default:
-			inside, err := inspect.Inside(netnsPath(t.NetNS), inspect.Options{Flows: a.question.Flows, Sockets: true, Sysctls: sysctls[:3]})
+			inside, chains, err := inspect.Inside(netnsPath(t.NetNS), inspect.Options{Flows: a.question.Flows, Sockets: true, Sysctls: sysctls[:3]})
+			p.Chains = chains
 			if p.Inside = inside; err != nil {
 				p.Hidden = err.Error()
 			}

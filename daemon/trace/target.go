@@ -24,6 +24,66 @@ type name struct {
 	port                  string
 	proto                 service.Protocol
 	url                   *url.URL
+	// dns says that it is a name for the cluster's name server.
+	dns bool
+}
+
+// domain is the cluster's, as nearly all have it.
+const domain = "cluster.local"
+
+// ofService reads NAME.NAMESPACE.svc, with or without the domain.
+func ofService(host string) (name, namespace string, ok bool) {
+	parts := strings.Split(strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(host, "."), domain), "."), ".")
+	if len(parts) != 3 || parts[2] != "svc" {
+		return "", "", false
+	}
+	return parts[0], parts[1], true
+}
+
+// inside has a URL of a Service, or of an address, stand for that: no Ingress
+// is between.
+func (n *name) inside(from *object.Pod) {
+	if n.url == nil {
+		return
+	}
+	host, port := n.url.Hostname(), n.url.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[n.url.Scheme]
+	}
+	service, namespace, ok := ofService(host)
+	if !ok && from != nil && !strings.Contains(host, ".") {
+		service, namespace, ok = host, from.Namespace, true
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		n.addr, n.port, n.url = a, port, nil
+	} else if ok {
+		n.kind, n.name, n.namespace, n.port, n.url, n.dns = "service", service, namespace, port, nil, true
+	}
+}
+
+// alias finds a Service, or the one for whose name it stands.
+func (g *gatherer) alias(ctx context.Context, t *way.Target, n name) (s object.Service, err error) {
+	for range 4 { // an alias of an alias is rare, and may be a circle
+		if s, err = person.Get[object.Service](ctx, g.api, person.Path("v1", n.namespace, "services", n.name)); err != nil || s.Spec.Type != "ExternalName" {
+			break
+		}
+		target := s.Spec.ExternalName
+		service, namespace, ok := ofService(target)
+		if !ok {
+			if strings.Contains(target, ".svc.") {
+				t.Unresolved = fmt.Sprintf("Service %s stands for %s, which is no name in the cluster's domain %s", s, target, domain)
+			}
+			return s, nil
+		}
+		t.Unresolved = ""
+		alias := s.String()
+		n.name, n.namespace = service, namespace
+		if _, err := person.Get[object.Service](ctx, g.api, person.Path("v1", namespace, "services", service)); errors.Is(err, person.ErrAbsent) {
+			t.Unresolved = fmt.Sprintf("Service %s stands for %s, and there is no such Service", alias, target)
+			return s, nil
+		}
+	}
+	return s, err
 }
 
 var kinds = map[string]string{
@@ -111,6 +171,7 @@ func (g *gatherer) to(ctx context.Context, text string) (way.Target, error) {
 		return way.Target{}, err
 	}
 	t := way.Target{Name: text, Proto: n.proto}
+	n.inside(g.in.From.Pod)
 	switch {
 	case n.url != nil:
 		return g.web(ctx, n.url, t)
@@ -125,7 +186,7 @@ func (g *gatherer) to(ctx context.Context, text string) (way.Target, error) {
 		return t, nil
 	}
 	if n.kind != "pod" {
-		s, err := person.Get[object.Service](ctx, g.api, person.Path("v1", n.namespace, "services", n.name))
+		s, err := g.alias(ctx, &t, n)
 		if err == nil {
 			t.ByName = true
 			return t, g.service(ctx, &t, s, n.port)
@@ -149,6 +210,10 @@ func (g *gatherer) to(ctx context.Context, text string) (way.Target, error) {
 		if !errors.Is(err, person.ErrAbsent) {
 			return t, err
 		}
+	}
+	if n.dns {
+		t.ByName, t.Unresolved = true, fmt.Sprintf("%s is the name of no Service: there is no %s in namespace %s", text, n.name, n.namespace)
+		return t, nil
 	}
 	t.Missing = fmt.Sprintf("there is no %s %s/%s", cmp.Or(n.kind, "Service or pod"), n.namespace, n.name)
 	return t, nil

@@ -78,7 +78,7 @@ func Run(ctx context.Context, conf Config) (way.Report, error) {
 	if g.in.To, err = g.to(ctx, conf.To); err != nil {
 		return way.Report{}, err
 	}
-	if g.in.To.Port == 0 && g.in.To.Missing == "" {
+	if g.in.To.Port == 0 && g.in.To.Missing == "" && g.in.To.Unresolved == "" {
 		return way.Report{}, fmt.Errorf("which port? write %s:PORT", conf.To)
 	}
 	g.narrow()

@@ -3,6 +3,7 @@ package facts
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"poplin.dev/poplin/pkg/cluster/service"
@@ -40,7 +41,7 @@ type Rule struct {
 	NotNew bool `json:"notNew,omitempty"`
 	// Obscure lists conditions that were not understood.
 	Obscure []string `json:"obscure,omitempty"`
-	// Verdict is accept, drop, reject, jump, goto, return, or empty.
+	// Verdict is accept, drop, reject, dnat, notrack, jump, goto, return, or empty.
 	Verdict string `json:"verdict,omitempty"`
 	To      string `json:"to,omitempty"`
 }
@@ -87,20 +88,25 @@ const (
 // Judge walks the chains of one hook of one table over a packet, and names
 // the rule or policy that drops it.
 func Judge(chains []Chain, base Chain, p Packet) (Fate, string) {
-	w := judge{byName: map[string]Chain{}, packet: p}
+	return Find(chains, base, p, "drop", "reject")
+}
+
+// Find does so for rules with other verdicts; Dropped is that one has it.
+func Find(chains []Chain, base Chain, p Packet, verdicts ...string) (Fate, string) {
+	w := judge{byName: map[string]Chain{}, packet: p, verdicts: verdicts}
 	for _, c := range chains {
 		if c.Family == base.Family && c.Table == base.Table {
 			w.byName[c.Name] = c
 		}
 	}
 	end := w.walk(base, 0)
-	if end == "" && base.Drops {
+	if end == "" && base.Drops && slices.Contains(verdicts, "drop") {
 		end, w.why = "drop", "policy drop of chain "+base.String()
 	}
 	switch {
-	case end == "drop" && w.accepted:
+	case slices.Contains(verdicts, end) && w.accepted:
 		return Perhaps, w.why
-	case end == "drop":
+	case slices.Contains(verdicts, end):
 		return Dropped, w.why
 	case w.doubt != "":
 		return Perhaps, w.doubt
@@ -114,6 +120,8 @@ const maxDepth = 16
 type judge struct {
 	byName map[string]Chain
 	packet Packet
+	// verdicts are looked for.
+	verdicts []string
 	// accepted: a rule that may match accepts. doubt: one that may match drops.
 	accepted   bool
 	doubt, why string
@@ -121,7 +129,7 @@ type judge struct {
 	unsure int
 }
 
-// walk returns accept, drop, or nothing where the chain ends.
+// walk returns what ends the packet's way, or nothing where the chain ends.
 func (w *judge) walk(c Chain, depth int) string {
 	if depth == maxDepth {
 		return ""
@@ -131,21 +139,23 @@ func (w *judge) walk(c Chain, depth int) string {
 			continue
 		}
 		sure := len(r.Obscure) == 0 && w.unsure == 0
-		switch r.Verdict {
-		case "accept":
-			if sure {
-				return "accept"
-			}
-			w.accepted = true
-		case "drop", "reject":
+		if slices.Contains(w.verdicts, r.Verdict) {
 			where := fmt.Sprintf("rule %d of chain %s: %s", r.Handle, c, r)
 			if sure {
 				w.why = where
-				return "drop"
+				return r.Verdict
 			}
 			if w.doubt == "" {
 				w.doubt = where
 			}
+			continue
+		}
+		switch r.Verdict {
+		case "accept", "drop", "reject", "dnat":
+			if sure {
+				return r.Verdict
+			}
+			w.accepted = true
 		case "return":
 			if sure {
 				return ""

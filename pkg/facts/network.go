@@ -102,6 +102,8 @@ type Pod struct {
 	Interface string       `json:"interface"`
 	HostLink  string       `json:"hostLink"`
 	Addresses []netip.Addr `json:"addresses,omitempty"`
+	// Chains are rules in the pod's own namespace.
+	Chains []Chain `json:"chains,omitempty"`
 	// Inside is nil where nobody looked, for the reason Hidden.
 	Inside *Network `json:"inside,omitempty"`
 	Hidden string   `json:"hidden,omitempty"`

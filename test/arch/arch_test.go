@@ -163,7 +163,7 @@ var direction = map[string][]string{
 	"pkg/apply/table":     {"pkg/program/nft", "pkg/apply/monitor", "pkg/apply/wire"},
 	"pkg/apply/vip":       {"pkg/cluster", "pkg/program", "pkg/apply/table", "pkg/apply/wire", "pkg/apply/vip", "pkg/facts"},
 	"pkg/apply/nflog":     {"pkg/cluster/service", "pkg/apply/wire"},
-	"pkg/apply/inspect":   {"pkg/cluster", "pkg/program", "pkg/facts", "pkg/apply/listening"},
+	"pkg/apply/inspect":   {"pkg/cluster", "pkg/program", "pkg/facts", "pkg/apply/foreign", "pkg/apply/listening"},
 	"pkg/apply/permit":    {"pkg/cluster", "pkg/program", "pkg/apply/table", "pkg/apply/wire"},
 	"pkg/apply/proxy":     {"pkg/cluster", "pkg/program", "pkg/apply/proxy"},
 	"plugins":             {"plugins", "pkg/version"},

@@ -22,9 +22,9 @@ const mostRules = 2000
 // ErrTooMany is a ruleset of which only a part was read.
 var ErrTooMany = fmt.Errorf("other programs have more than %d rules: the rest was not read", mostRules)
 
-// Chains are the filter chains of other programs' tables, and those they jump
+// Chains are the chains of other programs' tables that see packets of pods, and those they jump
 // to, as far as their rules are understood. Tables whose name begins with own
-// are left out.
+// are left out; an empty name leaves out none.
 func Chains(own string) (list []facts.Chain, err error) {
 	conn, err := nftables.New()
 	if err != nil {
@@ -36,16 +36,21 @@ func Chains(own string) (list []facts.Chain, err error) {
 	}
 	byName := map[string]*nftables.Chain{}
 	key := func(t *nftables.Table, name string) string { return fmt.Sprint(t.Family, " ", t.Name, " ", name) }
-	var wanted []*nftables.Chain
+	var wanted, translating []*nftables.Chain
 	for _, c := range chains {
-		if t := c.Table.Name; t == own || strings.HasPrefix(t, own+"-") || !seesPods(c.Table.Family) {
+		if t := c.Table.Name; own != "" && (t == own || strings.HasPrefix(t, own+"-")) || !seesPods(c.Table.Family) {
 			continue
 		}
 		byName[key(c.Table, c.Name)] = c
-		if c.Hooknum != nil && c.Type != nftables.ChainTypeNAT {
+		switch {
+		case c.Hooknum == nil:
+		case c.Type == nftables.ChainTypeNAT:
+			translating = append(translating, c) // there can be many: last
+		default:
 			wanted = append(wanted, c)
 		}
 	}
+	wanted = append(wanted, translating...)
 	rules := 0
 	for i := 0; i < len(wanted); i++ { // it grows by what is jumped to
 		c := wanted[i]
@@ -137,13 +142,19 @@ func (w *reading) read(e expr.Any) {
 		w.Verdict, w.To = verdicts[e.Kind], e.Chain
 	case *expr.Reject:
 		w.Verdict = "reject"
-	case *expr.Target:
-		if w.Verdict = ""; e.Name == "REJECT" {
-			w.Verdict = "reject"
+	case *expr.NAT:
+		if e.Type == expr.NATTypeDestNAT {
+			w.Verdict = "dnat"
 		}
+	case *expr.Redir:
+		w.Verdict = "dnat"
+	case *expr.Notrack:
+		w.Verdict = "notrack"
+	case *expr.Target:
+		w.Verdict = map[string]string{"REJECT": "reject", "DNAT": "dnat", "REDIRECT": "dnat", "NOTRACK": "notrack"}[e.Name]
 	case *expr.Lookup:
 		w.obscure("in set " + e.SetName)
-	case *expr.Counter, *expr.Log, *expr.Immediate, *expr.NAT, *expr.Masq, *expr.Redir, *expr.Notrack, *expr.Objref:
+	case *expr.Counter, *expr.Log, *expr.Immediate, *expr.Masq, *expr.Objref:
 	default:
 		w.obscure(strings.TrimPrefix(fmt.Sprintf("%T", e), "*expr."))
 	}

@@ -8,14 +8,15 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"poplin.dev/poplin/pkg/apply/foreign"
 	"poplin.dev/poplin/pkg/facts"
 )
 
 // ErrAccess says that this process may not enter pods' namespaces.
 var ErrAccess = errors.New("needs node access: trace.podInspection, or poplinctl with --node on the node")
 
-// Inside reads a pod's namespace.
-func Inside(path string, o Options) (n *facts.Network, err error) {
+// Inside reads a pod's namespace: its network, and the rules in it.
+func Inside(path string, o Options) (n *facts.Network, chains []facts.Chain, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -33,9 +34,12 @@ func Inside(path string, o Options) (n *facts.Network, err error) {
 			return
 		}
 		n, err = Network(o)
+		var errRules error
+		chains, errRules = foreign.Chains("")
+		err = errors.Join(err, errRules)
 	}()
 	<-done
-	return n, err
+	return n, chains, err
 }
 
 func denied(err error) error {

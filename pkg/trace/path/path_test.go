@@ -238,10 +238,20 @@ func TestFaults(t *testing.T) {
 			d.Refused = map[string]string{"n2": "overlaps"}
 			in.Desired["n1"] = d
 		}, way.Overlay, "n1", "overlaps"},
-		"device down":           {on("n2", func(f *facts.Node) { f.Network.Links[1].Up = false }), way.Decapsulation, "n2", "down"},
-		"device gone":           {on("n2", func(f *facts.Node) { f.Network.Links = f.Network.Links[:1] }), way.Decapsulation, "n2", "no device"},
-		"other VNI":             {on("n2", func(f *facts.Node) { f.Network.Links[1].VXLAN.VNI = 2 }), way.Decapsulation, "n2", "VNI 2"},
-		"not a peer":            {on("n2", func(f *facts.Node) { f.Rules.Overlay.Sets["guard-peers4"] = nil }), way.Guard, "n2", "do not know node n1"},
+		"device down": {on("n2", func(f *facts.Node) { f.Network.Links[1].Up = false }), way.Decapsulation, "n2", "down"},
+		"device gone": {on("n2", func(f *facts.Node) { f.Network.Links = f.Network.Links[:1] }), way.Decapsulation, "n2", "no device"},
+		"other VNI":   {on("n2", func(f *facts.Node) { f.Network.Links[1].VXLAN.VNI = 2 }), way.Decapsulation, "n2", "VNI 2"},
+		"not a peer":  {on("n2", func(f *facts.Node) { f.Rules.Overlay.Sets["guard-peers4"] = nil }), way.Guard, "n2", "do not know node n1"},
+		"drop inside of the pod": {func(in *way.Input) {
+			in.Facts["n2"].Pods[0].Chains = []facts.Chain{{Family: "ip", Table: "filter", Name: "INPUT", Hook: "input", Drops: true}}
+		}, way.Firewall, "n2", "inside of pod blue/web"},
+		"somebody translates first": {on("n1", func(f *facts.Node) {
+			f.Rules.Foreign = []facts.Chain{{Family: "ip", Table: "nat", Name: "PREROUTING", Hook: "prerouting", Priority: -101, Rules: []facts.Rule{{Verdict: "dnat"}}}}
+		}), way.ServiceProgram, "n1", "translates it first"},
+		"not tracked": {on("n1", func(f *facts.Node) {
+			f.Rules.Foreign = []facts.Chain{{Family: "ip", Table: "raw", Name: "PREROUTING", Hook: "prerouting", Priority: -300, Rules: []facts.Rule{{Verdict: "notrack"}}}}
+		}), way.Conntrack, "n1", "connection tracking"},
+		"name of nothing":       {func(in *way.Input) { in.To.Unresolved = "stands for nothing" }, way.DNS, "", "stands for nothing"},
 		"drop forwarded":        {on("n2", drop("forward", facts.Rule{Dst: &facts.AddrMatch{Prefix: prefix(web + "/32")}})), way.Firewall, "n2", "chain inet other c"},
 		"drop encapsulated":     {on("n1", drop("output", facts.Rule{Dport: &facts.NumMatch{Low: 8472, High: 8472}})), way.Firewall, "n1", "8472"},
 		"cable":                 {on("n1", func(f *facts.Node) { f.Network.Links[0].Running = false; f.Peers[0] = facts.Peer{Way: f.Peers[0].Way} }), way.Underlay, "n1", "no carrier"},

@@ -81,6 +81,8 @@ type Target struct {
 	Proto service.Protocol
 	// ByName says that the client has to find the address by DNS.
 	ByName bool
+	// Unresolved says why the name stands for nothing.
+	Unresolved string
 	// Missing says why there is no such target.
 	Missing string
 }

@@ -14,7 +14,7 @@ import (
 
 // DNS: a client that uses a name needs somebody who knows it.
 func DNS(in *way.Input) []way.Hop {
-	if !in.To.ByName || in.From.Pod == nil {
+	if !in.To.ByName || in.From.Pod == nil && in.To.Unresolved == "" {
 		return nil // a client outside asks somebody else
 	}
 	h := &way.Hop{Hop: way.DNS, About: "name " + in.To.Name}
@@ -33,6 +33,9 @@ func DNS(in *way.Input) []way.Hop {
 	h.Saw("Service %s at %s has %d ready endpoints", in.Objects.DNS, in.Objects.DNS.Spec.ClusterIPs, ready)
 	if ready == 0 {
 		h.Broken("kubectl -n kube-system get pods -l k8s-app=kube-dns", "no name server of the cluster is ready: names cannot be resolved")
+	}
+	if why := in.To.Unresolved; why != "" {
+		h.Broken("kubectl get services -A", "%s", why)
 	}
 	if s := in.To.Service; s != nil && len(s.Spec.Selector) > 0 && slices.Contains(s.Spec.ClusterIPs, "None") {
 		h.Saw("Service %s is headless: its name stands for the ready pods' addresses", s)

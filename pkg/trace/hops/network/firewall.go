@@ -37,7 +37,39 @@ func FirewallOut(c *way.Case) []way.Hop {
 		looks = append(looks, outer(c, f, "output", c.Enters, c.Node)...)
 	}
 	search(c, h, f, looks)
+	if c.Origin == trace.FromPod {
+		inPod(h, f, c.From, []look{{"output", first}, {"postrouting", first}})
+	}
+	if !c.Remote() {
+		inPod(h, f, c.Dst.Addr(), []look{{"prerouting", second}, {"input", second}})
+	}
 	return []way.Hop{*h}
+}
+
+// inPod asks the chains in a pod's own namespace.
+func inPod(h *way.Hop, f *facts.Node, own netip.Addr, looks []look) {
+	p, found := way.PodOf(f, own)
+	if !found {
+		return
+	}
+	for _, l := range looks {
+		l.packet.In, l.packet.Out = "", p.Interface
+		if l.hook == "prerouting" || l.hook == "input" {
+			l.packet.In, l.packet.Out = p.Interface, ""
+		}
+		for _, base := range p.Chains {
+			if base.Hook != l.hook {
+				continue
+			}
+			cure := "nsenter --net=... nft -a list chain " + base.String() + " # of pod " + p.Name + ", on node " + h.Node
+			switch fate, why := facts.Judge(p.Chains, base, l.packet); fate {
+			case facts.Dropped:
+				h.Broken(cure, "%s, inside of pod %s, drops it", why, p.Name)
+			case facts.Perhaps:
+				h.Suspect(cure, "%s, inside of pod %s, may drop it", why, p.Name)
+			}
+		}
+	}
 }
 
 // FirewallIn: none on the node where it ends, either.
@@ -60,6 +92,7 @@ func FirewallIn(c *way.Case) []way.Hop {
 		looks = append(looks, outer(c, f, "input", c.Enters, c.Node)...)
 	}
 	search(c, h, f, looks)
+	inPod(h, f, c.Dst.Addr(), []look{{"prerouting", p}, {"input", p}})
 	return []way.Hop{*h}
 }
 

@@ -44,6 +44,9 @@ func compareServices(c *way.Case, h *way.Hop, f *facts.Node) {
 	for _, s := range now.Steps {
 		h.Saw("%s", s)
 	}
+	if why := before(c, f, "dnat"); why != "" {
+		h.Broken("nft list ruleset # on node "+c.Enters, "%s, of another program, translates it first", why)
+	}
 	switch {
 	case !same(now, should):
 		h.Broken(way.Restart(c.Enters), "the kernel of node %s would %s, and should %s", c.Enters, fate(now), fate(should))
@@ -113,6 +116,9 @@ func Conntrack(c *way.Case) (hops []way.Hop) {
 				h.Suspect(fmt.Sprintf("sysctl -w net.netfilter.nf_conntrack_max=%d # on node %s", 2*m, node), "%d of %d entries are used", f.Flows.Count, m)
 			}
 			if c.Translated() && node == c.Enters && f.Rules != nil {
+				if why := before(c, f, "notrack"); why != "" {
+					h.Broken("nft list ruleset # on node "+node, "%s, of another program, keeps connection tracking from it, which translates", why)
+				}
 				stale(c, h, f)
 			}
 		}
@@ -120,6 +126,29 @@ func Conntrack(c *way.Case) (hops []way.Hop) {
 	}
 	return hops
 }
+
+// before finds a rule of another program that does something to the packet
+// before Services are looked up.
+func before(c *way.Case, f *facts.Node, verdict string) string {
+	hook := "prerouting"
+	if c.Origin == trace.FromNode {
+		hook = "output"
+	}
+	p := packet(c, c.Front)
+	p.In, _ = devices(c, f, c.From, c.Dst.Addr())
+	for _, base := range f.Rules.Foreign {
+		if base.Hook != hook || base.Priority >= servicesPriority {
+			continue
+		}
+		if fate, why := facts.Find(f.Rules.Foreign, base, p, verdict); fate == facts.Dropped {
+			return why
+		}
+	}
+	return ""
+}
+
+// servicesPriority is that of the chains of inet poplin-services.
+const servicesPriority = -100
 
 // stale finds entries that send the client's datagrams elsewhere than new ones
 // would go. TCP finds out by itself.
