@@ -24,6 +24,7 @@ func Read(ctx context.Context, conf kube.Config) (policy.Objects, error) {
 	if err != nil {
 		return o, err
 	}
+	view.WithNodes()
 	watching, stop := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() {
@@ -34,11 +35,16 @@ func Read(ctx context.Context, conf kube.Config) (policy.Objects, error) {
 	select {
 	case <-view.Ready():
 	case <-ctx.Done():
-		return o, fmt.Errorf("read pods, namespaces and policies: %w: %s", ctx.Err(), view.Waiting())
+		return o, fmt.Errorf("read pods, namespaces, nodes and policies: %w: %s", ctx.Err(), view.Waiting())
 	}
 	o.Pods = all(view, policies.Pods, view.Pod)
 	o.Namespaces = all(view, policies.Namespaces, view.Namespace)
+	o.Nodes = all(view, policies.Nodes, view.Node)
 	o.Policies = all(view, policies.Policies, view.Policy)
+	o.Cluster = all(view, policies.ClusterPolicies, func(k policy.Key) (policy.ClusterPolicy, bool) {
+		p, found, _ := view.ClusterPolicy(k) // nodes are known
+		return p, found
+	})
 	return o, nil
 }
 

@@ -47,6 +47,16 @@ spec:
   - from: [{ipBlock: {cidr: 10.244.9.0/24}}]
   - from: [{namespaceSelector: {matchLabels: {team: sales}}}]
     ports: [{port: sql}]
+---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: guard}
+spec:
+  tier: Admin
+  priority: 1
+  subject: {namespaces: {matchLabels: {team: sales}}}
+  egress:
+  - {action: Deny, to: [{networks: ["10.244.9.0/24"]}]}
 `
 
 const expectations = `apiVersion: policy.poplin.dev/v1alpha1
@@ -60,6 +70,7 @@ expect:
 - {from: external, to: "bank/db:5432", verdict: deny}
 - {from: bank/db-outside, to: "bank/db:80/udp", verdict: allow}
 - {from: bank/db, to: "external:443", verdict: deny}
+- {from: shop/web, to: "bank/db-outside:80", verdict: deny}
 `
 
 func test(t *testing.T, texts ...string) (explain.Result, error) {
@@ -77,8 +88,8 @@ func TestFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Cases) != 6 || r.Failed != 1 {
-		t.Errorf("%d cases, %d failed, want 6 and 1", len(r.Cases), r.Failed)
+	if len(r.Cases) != 7 || r.Failed != 1 {
+		t.Errorf("%d cases, %d failed, want 7 and 1", len(r.Cases), r.Failed)
 	}
 	for _, want := range []string{
 		"pass a.yaml:4: want allow: shop/web to bank/db, port 5432/tcp: allowed\n",
@@ -88,7 +99,8 @@ func TestFiles(t *testing.T) {
 		"    ingress of pod bank/db: denied, isolated by NetworkPolicy bank/db; none of their rules allows it\n",
 		"    ingress of pod bank/db: allowed by NetworkPolicy bank/db, spec.ingress[0]\n",
 		"FAIL a.yaml:11: want deny: bank/db to external, port 443/tcp: allowed\n",
-		"5 of 6 cases pass\n",
+		"    egress of pod shop/web: denied by ClusterNetworkPolicy guard, spec.egress[0]\n",
+		"6 of 7 cases pass\n",
 	} {
 		if !strings.Contains(r.String(), want) {
 			t.Errorf("no %q in\n%s", want, r)

@@ -7,6 +7,7 @@ package manifest
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -139,10 +140,22 @@ func (d Document) add(o *policy.Objects) (known bool, err error) {
 		p, err := policies.DecodePolicy(b)
 		o.Policies = append(o.Policies, p)
 		return true, err
+	case "policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy":
+		var c clusterPolicy
+		if err := d.decode(yaml.Unmarshal, &c); err != nil {
+			return true, err
+		}
+		o.Cluster = append(o.Cluster, policies.DecodeClusterPolicy(c.Name, c.Spec))
 	default:
 		return false, nil
 	}
 	return true, nil
+}
+
+// clusterPolicy is read strictly where its parts are, field by field.
+type clusterPolicy struct {
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              json.RawMessage `json:"spec"`
 }
 
 // workload is what makes pods from a template; one of them is enough to ask.

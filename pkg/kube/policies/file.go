@@ -16,3 +16,8 @@ func DecodePolicy(b []byte) (policy.NetworkPolicy, error) {
 	err := o.Unmarshal(b)
 	return o.value, err
 }
+
+// DecodeClusterPolicy reads the spec of a ClusterNetworkPolicy, which is JSON.
+func DecodeClusterPolicy(name string, spec []byte) policy.ClusterPolicy {
+	return readCluster(name, spec)
+}

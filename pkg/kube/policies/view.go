@@ -144,6 +144,9 @@ func (v *View) addCluster(core, cluster, extensions rest.Interface) {
 	v.nodes.Only(func() bool { return v.naming > 0 })
 }
 
+// WithNodes has nodes followed whatever policies name. It is called before Run.
+func (v *View) WithNodes() { v.naming++ }
+
 func namesNodes(p policy.ClusterPolicy) bool {
 	return slices.ContainsFunc(p.Egress, func(r policy.ClusterRule) bool {
 		return slices.ContainsFunc(r.Peers, func(p policy.Peer) bool { return p.Nodes != nil })
