@@ -40,6 +40,10 @@ image: build ## OCI archives dist/poplin-image.tar and dist/poplin-ingress-image
 	go run -trimpath -buildvcs=false ./install/image -bin bin -version $(VERSION) -name $(IMAGE)
 	go run -trimpath -buildvcs=false ./install/image -image poplin-ingress -bin bin -version $(VERSION) -name $(INGRESS_IMAGE)
 
+.PHONY: chart
+chart: go ## the Helm chart, from the manifests, into dist/chart
+	go run -trimpath -buildvcs=false ./install/chart -version 0.0.0-dev -tag dev -o dist/chart
+
 ARCHES   ?= amd64 arm64
 REGISTRY ?= poplin.dev
 RELEASE  ?= dist/release
@@ -47,13 +51,14 @@ comma    := ,
 empty    :=
 
 .PHONY: release
-release: go ## what users download, into dist/release: programs, images, manifests, lists of contents, notes, checksums
+release: go ## what users download, into dist/release: programs, images, manifests, chart, lists of contents, notes, checksums
 	rm -rf $(RELEASE)
 	mkdir -p $(RELEASE)
 	$(foreach a,$(ARCHES),$(MAKE) --no-print-directory build GOARCH=$(a) VERSION=$(VERSION) COMMIT=$(COMMIT) &&) true
 	$(foreach i,poplin poplin-ingress,go run -trimpath -buildvcs=false ./install/image -image $(i) -bin bin -arch $(subst $(empty) $(empty),$(comma),$(ARCHES)) \
 		-version $(VERSION) -name $(REGISTRY)/$(i):$(VERSION) -o $(RELEASE)/$(i)-$(VERSION)-image.tar &&) true
-	go run -trimpath -buildvcs=false ./install/release -bin bin -arch $(subst $(empty) $(empty),$(comma),$(ARCHES)) -registry $(REGISTRY) -version $(VERSION) -o $(RELEASE)
+	go run -trimpath -buildvcs=false ./install/chart -version $(VERSION) -registry $(REGISTRY) -o dist/chart
+	go run -trimpath -buildvcs=false ./install/release -chart dist/chart -bin bin -arch $(subst $(empty) $(empty),$(comma),$(ARCHES)) -registry $(REGISTRY) -version $(VERSION) -o $(RELEASE)
 
 .PHONY: demo
 demo: image browser ## a real three-node cluster on this machine, and proof: pods, a Service, an Ingress in a browser

@@ -19,6 +19,7 @@ type release struct {
 	bin     string // programs; those of another architecture in a directory of its name
 	out     string
 	changes string
+	chart   string // directory of the chart
 	image   string // repository of images: registry.example/poplin
 	arches  []string
 }
@@ -29,6 +30,7 @@ func main() {
 	flag.StringVar(&r.version, "version", "", "`version`, such as v1.2.3")
 	flag.StringVar(&r.bin, "bin", "bin", "`directory` of the programs; those of another architecture are in a directory named after it below")
 	flag.StringVar(&r.out, "o", "", "`directory` to write to; images that are there get their place in the checksums")
+	flag.StringVar(&r.chart, "chart", "dist/chart", "`directory` of the Helm chart")
 	flag.StringVar(&r.changes, "changes", "CHANGELOG.md", "the `file` that the notes are from")
 	flag.StringVar(&r.image, "registry", "poplin.dev", "where images will be: `REGISTRY`/poplin:VERSION")
 	flag.Parse()
@@ -47,7 +49,7 @@ func (r release) run() error {
 	if err := os.MkdirAll(r.out, 0o755); err != nil {
 		return err
 	}
-	for _, part := range []func() error{r.programs, r.manifests, r.contents, r.notes, r.checksums} {
+	for _, part := range []func() error{r.programs, r.manifests, r.helm, r.contents, r.notes, r.checksums} {
 		if err := part(); err != nil {
 			return err
 		}
@@ -113,6 +115,24 @@ func (r release) manifests() error {
 	}
 	name := "poplin-" + r.version + "-manifests"
 	return writeArchive(filepath.Join(r.out, name+".tar.gz"), name, files)
+}
+
+// helm writes the chart's archive, under the name and below the directory that
+// Helm gives one.
+func (r release) helm() error {
+	var files []entry
+	err := filepath.WalkDir(r.chart, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(r.chart, path)
+		files = append(files, entry{name: filepath.ToSlash(rel), mode: 0o644, source: path})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("collect the chart: %w", err)
+	}
+	return writeArchive(filepath.Join(r.out, "poplin-"+strings.TrimPrefix(r.version, "v")+".tgz"), "poplin", files)
 }
 
 // named gives a manifest the names of this version's images.

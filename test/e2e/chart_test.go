@@ -1,0 +1,164 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/yaml"
+
+	"poplin.dev/poplin/test/cluster"
+	"poplin.dev/poplin/test/live"
+)
+
+// TestChart installs, upgrades and removes Poplin with Helm.
+func TestChart(t *testing.T) {
+	root, err := cluster.ProjectRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	chart, program := filepath.Join(dir, "chart"), filepath.Join(dir, "helm")
+	goIn(t, root, "run", "-trimpath", "-buildvcs=false", "./install/chart", "-o", chart, "-version", "v0.0.0", "-tag", "dev")
+	goIn(t, filepath.Join(root, "test/cluster/helm"), "build", "-trimpath", "-buildvcs=false", "-o", program, "helm.sh/helm/v3/cmd/helm")
+
+	c := live.Temporary(t, cluster.Options{Name: "test-chart", Nodes: 2, Family: "ipv4", Network: "none", Proxy: "none"})
+	helm := func(args ...string) ([]byte, error) {
+		cmd := exec.CommandContext(t.Context(), "nsenter", append([]string{"--net=" + c.Namespace(c.Nodes()[0]), "--", program, "--kubeconfig=" + c.Kubeconfig()}, args...)...)
+		cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+dir, "HELM_CONFIG_HOME="+dir, "HELM_DATA_HOME="+dir)
+		return cmd.CombinedOutput()
+	}
+	version := "--kube-version=" + c.Kubernetes.Version
+	must := func(args ...string) []byte {
+		t.Helper()
+		out, err := helm(args...)
+		if err != nil {
+			t.Fatalf("helm %v: %v\n%s", args, err, out)
+		}
+		return out
+	}
+	kubectl := func(args ...string) string {
+		t.Helper()
+		out, err := c.Kubectl(t.Context(), args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+
+	t.Run("SaysWhatTheManifestsSay", func(t *testing.T) {
+		var plain []byte
+		for _, name := range []string{"poplin.yaml", "poplin-ingress.yaml"} {
+			b, err := os.ReadFile(filepath.Join(root, "install/manifests", name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			plain = append(append(plain, "---\n"...), b...)
+		}
+		want, got := objects(t, plain), objects(t, must("template", "poplin", chart, version))
+		for name, o := range want {
+			if !reflect.DeepEqual(got[name], o) {
+				w, _ := json.MarshalIndent(o, "", " ")
+				g, _ := json.MarshalIndent(got[name], "", " ")
+				t.Errorf("%s: the chart has %s\nthe manifest %s", name, g, w)
+			}
+		}
+		if len(got) != len(want) {
+			t.Errorf("the chart has %d objects, the manifests %d", len(got), len(want))
+		}
+	})
+
+	presets, err := filepath.Glob(chart + "/presets/*.yaml")
+	if err != nil || len(presets) < 3 {
+		t.Fatal(presets, err)
+	}
+	for _, p := range presets {
+		t.Run("Preset="+strings.TrimSuffix(filepath.Base(p), ".yaml"), func(t *testing.T) {
+			rendered := filepath.Join(t.TempDir(), "rendered.yaml")
+			if err := os.WriteFile(rendered, must("template", "poplin", chart, version, "--values", p), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if out := kubectl("apply", "--server-side", "--field-manager=preset", "-f", rendered); !strings.Contains(out, "daemonset.apps/poplind serverside-applied") {
+				t.Errorf("%s", out)
+			}
+			kubectl("delete", "--wait=true", "-f", rendered)
+		})
+	}
+
+	t.Run("RefusesWhatNothingReads", func(t *testing.T) {
+		for set, want := range map[string]string{"config.overlay.mtuu=1400": "mtuu", "image.pullPolicy=3": "pullPolicy"} {
+			if out, err := helm("template", "poplin", chart, version, "--set", set); err == nil || !bytes.Contains(out, []byte(want)) {
+				t.Errorf("--set %s: %v\n%s", set, err, out)
+			}
+		}
+	})
+
+	for _, image := range []string{"poplin", "poplin-ingress"} {
+		if err := c.LoadImage(t.Context(), filepath.Join(root, "dist", image+"-image.tar"), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	given := []string{"--namespace=kube-system", "--values", chart + "/presets/kubeadm.yaml", "--set", "config.apiServer.endpoints={" + c.Server() + "},ingress.service.type=NodePort", "--wait", "--timeout=180s"}
+	must(append([]string{"install", "poplin", chart}, given...)...)
+	if err := c.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	must(append([]string{"upgrade", "poplin", chart, "--set", "options.netRaw=true,config.logFormat=json"}, given...)...)
+	kubectl("-n", "poplin-system", "rollout", "status", "daemonset/poplind", "--timeout=120s") // Helm is content with most of them
+	if out := kubectl("-n", "poplin-system", "get", "daemonset", "poplind", "-o", "jsonpath={.spec.template.spec.containers[0].securityContext.capabilities.add} {.status.updatedNumberScheduled} {.status.numberReady}"); out != `["NET_ADMIN","NET_RAW"] 2 2` {
+		t.Errorf("after the upgrade: %s", out)
+	}
+	if log := kubectl("-n", "poplin-system", "logs", "daemonset/poplind", "-c", "poplind", "--tail=1"); !strings.HasPrefix(log, "{") {
+		t.Errorf("the configuration was not taken: %s", log)
+	}
+	must("uninstall", "poplin", "--namespace=kube-system", "--wait", "--timeout=120s")
+	if out := kubectl("get", "namespaces,clusterroles,crd,validatingadmissionpolicies", "-l", "app.kubernetes.io/part-of=poplin", "-o", "name"); out != "" {
+		t.Errorf("left behind: %s", out)
+	}
+}
+
+// goIn runs the go program in a directory.
+func goIn(t *testing.T, dir string, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", args...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go %s: %v\n%s", args[0], err, out)
+	}
+}
+
+// objects are those of a manifest by kind and name; configuration is read, so
+// that only its meaning counts.
+func objects(t *testing.T, manifest []byte) map[string]map[string]any {
+	t.Helper()
+	found := map[string]map[string]any{}
+	for d := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifest), 4096); ; {
+		var u unstructured.Unstructured
+		if err := d.Decode(&u.Object); err == io.EOF {
+			return found
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if len(u.Object) == 0 {
+			continue
+		}
+		if text, is, _ := unstructured.NestedString(u.Object, "data", "config.yaml"); is {
+			var config map[string]any
+			if err := yaml.Unmarshal([]byte(text), &config); err != nil {
+				t.Fatal(err)
+			}
+			u.Object["data"] = config
+		}
+		unstructured.RemoveNestedField(u.Object, "spec", "template", "metadata", "annotations", "checksum/config")
+		found[u.GetKind()+"/"+u.GetName()] = u.Object
+	}
+}
