@@ -96,7 +96,7 @@ func TestDaemonIsConfined(t *testing.T) {
 		}
 	}
 
-	patch := options(t, c, func() { check(netAdmin) })
+	patch := live.Options(t, c, func() { check(netAdmin) })
 	patch("net-raw")
 	check(netAdmin | netRaw)
 	patch("pod-inspection")

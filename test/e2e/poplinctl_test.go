@@ -17,18 +17,8 @@ import (
 
 	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/cluster"
+	"poplin.dev/poplin/test/live"
 )
-
-// poplinctl is a person's shell beside the API server.
-func poplinctl(ctx context.Context, t *testing.T, c *cluster.Cluster, args ...string) *exec.Cmd {
-	t.Helper()
-	root, err := cluster.ProjectRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	line := append([]string{"--net=" + c.Namespace("worker-1"), "--", filepath.Join(root, "bin", "poplinctl")}, args...)
-	return exec.CommandContext(ctx, "nsenter", append(line, "-kubeconfig", c.Kubeconfig())...)
-}
 
 // ran is what a command printed, and how it ended.
 func ran(t *testing.T, cmd *exec.Cmd) (string, int) {
@@ -62,7 +52,7 @@ func TestConnectivityTest(t *testing.T) {
 	c := shared(t)
 	type check struct{ Kind, From, To, Problem, Trace string }
 	test := func() (list []check, code int) {
-		out, code := ran(t, poplinctl(t.Context(), t, c, "connectivity-test", "-o", "json"))
+		out, code := ran(t, live.Poplinctl(t.Context(), t, c, "connectivity-test", "-o", "json"))
 		if err := json.Unmarshal([]byte(out), &list); err != nil {
 			t.Fatalf("%v, exit %d\n%s", err, code, out)
 		}
@@ -121,7 +111,7 @@ func TestConnectivityTest(t *testing.T) {
 		t.Errorf("exit %d, %d pairs of pods cut, %d traced to the rule", code, failed, traced)
 	}
 	await.Success(t, time.Minute, func() error {
-		out, code := ran(t, poplinctl(t.Context(), t, c, "status", "-cluster"))
+		out, code := ran(t, live.Poplinctl(t.Context(), t, c, "status", "-cluster"))
 		if code != 2 || !strings.Contains(out, "worker-1: no answer through the pod network of "+deaf) || !strings.Contains(out, deaf+": data path: waits for an answer") {
 			return errors.New(out)
 		}
@@ -129,13 +119,13 @@ func TestConnectivityTest(t *testing.T) {
 	})
 	mend()
 	await.Success(t, time.Minute, func() error {
-		if out, code := ran(t, poplinctl(t.Context(), t, c, "status", "-cluster")); code != 0 {
+		if out, code := ran(t, live.Poplinctl(t.Context(), t, c, "status", "-cluster")); code != 0 {
 			return errors.New(out)
 		}
 		return nil
 	})
 
-	cmd := poplinctl(t.Context(), t, c, "connectivity-test")
+	cmd := live.Poplinctl(t.Context(), t, c, "connectivity-test")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +157,7 @@ func TestEveryNodeIsAsked(t *testing.T) {
 		{[]string{"doctor", "-cluster"}, []string{"node worker-1", "node worker-3", "kernel: vxlan: made and removed", "clock: 0s from"}},
 		{[]string{"flows"}, []string{"node worker-1", "pod kube-system/coredns"}},
 	} {
-		out, code := ran(t, poplinctl(t.Context(), t, c, tt.args...))
+		out, code := ran(t, live.Poplinctl(t.Context(), t, c, tt.args...))
 		for _, want := range tt.want {
 			if code != 0 || !strings.Contains(out, want) {
 				t.Errorf("%v: exit %d, no %q in\n%s", tt.args, code, want, out)
@@ -204,7 +194,7 @@ func TestNodesHoldWhatIsDesired(t *testing.T) {
 	await.Success(t, 30*time.Second, func() error {
 		var all string
 		for _, node := range c.Nodes() {
-			out, code := ran(t, poplinctl(t.Context(), t, c, "render", node))
+			out, code := ran(t, live.Poplinctl(t.Context(), t, c, "render", node))
 			if code != 0 || strings.Count(out, "0 missing, 0 too many") != 3 {
 				return fmt.Errorf("%s: exit %d\n%s", node, code, out)
 			}

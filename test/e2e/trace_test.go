@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -21,64 +20,11 @@ import (
 	"poplin.dev/poplin/test/webapp"
 )
 
-// options returns what patches the daemons' manifest as an administrator does;
-// at the end of the test it is what it was, and then is called.
-func options(t *testing.T, c *cluster.Cluster, then func()) (patch func(option string)) {
-	t.Helper()
-	root, err := cluster.ProjectRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	kubectl := func(args ...string) {
-		t.Helper()
-		if _, err := c.Kubectl(context.WithoutCancel(t.Context()), append([]string{"-n", "poplin-system"}, args...)...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var now struct{ Spec struct{ Template object } }
-	get(t, c, &now, "daemonset", "poplind", "-n", "poplin-system")
-	undo, err := json.Marshal([]object{{"op": "replace", "path": "/spec/template", "value": now.Spec.Template}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		kubectl("patch", "daemonset", "poplind", "--type=json", "--patch="+string(undo))
-		kubectl("rollout", "status", "daemonset/poplind", "--timeout=90s")
-		then()
-	})
-	return func(option string) {
-		t.Helper()
-		kubectl("patch", "daemonset", "poplind", "--type=json", "--patch-file="+filepath.Join(root, "install/manifests/options", option+".yaml"))
-		kubectl("rollout", "status", "daemonset/poplind", "--timeout=90s")
-	}
-}
-
-// inspecting lets traces look into pods until the test ends.
-func inspecting(t *testing.T, c *cluster.Cluster) {
-	t.Helper()
-	var config struct{ Data map[string]string }
-	get(t, c, &config, "configmap", "poplin-config", "-n", "poplin-system")
-	before := config.Data["config.yaml"]
-	set := func(text string) {
-		t.Helper()
-		patch, err := json.Marshal(object{"data": object{"config.yaml": text}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := c.Kubectl(context.WithoutCancel(t.Context()), "-n", "poplin-system", "patch", "configmap", "poplin-config", "--patch", string(patch)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	set(strings.Replace(before, "podInspection: false", "podInspection: true", 1))
-	// A new pod has the new file at once.
-	options(t, c, func() { set(before) })("pod-inspection")
-}
-
 // traced is what a trace says.
 func traced(t *testing.T, c *cluster.Cluster, ends ...string) (r way.Report, code int) {
 	t.Helper()
 	began := time.Now()
-	out, code := ran(t, poplinctl(t.Context(), t, c, append(append([]string{"trace"}, ends...), "-o", "json")...))
+	out, code := ran(t, live.Poplinctl(t.Context(), t, c, append(append([]string{"trace"}, ends...), "-o", "json")...))
 	if err := json.Unmarshal([]byte(out), &r); err != nil {
 		t.Fatalf("trace %v: %v, exit %d\n%s", ends, err, code, out)
 	}
@@ -95,7 +41,7 @@ func TestTraceOfHealthyWays(t *testing.T) {
 	if r, code := traced(t, c, first, "service/web-service:80"); r.Status != way.Unknown || r.Hop != way.PodLink || code != 0 {
 		t.Errorf("without leave: %s %s, exit %d", r.Status, r.Hop, code)
 	}
-	inspecting(t, c)
+	live.Inspect(t, c)
 	ways := [][]string{
 		{first, "service/web-service:80"}, {"node/worker-3", "service/web-service"}, {"service/web-node-port"},
 		{first, "service/kube-system/kube-dns:53/udp"}, {first, "service/default/kubernetes:443"}, {"node/worker-1", "service/default/kubernetes"},
@@ -122,7 +68,7 @@ func TestTraceOfHealthyWays(t *testing.T) {
 // another's, or to the Service, and is named on the node where it is.
 func TestTraceNamesTheHop(t *testing.T) {
 	c := deployed(t)
-	inspecting(t, c)
+	live.Inspect(t, c)
 	on := map[string]webapp.Pod{}
 	for _, p := range example(t, c) {
 		if strings.HasPrefix(p.Name, "probe") {
