@@ -34,6 +34,8 @@ type Link struct {
 	// Addresses have the lengths of their networks' prefixes.
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 	VXLAN     *VXLAN         `json:"vxlan,omitempty"`
+	// Queue is the kind of the discipline that packets leave by.
+	Queue string `json:"queue,omitempty"`
 	// Settings are sysctls of the device, such as ipv4/rp_filter.
 	Settings map[string]int `json:"settings,omitempty"`
 }

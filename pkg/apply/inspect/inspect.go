@@ -74,6 +74,10 @@ func (r *reader) links() error {
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
+	queues, err := r.queues()
+	if err != nil {
+		return err
+	}
 	held := map[int][]netip.Prefix{}
 	for _, a := range addrs {
 		if p, ok := prefixOf(a.IPNet); ok {
@@ -86,7 +90,7 @@ func (r *reader) links() error {
 		f := facts.Link{
 			Index: a.Index, Name: a.Name, Kind: l.Type(), MAC: a.HardwareAddr.String(), MTU: a.MTU, Group: a.Group,
 			Up: a.Flags&net.FlagUp != 0, Running: a.RawFlags&unix.IFF_RUNNING != 0, Addresses: held[a.Index],
-			Settings: ofLink(a.Name),
+			Queue: queues[a.Index], Settings: ofLink(a.Name),
 		}
 		if v, ok := l.(*netlink.Vxlan); ok {
 			local, _ := netip.AddrFromSlice(v.SrcAddr)
@@ -95,6 +99,21 @@ func (r *reader) links() error {
 		r.out.Links = append(r.out.Links, f)
 	}
 	return nil
+}
+
+// queues are the kinds of root queueing disciplines, by link.
+func (r *reader) queues() (map[int]string, error) {
+	list, err := retry(func() ([]netlink.Qdisc, error) { return r.handle.QdiscList(nil) })
+	if err != nil {
+		return nil, fmt.Errorf("list queueing disciplines: %w", err)
+	}
+	kinds := map[int]string{}
+	for _, q := range list {
+		if a := q.Attrs(); a.Parent == netlink.HANDLE_ROOT {
+			kinds[a.LinkIndex] = q.Type()
+		}
+	}
+	return kinds, nil
 }
 
 // tree is that of the calling thread's namespace.

@@ -67,6 +67,7 @@ func two(t *testing.T) *way.Input {
 	in.Objects.Slices = []object.Slice{read[object.Slice](t, `{"metadata":{"namespace":"blue","name":"web-1","labels":{"kubernetes.io/service-name":"web"}},"addressType":"IPv4",
 		"ports":[{"port":8080,"protocol":"TCP"}],"endpoints":[{"addresses":["10.244.1.7"],"nodeName":"n2","conditions":{"ready":true}}]}`)}
 	in.Objects.DNS = &object.Service{}
+	in.Objects.DNS.Spec.Ports = []object.ServicePort{{Port: 53, Protocol: "UDP"}}
 	in.Objects.DNSSlices = []object.Slice{{Endpoints: make([]object.Endpoint, 1)}}
 	in.From = way.End{Pod: &in.Objects.Pods[0], Node: "n1", Addrs: []netip.Addr{addr(client)}}
 	in.To = way.Target{Name: "service/web", Service: &s, Addrs: []netip.Addr{addr(front)}, Port: 80, Proto: service.TCP, ByName: true}
@@ -193,6 +194,7 @@ func TestFaults(t *testing.T) {
 		node string
 		says string
 	}{
+		"no port for names":     {func(in *way.Input) { in.Objects.DNS.Spec.Ports[0].Port = 5353 }, way.DNS, "", "no UDP port 53"},
 		"no name server":        {func(in *way.Input) { in.Objects.DNSSlices = nil }, way.DNS, "", "no name server"},
 		"no such target":        {func(in *way.Input) { in.To = way.Target{Missing: "there is no pod x"} }, way.Entry, "", "no pod x"},
 		"cluster address":       {func(in *way.Input) { in.From = way.End{} }, way.Entry, "", "no address for clients outside"},

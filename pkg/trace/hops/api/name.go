@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"poplin.dev/poplin/pkg/cluster/object"
+	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/trace/way"
 )
 
@@ -31,6 +33,9 @@ func DNS(in *way.Input) []way.Hop {
 		}
 	}
 	h.Saw("Service %s at %s has %d ready endpoints", in.Objects.DNS, in.Objects.DNS.Spec.ClusterIPs, ready)
+	if !slices.ContainsFunc(in.Objects.DNS.Spec.Ports, func(p object.ServicePort) bool { return p.Port == 53 && p.Proto() == service.UDP }) {
+		h.Broken("kubectl -n kube-system edit service "+in.Objects.DNS.Name, "Service %s has no UDP port 53, where resolvers ask", in.Objects.DNS)
+	}
 	if ready == 0 {
 		h.Broken("kubectl -n kube-system get pods -l k8s-app=kube-dns", "no name server of the cluster is ready: names cannot be resolved")
 	}

@@ -101,7 +101,9 @@ func routed(c *way.Case, h *way.Hop, f *facts.Node, src, dst netip.Addr) {
 	cure := way.Restart(h.Node)
 	switch {
 	case ours && want.Dev != "":
-		switch {
+		switch l, found := f.Network.Link(want.Dev); {
+		case !found || !l.Up:
+			h.Saw("%s is down, and with it goes the route", want.Dev)
 		case d.Error != "":
 			h.Broken(cure, "the node has no way to %s: %s; it should go by %s", dst, d.Error, want.Dev)
 		case d.Dev != want.Dev || d.Via != want.Via:

@@ -19,7 +19,7 @@ func Sender(c *way.Case) []way.Hop {
 	if c.Src.Pod == nil || c.Origin != trace.FromPod {
 		return nil
 	}
-	return attached(c, c.Src.Pod, c.From, c.Front.Addr())
+	return append(attached(c, c.Src.Pod, c.From, c.Front.Addr()), genuine(c)...)
 }
 
 // Receiver: a pod can be reached, and can answer.
@@ -51,6 +51,8 @@ func attached(c *way.Case, pod *object.Pod, own, other netip.Addr) []way.Hop {
 			link.Broken(cure, "node %s has no device %s, the host's end of the pod's link", node, p.HostLink)
 		case !l.Up || !l.Running:
 			link.Broken(fmt.Sprintf("ip link set %s up # on node %s", p.HostLink, node), "%s, the host's end of the pod's link, is down", p.HostLink)
+		case l.Queue == "blackhole":
+			link.Broken(fmt.Sprintf("tc qdisc del dev %s root # on node %s", p.HostLink, node), "the queue of %s loses all packets to the pod", p.HostLink)
 		default:
 			link.Saw("%s is up, MTU %d", l.Name, l.MTU)
 		}
@@ -64,7 +66,46 @@ func attached(c *way.Case, pod *object.Pod, own, other netip.Addr) []way.Hop {
 	inside(link, address, p, own, cure)
 	known(link, f, p, own)
 	insideRoute(c, route, f, p, own, other, cure)
-	return []way.Hop{*link, *address, *route}
+	size, _ := c.At(way.MTU, node, about)
+	ends(c, size, f, p, cure)
+	return []way.Hop{*link, *address, *route, *size}
+}
+
+// ends: neither end of the link is narrower than the other and than the pod
+// network's packets. What comes too large to an end is dropped without a word.
+func ends(c *way.Case, h *way.Hop, f *facts.Node, p facts.Pod, cure string) {
+	published, known := c.Objects.Network(h.Node)
+	in, found := p.Inside.Link(p.Interface)
+	if f.Network == nil || !known || !found {
+		return // another hop says so
+	}
+	out, found := f.Network.Link(p.HostLink)
+	if !found {
+		return
+	}
+	h.Saw("MTU %d in the pod, %d at the host's end", in.MTU, out.MTU)
+	if narrow := min(in.MTU, out.MTU); in.MTU != out.MTU && narrow < published.MTU {
+		h.Broken(cure, "the pod's link has MTU %d in the pod and %d at the host's end: larger packets than %d are dropped", in.MTU, out.MTU, narrow)
+	}
+}
+
+// genuine: the pod sends under its own address. Its node drops what has another.
+func genuine(c *way.Case) []way.Hop {
+	h, f := c.At(way.Guard, c.Src.Pod.Spec.NodeName, "source of pod "+c.Src.Pod.String())
+	if f == nil {
+		return nil // another hop says so
+	}
+	p, found := way.PodOf(f, c.From)
+	if !found || p.Inside == nil {
+		return nil
+	}
+	for _, r := range p.Inside.Routes {
+		if r.Src.IsValid() && r.Dst.Contains(c.Front.Addr()) && !slices.Contains(p.Addresses, r.Src) {
+			h.Broken(fmt.Sprintf("kubectl -n %s delete pod %s", c.Src.Pod.Namespace, c.Src.Pod.Name),
+				"the pod sends under %s, which is not its address: its node drops that", r.Src)
+		}
+	}
+	return []way.Hop{*h}
 }
 
 func inside(link, address *way.Hop, p facts.Pod, own netip.Addr, cure string) {
