@@ -82,7 +82,7 @@ browser:
 
 .PHONY: test-tools
 test-tools: go
-	@test/packages iproute2 nftables iptables iputils-ping containernetworking-plugins
+	@test/packages iproute2 nftables iptables iputils-ping conntrack procps containernetworking-plugins
 
 .PHONY: test
 test: test-tools ## unit, architecture and network-namespace tests (root)

@@ -29,6 +29,11 @@ type Certificate struct {
 // New makes a certificate for host names, the first of which may be a
 // wildcard. No two are the same.
 func New(hosts ...string) (*Certificate, error) {
+	return Until(time.Now().Add(24*time.Hour), hosts...)
+}
+
+// Until makes one that is good until a time, which may be past.
+func Until(end time.Time, hosts ...string) (*Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make certificate: %w", err)
@@ -39,7 +44,7 @@ func New(hosts ...string) (*Certificate, error) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: hosts[0]}, DNSNames: hosts, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: end,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {

@@ -1,0 +1,201 @@
+//go:build e2e
+
+package fault
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"poplin.dev/poplin/test/await"
+	"poplin.dev/poplin/test/cluster"
+	"poplin.dev/poplin/test/fault/corpus"
+	"poplin.dev/poplin/test/live"
+	"poplin.dev/poplin/test/soak"
+)
+
+var seed = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of what is drawn for the fault corpus")
+
+// random is drawn from for one purpose: what is drawn for a fault does not
+// depend on which others run.
+func random(purpose string) *rand.Rand {
+	h := fnv.New64a()
+	fmt.Fprint(h, purpose)
+	return rand.New(rand.NewPCG(*seed, h.Sum64()))
+}
+
+// chosen are the faults of a run: all of them in a soak, else one at each hop
+// and as many more as make a third.
+func chosen(t *testing.T) (list []corpus.Fault) {
+	t.Helper()
+	all, err := corpus.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if soak.Full() {
+		return all
+	}
+	random("chosen").Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	at := map[string]bool{}
+	var others []corpus.Fault
+	for _, f := range all {
+		if at[f.Hop] {
+			others = append(others, f)
+			continue
+		}
+		at[f.Hop] = true
+		list = append(list, f)
+	}
+	return append(list, others[:max(len(all)/3-len(list), 0)]...)
+}
+
+// TestFaultCorpus: each fault breaks the traffic that it says, the tool names
+// the hop, and when it is mended the traffic works and nothing is left. Its
+// harmless twin breaks nothing, and nothing is accused.
+func TestFaultCorpus(t *testing.T) {
+	c := shared(t)
+	t.Logf("-seed %d", *seed)
+	lab := corpus.Open(t, c, 2000+random("port").IntN(28000))
+	t.Run("without a look into pods", func(t *testing.T) {
+		for _, kind := range []string{corpus.PodToPod, corpus.PodToService, corpus.OutsideToURL} {
+			blind(t, explained(t, c, healthy(t, lab, kind, random(kind))))
+		}
+	})
+	live.Inspect(t, c)
+	t.Run("nothing is broken", func(t *testing.T) { calm(t, c, lab) })
+	t.Run("the tool is killed", func(t *testing.T) { killedTrace(t, c, lab) })
+	first, late := newScore(), newScore()
+	for _, f := range chosen(t) {
+		t.Run(f.Name, func(t *testing.T) {
+			named := happens(t, c, lab.Draw(t, f, random(f.Name)))
+			if f.Late {
+				late.count(f.Hop, named)
+			} else {
+				first.count(f.Hop, named)
+			}
+		})
+	}
+	t.Logf("state mode named %s", first)
+	t.Logf("of those that were written when the tool was finished it named %s", late)
+	// What is promised: 57 of 60.
+	if missed, all := first.missed()+late.missed(), first.total()+late.total(); missed*60 > 3*all {
+		t.Errorf("%d of %d faults were not named", missed, all)
+	}
+}
+
+// healthy draws a path on which the traffic is answered.
+func healthy(t *testing.T, lab *corpus.Lab, kind string, random *rand.Rand) *corpus.Case {
+	t.Helper()
+	c := lab.Draw(t, corpus.Healthy(corpus.Path{Kind: kind}), random)
+	if err := c.Works(t.Context()); err != nil {
+		t.Fatalf("%s: %v", c, err)
+	}
+	return c
+}
+
+// calm: of paths on which nothing is broken, none is accused. There are a hundred
+// in a soak; each fault's twin is one more.
+func calm(t *testing.T, c *cluster.Cluster, lab *corpus.Lab) {
+	kinds := slices.DeleteFunc(slices.Clone(corpus.Paths), func(kind string) bool { return kind == corpus.PodToNewPod })
+	random := random("healthy")
+	var took []time.Duration
+	for n := range soak.Times(100) {
+		of := healthy(t, lab, kinds[n%len(kinds)], random)
+		e := explained(t, c, of)
+		if e.Status != "OK" {
+			t.Errorf("%s: nothing is wrong, and the tool says %s", of, e)
+		}
+		took = append(took, e.took)
+	}
+	slices.Sort(took)
+	t.Logf("%d traces took %v, the slowest %v", len(took), took[len(took)/2], took[len(took)-1])
+}
+
+// killedTrace: of a tool that is killed at any moment nothing is left, on nodes
+// and in pods.
+func killedTrace(t *testing.T, c *cluster.Cluster, lab *corpus.Lab) {
+	random := random("killed")
+	of := healthy(t, lab, corpus.PodToService, random)
+	ctx := t.Context()
+	if err := of.Known(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for range soak.Times(100) {
+		cmd := tracing(ctx, t, c, of)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(random.IntN(1000)) * time.Millisecond)
+		_ = cmd.Process.Kill() // it may be done
+		_ = cmd.Wait()
+	}
+	for _, node := range c.Nodes() {
+		await.Success(t, 20*time.Second, func() error {
+			if pid := live.Process(t, c.Namespace(node), "poplind", "query"); pid != 0 {
+				return fmt.Errorf("process %d on %s is left of a trace", pid, node)
+			}
+			return nil
+		})
+	}
+	if err := of.Same(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// happens lets a fault and its twin happen, and reports whether the tool named
+// the hop.
+func happens(t *testing.T, cl *cluster.Cluster, c *corpus.Case) (named bool) {
+	t.Helper()
+	ctx := t.Context()
+	ok := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %s: %v", c, what, err)
+		}
+	}
+	mended := false
+	t.Cleanup(func() {
+		if mended {
+			return
+		}
+		ctx := context.WithoutCancel(ctx)
+		for _, s := range slices.Concat(c.Mend, c.MendTwin) { // one may have nothing to mend
+			_ = c.Do(ctx, []corpus.Step{s})
+		}
+		_ = c.Forget(ctx)
+		c.GiveUp()
+	})
+	ok("look at what there is", c.Known(ctx))
+	ok("work before", c.Works(ctx))
+	ok("forget", c.Forget(ctx))
+	ok("break", c.Do(ctx, c.Break))
+	ok("fail", c.Fails(ctx))
+	e := explained(t, cl, c)
+	named = e.Status == "BROKEN" && e.Hop == c.Hop
+	switch {
+	case e.Status == "OK":
+		t.Errorf("%s: the traffic fails, and the tool says that all is well", c)
+	case !named:
+		t.Logf("%s: not named: want %s, got %s", c, c.Hop, e)
+	}
+	ok("mend", c.Do(ctx, c.Mend))
+	ok("work again", c.Works(ctx))
+	ok("forget", c.Forget(ctx))
+	ok("make the twin", c.Do(ctx, c.Twin))
+	ok("work beside the twin", c.Works(ctx))
+	if e := explained(t, cl, c); e.Status == "BROKEN" {
+		t.Errorf("%s: the twin is harmless, and the tool says %s", c, e)
+	}
+	ok("mend the twin", c.Do(ctx, c.MendTwin))
+	ok("forget", c.Forget(ctx))
+	ok("work at last", c.Works(ctx))
+	ok("forget", c.Forget(ctx))
+	ok("leave nothing", c.Same(ctx))
+	mended = true
+	return named
+}

@@ -1,0 +1,100 @@
+//go:build e2e
+
+package fault
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"poplin.dev/poplin/test/cluster"
+	"poplin.dev/poplin/test/fault/corpus"
+	"poplin.dev/poplin/test/live"
+)
+
+// explanation is what a trace says, as far as tests want to know.
+type explanation struct {
+	Status, Hop, Node, Cause string
+	Hops                     []struct{ Hop, Node, About, Status, Cause string }
+	took                     time.Duration
+}
+
+func (e explanation) String() string {
+	return fmt.Sprintf("%s %s %s: %s (%.1f s)", e.Status, e.Hop, e.Node, e.Cause, e.took.Seconds())
+}
+
+// tracing is the command that traces a case's path.
+func tracing(ctx context.Context, t testing.TB, c *cluster.Cluster, of *corpus.Case) *exec.Cmd {
+	t.Helper()
+	from, to := of.Ends()
+	if of.Path.UDP {
+		to += "/udp"
+	}
+	return live.Poplinctl(ctx, t, c, "trace", from, to, "-family", fmt.Sprint(of.Family()), "-o", "json")
+}
+
+// explained is what the tool says about the path of a case.
+func explained(t testing.TB, c *cluster.Cluster, of *corpus.Case) (e explanation) {
+	t.Helper()
+	begin := time.Now()
+	cmd := tracing(t.Context(), t, c, of)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output() // its status is that of the report
+	if json.Unmarshal(out, &e) != nil || e.Status == "" {
+		t.Fatalf("%v: %v: %s%s", cmd.Args, err, out, stderr.String())
+	}
+	e.took = time.Since(begin)
+	return e
+}
+
+// score counts the faults that were named, by hop.
+type score struct{ named, all map[string]int }
+
+func newScore() *score { return &score{map[string]int{}, map[string]int{}} }
+
+func (s *score) count(hop string, named bool) {
+	s.all[hop]++
+	if named {
+		s.named[hop]++
+	}
+}
+
+func (s *score) String() string {
+	var b strings.Builder
+	for _, hop := range corpus.Hops {
+		if s.all[hop] > 0 {
+			fmt.Fprintf(&b, "  %-16s %d of %d\n", hop, s.named[hop], s.all[hop])
+		}
+	}
+	return fmt.Sprintf("%d of %d\n%s", sum(s.named), s.total(), b.String())
+}
+
+func sum(of map[string]int) (n int) {
+	for _, v := range of {
+		n += v
+	}
+	return n
+}
+
+func (s *score) total() int  { return sum(s.all) }
+func (s *score) missed() int { return sum(s.all) - sum(s.named) }
+
+// insidePods are the hops that nobody sees who may not look into pods.
+var insidePods = []string{"pod-address", "pod-route", "socket"}
+
+// blind fails the test if a trace without the right to look into pods says that
+// something in there is right.
+func blind(t testing.TB, e explanation) {
+	t.Helper()
+	for _, h := range e.Hops {
+		if slices.Contains(insidePods, h.Hop) && h.Status == "OK" {
+			t.Errorf("%s %s is said to be OK, and cannot be seen: %s", h.Hop, h.Node, h.About)
+		}
+	}
+}
