@@ -7,6 +7,7 @@ import (
 
 	"poplin.dev/poplin/daemon/isolation"
 	"poplin.dev/poplin/daemon/policy"
+	"poplin.dev/poplin/pkg/apply/permit"
 	"poplin.dev/poplin/pkg/kube/policies"
 	"poplin.dev/poplin/pkg/loop"
 	"poplin.dev/poplin/pkg/metrics"
@@ -34,6 +35,9 @@ func newPolicy(now *state, stateDir string, log *slog.Logger) (*policyState, []l
 	if !now.settings.Policy.Enabled {
 		return nil, nil, errors.Join(policy.Remove(conf, log), isolation.Remove(stateDir))
 	}
+	if now.settings.Policy.LogDrops {
+		conf.LogDrops = now.settings.Policy.LogDropsPerSecond
+	}
 	view, err := now.cluster.Policies()
 	if err != nil {
 		return nil, nil, err
@@ -45,7 +49,9 @@ func newPolicy(now *state, stateDir string, log *slog.Logger) (*policyState, []l
 	})
 	s.module = policy.New(policy.Deps{
 		Config: conf, Source: view, Event: now.cluster.Event, Log: log, Namespaces: s.gate.Set, Report: s.report,
+		Dropped: s.dropped, Overrun: s.export.Overruns.Inc,
 	})
+	now.count.PolicyDrops(s.drops(log))
 	if err := s.gate.Recall(now.settings.CNI.Name); err != nil {
 		log.Warn("until the API server has pods' addresses, policies do not hold for those that start now", "error", err)
 	}
@@ -64,6 +70,24 @@ func (s *policyState) report(now policy.State) {
 	s.export.Elements.Set(float64(now.Elements))
 	s.export.Findings.Set(float64(now.Findings))
 	s.moved()
+}
+
+// dropped is told of packets that policies dropped.
+func (s *policyState) dropped(d policy.Drop) {
+	for _, p := range d.Sources {
+		s.export.Logged(d.Direction.String(), p.Kind, p.Namespace, p.Name, d.Packets)
+	}
+}
+
+// drops reads what the kernel dropped, by direction, when it is asked for.
+func (s *policyState) drops(log *slog.Logger) func() map[string]uint64 {
+	return func() map[string]uint64 {
+		list, err := permit.Drops(0)
+		if err != nil {
+			log.Debug("cannot read the counters of policies", "error", err)
+		}
+		return list
+	}
 }
 
 // waiting says what policies wait for.

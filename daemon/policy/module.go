@@ -16,6 +16,7 @@ import (
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/cluster/policy"
 	"poplin.dev/poplin/pkg/loop"
+	compiler "poplin.dev/poplin/pkg/policy"
 	"poplin.dev/poplin/pkg/policy/claims"
 )
 
@@ -60,6 +61,9 @@ type Config struct {
 	Plain bool
 	// Verify is how often everything is compiled, and the kernel read, again.
 	Verify time.Duration
+	// LogDrops is how many lines a second the log may get about packets that
+	// were dropped; 0 is none, and nothing is asked of the kernel.
+	LogDrops int
 }
 
 // Deps is all the module uses.
@@ -72,8 +76,12 @@ type Deps struct {
 	// Namespaces gets, when it may have changed, whether policies are about
 	// pods of each; ahead of the kernel.
 	Namespaces func(map[string]bool)
-	// Report gets what is true after every pass. None of these may block.
+	// Report gets what is true after every pass.
 	Report func(State)
+	// Dropped gets what was dropped and heard of, Overrun how often the kernel
+	// told more than was read. None of these may block.
+	Dropped func(Drop)
+	Overrun func()
 }
 
 // State is what is true after a pass.
@@ -103,6 +111,10 @@ type Module struct {
 
 	mu     sync.Mutex
 	claims *claims.List
+
+	// judging guards table: others ask it while passes change it.
+	judging sync.Mutex
+	table   *compiler.Table // nil before the first full pass
 }
 
 // New makes the module; Run starts it.
@@ -159,16 +171,20 @@ func (m *Module) Run(ctx context.Context) error {
 		m.queue.Add(keys...)
 	})
 	m.queue.Add(everything)
+	beside := []func(context.Context){func(ctx context.Context) {
+		// Without events, the next look at everything finds it.
+		if err := p.kernel.Watch(ctx, func() { m.queue.Add(kernel) }); err != nil {
+			m.deps.Log.Error("changes to the rules of policies are noticed late", "error", err)
+		}
+	}}
+	if p.drops != nil {
+		beside = append(beside, p.drops.read, p.drops.tell)
+	}
 	worker := loop.Worker[key]{
 		Name: m.String(), Queue: m.queue, Log: m.deps.Log, Do: p.do,
 		Backoff: loop.Backoff{Min: 50 * time.Millisecond, Max: 10 * time.Second},
 		Every:   m.deps.Config.Verify, Again: everything,
-		Beside: []func(context.Context){func(ctx context.Context) {
-			// Without events, the next look at everything finds it.
-			if err := p.kernel.Watch(ctx, func() { m.queue.Add(kernel) }); err != nil {
-				m.deps.Log.Error("changes to the rules of policies are noticed late", "error", err)
-			}
-		}},
+		Beside: beside,
 	}
 	return worker.Run(ctx)
 }

@@ -16,7 +16,7 @@ import (
 type pass struct {
 	*Module
 	kernel *permit.Table
-	table  *compiler.Table // nil before the first full pass
+	drops  *drops // nil where none are told of
 	// known are the objects that the table was told of, by resource.
 	known map[string]map[policy.Key]bool
 	// unsure says that the kernel may not hold what the table says.
@@ -27,17 +27,25 @@ type pass struct {
 }
 
 func open(m *Module) (*pass, error) {
-	kernel, err := permit.Open(permit.Config{Plain: m.deps.Config.Plain, Log: m.deps.Log})
+	heard := hear(m)
+	kernel, err := permit.Open(permit.Config{Plain: m.deps.Config.Plain, LogDrops: heard != nil, Log: m.deps.Log})
 	if err != nil {
+		heard.close()
 		return nil, err
 	}
+	m.judging.Lock()
+	m.table = nil // of an earlier run
+	m.judging.Unlock()
 	return &pass{
-		Module: m, kernel: kernel, told: map[policy.Key][]compiler.Finding{},
+		Module: m, kernel: kernel, drops: heard, told: map[policy.Key][]compiler.Finding{},
 		known: map[string]map[policy.Key]bool{namespaces: {}, nodes: {}, pods: {}, policies: {}, clusterPolicies: {}},
 	}, nil
 }
 
-func (p *pass) close() { p.kernel.Close() }
+func (p *pass) close() {
+	p.kernel.Close()
+	p.drops.close()
+}
 
 // Remove takes everything of the module out of the kernel.
 func Remove(conf Config, log *slog.Logger) error {
@@ -52,6 +60,8 @@ func Remove(conf Config, log *slog.Logger) error {
 // do is one pass: what is dirty is compiled, and the difference sent.
 func (p *pass) do(ctx context.Context, dirty []key) error {
 	start := time.Now()
+	p.judging.Lock()
+	defer p.judging.Unlock()
 	state := p.once(dirty)
 	state.Took = time.Since(start)
 	if len(dirty) == 1 && dirty[0] == kernel {

@@ -90,6 +90,9 @@ type Masquerade struct {
 // Policy is who may talk to whom.
 type Policy struct {
 	Enabled bool `json:"enabled"`
+	// LogDrops logs packets that are dropped, in so many lines a second.
+	LogDrops          bool `json:"logDrops"`
+	LogDropsPerSecond int  `json:"logDropsPerSecond"`
 }
 
 // Trace is what poplinctl trace may look at.
@@ -193,7 +196,7 @@ func Default() Config {
 			},
 		},
 
-		Policy: Policy{Enabled: true},
+		Policy: Policy{Enabled: true, LogDropsPerSecond: 10},
 
 		CNI:     CNI{ConfDir: "/etc/cni/net.d", Name: "poplin", Capabilities: map[string]bool{"ips": true, "portMappings": true, "bandwidth": true}},
 		Health:  Listener{Address: "127.0.0.1:9411"},

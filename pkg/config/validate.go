@@ -50,6 +50,9 @@ func (c Config) validate() error {
 	checkPrefixes(fail, "masquerade.excludeCIDRs", c.Masquerade.ExcludeCIDRs)
 	c.Overlay.validate(fail)
 	c.Services.validate(fail)
+	if n := c.Policy.LogDropsPerSecond; n < 1 || n > 100 {
+		fail("policy.logDropsPerSecond", "%d is outside 1..100: to log nothing write logDrops: false", n)
+	}
 	c.CNI.validate(fail)
 	checkListener(fail, "health.address", c.Health.Address)
 	checkListener(fail, "metrics.address", c.Metrics.Address)

@@ -1,7 +1,7 @@
 // Package metrics counts what the daemon does. Inputs are the outcomes of its
 // passes and requests; output is one Prometheus registry as an HTTP handler.
 // It refuses labels that grow with the cluster: a label has a value per part
-// of the program, never per node or pod.
+// of the program, never per node or pod, and per policy only up to a limit.
 package metrics
 
 import (
@@ -148,22 +148,24 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) { m.registry.Describe(ch)
 
 // GuardDrops exports, by reason, what the guards dropped: read is called for
 // every scrape. The kernel counts, so a count starts over when its table does.
-func (m *Metrics) GuardDrops(read func() map[string]uint64) { m.registry.MustRegister(drops(read)) }
+func (m *Metrics) GuardDrops(read func() map[string]uint64) {
+	m.registry.MustRegister(drops{prometheus.NewDesc("poplin_guard_drops_total",
+		"Packets that the guards dropped: a pod's with another's source address, or that only routers send; overlay packets that no peer sent.", []string{"reason"}, nil), read})
+}
 
-type drops func() map[string]uint64
-
-func guardDrops() *prometheus.Desc {
-	return prometheus.NewDesc("poplin_guard_drops_total",
-		"Packets that the guards dropped: a pod's with another's source address, or that only routers send; overlay packets that no peer sent.", []string{"reason"}, nil)
+// drops are counters of the kernel's, told apart by one label.
+type drops struct {
+	desc *prometheus.Desc
+	read func() map[string]uint64
 }
 
 // Describe implements prometheus.Collector.
-func (d drops) Describe(ch chan<- *prometheus.Desc) { ch <- guardDrops() }
+func (d drops) Describe(ch chan<- *prometheus.Desc) { ch <- d.desc }
 
 // Collect implements prometheus.Collector.
 func (d drops) Collect(ch chan<- prometheus.Metric) {
-	for reason, n := range d() {
-		ch <- prometheus.MustNewConstMetric(guardDrops(), prometheus.CounterValue, float64(n), reason)
+	for label, n := range d.read() {
+		ch <- prometheus.MustNewConstMetric(d.desc, prometheus.CounterValue, float64(n), label)
 	}
 }
 

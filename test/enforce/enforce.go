@@ -60,6 +60,9 @@ func (o *Objects) SetNamespace(n policy.Namespace) {
 // SetPolicy makes or changes a policy.
 func (o *Objects) SetPolicy(p policy.NetworkPolicy) { set(o, "networkpolicies", o.policies, p.Key, &p) }
 
+// DeletePolicy ends it.
+func (o *Objects) DeletePolicy(k policy.Key) { set(o, "networkpolicies", o.policies, k, nil) }
+
 // SetClusterPolicy makes or changes a cluster's policy. What names nodes waits
 // until there are some.
 func (o *Objects) SetClusterPolicy(p policy.ClusterPolicy) {

@@ -31,6 +31,7 @@ func exported() map[string]metric {
 	m := metrics.New()
 	m.Services()
 	m.Policies()
+	m.PolicyDrops(func() map[string]uint64 { return nil })
 	m.GuardDrops(func() map[string]uint64 { return nil })
 	m.Conntrack(func() (float64, float64, bool) { return 0, 0, false })
 	all := make(chan *prometheus.Desc)

@@ -28,6 +28,9 @@ type Config struct {
 	// Plain makes a table without owner, as on a kernel that knows none, and
 	// Unlabelled one for connections without labels, likewise.
 	Plain, Unlabelled bool
+	// LogDrops has packets that are dropped told to permit.LogGroup, which
+	// the kernel must know.
+	LogDrops bool
 	// NetNS is a descriptor of the network namespace; 0 is the caller's.
 	NetNS int
 	Log   *slog.Logger
@@ -132,6 +135,34 @@ func (t *Table) turn() error {
 	return t.kernel.Send(b)
 }
 
+// Drops are how many packets policies have dropped by direction, egress and
+// ingress, since the table or its rules were made. It asks through a socket of
+// its own, and may run beside everything else; netns is as in Config.
+func Drops(netns int) (map[string]uint64, error) {
+	counts, err := table.Counts(Name, netns)
+	if err != nil || len(counts) == 0 {
+		return nil, err
+	}
+	byDirection := map[string]uint64{"egress": 0, "ingress": 0}
+	for chain, n := range counts {
+		if egress, _ := permit.Dropping(chain); egress {
+			byDirection["egress"] += n
+		} else {
+			byDirection["ingress"] += n
+		}
+	}
+	return byDirection, nil
+}
+
+// chains are the rules of this epoch.
+func (t *Table) chains() []nft.Chain {
+	list := permit.Chains(t.epoch)
+	if t.conf.LogDrops {
+		return permit.Logging(list)
+	}
+	return list
+}
+
 // Remove takes the table away.
 func (t *Table) Remove() error {
 	t.Forget()
@@ -152,11 +183,11 @@ func (t *Table) prepare() error {
 		t.epoch = permit.EpochOf(t.kernel.Label())
 	}
 	b := t.kernel.NewBatch()
-	err = t.kernel.PutChains(b, permit.Chains(t.epoch))
+	err = t.kernel.PutChains(b, t.chains())
 	if err == nil && b.Size() > 0 {
 		// Made anew, and who knows what passed meanwhile.
 		t.epoch = t.next()
-		err = t.kernel.PutChains(b, permit.Chains(t.epoch))
+		err = t.kernel.PutChains(b, t.chains())
 	}
 	if err == nil {
 		err = t.kernel.Send(b)

@@ -59,8 +59,19 @@ func sample(dice *rand.Rand) permit.Program {
 
 // What nft prints is what our programs say, so a person can trust either.
 func TestRulesAsNftPrintsThem(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { printedAsSaid(t, Config{}) })
+	t.Run("logging", func(t *testing.T) { printedAsSaid(t, Config{LogDrops: true}) })
+}
+
+func printedAsSaid(t *testing.T, conf Config) {
+	t.Helper()
 	space.Enter(t)
-	table := open(t)
+	conf.Log = slog.New(slog.DiscardHandler)
+	table, err := Open(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
 	if _, err := table.Set(permit.New()); err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +79,7 @@ func TestRulesAsNftPrintsThem(t *testing.T) {
 	for line := range strings.Lines(space.Nft(t, "list", "table", "inet", Name)) {
 		printed[strings.TrimSpace(strings.ReplaceAll(line, " packets 0 bytes 0", ""))] = true
 	}
-	for _, c := range permit.Chains(table.epoch) {
+	for _, c := range table.chains() {
 		for _, r := range c.Rules {
 			if !printed[r.String()] {
 				t.Errorf("chain %s: nft does not print %q", c.Name, r)

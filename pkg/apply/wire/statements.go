@@ -82,6 +82,18 @@ func (e *encoder) statement(s nft.Statement) error {
 		e.masquerade(s)
 	case nft.Count:
 		e.expr("counter", func() { e.U64(unix.NFTA_COUNTER_BYTES, 0); e.U64(unix.NFTA_COUNTER_PACKETS, 0) })
+	case nft.Limit:
+		e.expr("limit", func() {
+			e.U64(unix.NFTA_LIMIT_RATE, uint64(s.Rate))
+			e.U64(unix.NFTA_LIMIT_UNIT, 1) // in seconds
+			e.u32s(unix.NFTA_LIMIT_BURST, s.Rate, unix.NFTA_LIMIT_TYPE, unix.NFT_LIMIT_PKTS, unix.NFTA_LIMIT_FLAGS, 0)
+		})
+	case nft.Log:
+		e.expr("log", func() {
+			e.Bytes(unix.NFTA_LOG_GROUP, be16(s.Group))
+			e.Text(unix.NFTA_LOG_PREFIX, s.Prefix)
+			e.u32s(unix.NFTA_LOG_SNAPLEN, s.Length)
+		})
 	case nft.IsTCP:
 		e.meta(unix.NFT_META_L4PROTO, reg(0))
 		e.compare(unix.NFT_CMP_EQ, reg(0), []byte{unix.IPPROTO_TCP})

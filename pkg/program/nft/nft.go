@@ -177,6 +177,17 @@ type Verdict struct{ Kind, Chain string }
 // Count counts packets.
 type Count struct{}
 
+// Limit matches at most Rate packets a second, and as many at once.
+type Limit struct{ Rate uint32 }
+
+// Log tells the first bytes of a packet to whoever listens to a group of
+// nfnetlink_log.
+type Log struct {
+	Prefix string
+	Group  uint16
+	Length uint32
+}
+
 // Verdicts.
 var (
 	Silence = Verdict{Kind: "drop"}
@@ -269,6 +280,14 @@ func (s Masquerade) String() string {
 func (IsTCP) String() string     { return "meta l4proto tcp" }
 func (v Verdict) String() string { return strings.TrimSpace(v.Kind + " " + v.Chain) }
 func (Count) String() string     { return "counter" }
+
+func (s Limit) String() string {
+	return fmt.Sprintf("limit rate %d/second burst %[1]d packets", s.Rate)
+}
+
+func (s Log) String() string {
+	return fmt.Sprintf("log prefix %q group %d snaplen %d", s.Prefix, s.Group, s.Length)
+}
 
 func (r Rule) String() string {
 	parts := make([]string, len(r))

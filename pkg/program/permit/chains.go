@@ -1,6 +1,11 @@
 package permit
 
-import "poplin.dev/poplin/pkg/program/nft"
+import (
+	"slices"
+	"strings"
+
+	"poplin.dev/poplin/pkg/program/nft"
+)
 
 // family is what the two families' rules differ in.
 type family struct {
@@ -29,13 +34,53 @@ func Chains(e Epoch) []nft.Chain {
 	return []nft.Chain{
 		Forward(e),
 		{Name: "replies", Rules: isolated("-replies", family.turned)},
-		{Name: "egress", Rules: lookup("egress", "ports", family.same)},
-		{Name: "ingress", Rules: lookup("ingress", "ports", inward(family.same))},
-		{Name: "egress-replies", Rules: lookup("egress", "ports-replies", family.turned)},
-		{Name: "ingress-replies", Rules: lookup("ingress", "ports-replies", inward(family.turned))},
-		{Name: "ports", Rules: ports(nft.Dport)},
-		{Name: "ports-replies", Rules: ports(nft.Sport)},
+		{Name: "egress", Rules: lookup("egress", EgressPorts, family.same)},
+		{Name: "ingress", Rules: lookup("ingress", IngressPorts, inward(family.same))},
+		{Name: "egress-replies", Rules: lookup("egress", EgressPortsReplies, family.turned)},
+		{Name: "ingress-replies", Rules: lookup("ingress", IngressPortsReplies, inward(family.turned))},
+		{Name: EgressPorts, Rules: ports(nft.Dport)},
+		{Name: IngressPorts, Rules: ports(nft.Dport)},
+		{Name: EgressPortsReplies, Rules: ports(nft.Sport)},
+		{Name: IngressPortsReplies, Rules: ports(nft.Sport)},
 	}
+}
+
+// The chains whose last rule counts and drops.
+const (
+	EgressPorts         = "egress-ports"
+	IngressPorts        = "ingress-ports"
+	EgressPortsReplies  = EgressPorts + replies
+	IngressPortsReplies = IngressPorts + replies
+
+	replies = "-replies"
+)
+
+// Dropping says what a chain drops: what isolated pods send, or what they are
+// sent; and whether it is answers to that.
+func Dropping(chain string) (egress, reply bool) {
+	return strings.HasPrefix(chain, "egress"), strings.HasSuffix(chain, replies)
+}
+
+const (
+	// LogGroup is where packets that are dropped can be heard of.
+	LogGroup = 0x706c
+	// logRate is how many a second are told by each chain: more would be work
+	// for the node just when somebody floods it.
+	logRate = 250
+	// logLength of a packet has its headers, with those that IPv6 may add.
+	logLength = 128
+)
+
+// Logging adds to chains that each packet that is dropped is told to LogGroup,
+// under the name of the chain that does.
+func Logging(chains []nft.Chain) []nft.Chain {
+	for i, c := range chains {
+		if n := len(c.Rules) - 1; slices.Contains(c.Rules[n], nft.Statement(nft.Silence)) {
+			tell := nft.Rule{nft.Limit{Rate: logRate}, nft.Log{Prefix: c.Name, Group: LogGroup, Length: logLength}}
+			chains[i].Rules = slices.Insert(c.Rules, n, tell)
+		}
+	}
+	return chains
 }
 
 // Forward is the one chain that an epoch is named in.
