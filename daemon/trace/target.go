@@ -343,10 +343,25 @@ func (g *gatherer) address(ctx context.Context, n name, t way.Target) (way.Targe
 			t.Service = &s // it has no such port: a finding
 		}
 	}
+	if node := g.in.NodeOf(n.addr); t.Service == nil && node != "" {
+		return t, g.hostPort(ctx, node, &t)
+	}
 	if t.Service == nil && g.inPodRange(n.addr) {
 		t.Missing = fmt.Sprintf("%s is in a node's pod range, and no pod has it", n.addr)
 	}
 	return t, nil
+}
+
+// hostPort finds the pod to which a port of a node leads, if one does.
+func (g *gatherer) hostPort(ctx context.Context, node string, t *way.Target) error {
+	pods, err := person.List[object.Pod](ctx, g.api, person.Path("v1", "", "pods", ""), "", "spec.nodeName="+node)
+	g.in.Objects.Pods = append(g.in.Objects.Pods, pods...)
+	for i, p := range pods {
+		if port, ok := p.HostPort(t.Port, t.Proto); ok && !p.Spec.HostNetwork && !p.Ended() {
+			t.Pod, t.Inner = &pods[i], port
+		}
+	}
+	return err
 }
 
 func (g *gatherer) inPodRange(a netip.Addr) bool {

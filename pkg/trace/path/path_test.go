@@ -41,7 +41,7 @@ func podOf(t *testing.T, name, node, ip, ports string) object.Pod {
 const (
 	client, web, front = "10.244.0.5", "10.244.1.7", "10.96.0.9"
 
-	vtep1, vtep2 = "192.0.2.1", "192.0.2.2"
+	vtep1 = "192.0.2.1"
 )
 
 // two is a cluster of two nodes: a client on n1, a Service whose endpoint is
@@ -240,10 +240,14 @@ func TestFaults(t *testing.T) {
 			d.Refused = map[string]string{"n2": "overlaps"}
 			in.Desired["n1"] = d
 		}, way.Overlay, "n1", "overlaps"},
-		"device down": {on("n2", func(f *facts.Node) { f.Network.Links[1].Up = false }), way.Decapsulation, "n2", "down"},
-		"device gone": {on("n2", func(f *facts.Node) { f.Network.Links = f.Network.Links[:1] }), way.Decapsulation, "n2", "no device"},
-		"other VNI":   {on("n2", func(f *facts.Node) { f.Network.Links[1].VXLAN.VNI = 2 }), way.Decapsulation, "n2", "VNI 2"},
-		"not a peer":  {on("n2", func(f *facts.Node) { f.Rules.Overlay.Sets["guard-peers4"] = nil }), way.Guard, "n2", "do not know node n1"},
+		"device down":      {on("n2", func(f *facts.Node) { f.Network.Links[1].Up = false }), way.Decapsulation, "n2", "down"},
+		"device gone":      {on("n2", func(f *facts.Node) { f.Network.Links = f.Network.Links[:1] }), way.Decapsulation, "n2", "no device"},
+		"other VNI":        {on("n2", func(f *facts.Node) { f.Network.Links[1].VXLAN.VNI = 2 }), way.Decapsulation, "n2", "VNI 2"},
+		"not a peer":       {on("n2", func(f *facts.Node) { f.Rules.Overlay.Sets["guard-peers4"] = nil }), way.Guard, "n2", "do not know node n1"},
+		"sends as another": {func(in *way.Input) { in.Facts["n1"].Pods[0].Inside.Routes[0].Src = addr("10.244.0.9") }, way.Guard, "n1", "10.244.0.9"},
+		"no node port": {func(in *way.Input) {
+			in.From, in.To = way.End{}, way.Target{Addrs: []netip.Addr{addr(vtep1)}, Port: 30099, Proto: service.TCP}
+		}, way.Entry, "", "no Service has node port 30099"},
 		"drop inside of the pod": {func(in *way.Input) {
 			in.Facts["n2"].Pods[0].Chains = []facts.Chain{{Family: "ip", Table: "filter", Name: "INPUT", Hook: "input", Drops: true}}
 		}, way.Firewall, "n2", "inside of pod blue/web"},

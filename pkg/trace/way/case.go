@@ -32,6 +32,9 @@ type Case struct {
 // Translated reports whether a Service is between.
 func (c *Case) Translated() bool { return c.Front != c.Dst }
 
+// Served reports whether that is a Service, and no host port.
+func (c *Case) Served() bool { return c.Translated() && c.To.Service != nil }
+
 // Remote reports whether the packet crosses from one node to another.
 func (c *Case) Remote() bool { return c.Enters != "" && c.Node != "" && c.Enters != c.Node }
 
@@ -87,6 +90,13 @@ func (in *Input) cases(from End, to Target) (list []Case) {
 		c.Enters, c.Origin = in.enters(from, front)
 		if to.Service == nil {
 			c.Dst = c.Front
+			if to.Inner != 0 {
+				a, ok := End{Pod: to.Pod, Addrs: to.Pod.Addresses()}.Address(front)
+				if !ok {
+					continue
+				}
+				c.Dst = netip.AddrPortFrom(a, to.Inner)
+			}
 			list = append(list, in.ending(c))
 			continue
 		}

@@ -79,6 +79,8 @@ type Target struct {
 	Addrs []netip.Addr
 	Port  uint16
 	Proto service.Protocol
+	// Inner is the port of Pod to which a host port leads.
+	Inner uint16
 	// ByName says that the client has to find the address by DNS.
 	ByName bool
 	// Unresolved says why the name stands for nothing.

@@ -71,8 +71,27 @@ func Entry(in *way.Input) []way.Hop {
 		if s.Spec.Type == "LoadBalancer" {
 			h.Cause, h.Cure = fmt.Sprintf("no load balancer has given Service %s an address", s), "kubectl -n "+s.Namespace+" describe service "+s.Name
 		}
+	case s == nil && in.To.Pod == nil && !taken(in):
+		h.Broken("kubectl get services -A", "no Service has node port %d/%s, no pod has that host port, and no process listens there", in.To.Port, in.To.Proto)
 	default:
 		h.Saw("clients outside reach %s", in.To.Addrs)
 	}
 	return []way.Hop{*h}
+}
+
+// taken reports whether somebody receives at a port of a node, as far as that
+// is known.
+func taken(in *way.Input) bool {
+	for _, a := range in.To.Addrs {
+		f, known := in.Facts[in.NodeOf(a)]
+		if !known || f.Network == nil {
+			return true
+		}
+		for _, s := range f.Network.Sockets {
+			if s.Proto == in.To.Proto && s.At.Port() == in.To.Port {
+				return true
+			}
+		}
+	}
+	return len(in.To.Addrs) == 0
 }

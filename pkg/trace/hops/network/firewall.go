@@ -1,6 +1,7 @@
 package network
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -161,6 +162,7 @@ func Guard(c *way.Case) (hops []way.Hop) {
 		h, f := c.At(way.Guard, c.Enters, "guards of the overlay")
 		if f != nil {
 			guarded(c, h, f, "")
+			spoofs(c, h, f)
 		}
 		hops = append(hops, *h)
 	}
@@ -172,6 +174,20 @@ func Guard(c *way.Case) (hops []way.Hop) {
 		hops = append(hops, *h)
 	}
 	return hops
+}
+
+// spoofs: a pod that sends under an address which is not its own is not heard.
+func spoofs(c *way.Case, h *way.Hop, f *facts.Node) {
+	p, found := way.PodOf(f, c.From)
+	if !found || p.Inside == nil {
+		return
+	}
+	for _, r := range p.Inside.Routes {
+		if r.Dst.Contains(c.Front.Addr()) && r.Src.IsValid() && !slices.Contains(p.Addresses, r.Src) {
+			h.Broken(fmt.Sprintf("kubectl -n %s delete pod %s", c.Src.Pod.Namespace, c.Src.Pod.Name),
+				"the pod sends under %s, which is not its address: its node drops that", r.Src)
+		}
+	}
 }
 
 // guarded looks at one node's guards; other is who sends overlay packets to it.

@@ -15,7 +15,7 @@ import (
 // ServiceProgram: the kernel of the node where the packet enters sends it to
 // the endpoints to which it should.
 func ServiceProgram(c *way.Case) []way.Hop {
-	if !c.Translated() {
+	if !c.Served() {
 		return nil
 	}
 	h, f := c.At(way.ServiceProgram, c.Enters, c.Front.String()+"/"+c.Proto.String())
@@ -115,7 +115,7 @@ func Conntrack(c *way.Case) (hops []way.Hop) {
 			} else if m > 0 && f.Flows.Count*100 >= m*nearlyFull {
 				h.Suspect(fmt.Sprintf("sysctl -w net.netfilter.nf_conntrack_max=%d # on node %s", 2*m, node), "%d of %d entries are used", f.Flows.Count, m)
 			}
-			if c.Translated() && node == c.Enters && f.Rules != nil {
+			if c.Served() && node == c.Enters && f.Rules != nil {
 				if why := before(c, f, "notrack"); why != "" {
 					h.Broken("nft list ruleset # on node "+node, "%s, of another program, keeps connection tracking from it, which translates", why)
 				}
