@@ -216,8 +216,8 @@ func (l *lab) change(ctx context.Context, of string, n int, next func() step) (c
 // or what it was.
 func (l *lab) changeLabels() step {
 	l.relabelled++
-	n, i := rand.IntN(int(l.crowd)), 2 // an application that policies name
-	app := fmt.Sprint("a", l.relabelled%2)
+	n, i := rand.IntN(int(l.crowd)), 2
+	app := "a0" // which every pod may ask for names
 	if l.apps[n] == app {
 		app = labels(i)["app"].(string)
 	}
