@@ -88,7 +88,13 @@ func Addressed(in *way.Input) (hops []way.Hop) {
 		}
 	}
 	for _, p := range pods {
-		if len(p.Addresses()) == 0 && p.Spec.NodeName != "" && !p.Ended() {
+		switch {
+		case len(p.Addresses()) > 0 || p.Ended():
+		case p.Spec.NodeName == "":
+			h := way.Hop{Hop: way.Node, About: "pod " + p.String()}
+			h.Broken(fmt.Sprintf("kubectl -n %s describe pod %s", p.Namespace, p.Name), "no node has taken pod %s", p)
+			hops = append(hops, h)
+		default:
 			hops = append(hops, unaddressed(in, p))
 		}
 	}

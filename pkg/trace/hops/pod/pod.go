@@ -190,6 +190,10 @@ func Socket(c *way.Case) []way.Hop {
 		return []way.Hop{*h}
 	}
 	listens(h, sockets.Sockets, c.Dst, c.Proto, cure)
+	if c.Pod == nil && c.Src.Pod == nil && c.Src.Node == "" && h.Status == way.Broken {
+		h.Hop = way.Entry // no Service has it either, or there were a pod
+		h.Cause = "no Service answers there, and " + h.Cause
+	}
 	return []way.Hop{*h}
 }
 
