@@ -19,7 +19,7 @@ func Sender(c *way.Case) []way.Hop {
 	if c.Src.Pod == nil || c.Origin != trace.FromPod {
 		return nil
 	}
-	return append(attached(c, c.Src.Pod, c.From, c.Front.Addr()), genuine(c)...)
+	return attached(c, c.Src.Pod, c.From, c.Front.Addr())
 }
 
 // Receiver: a pod can be reached, and can answer.
@@ -87,25 +87,6 @@ func ends(c *way.Case, h *way.Hop, f *facts.Node, p facts.Pod, cure string) {
 	if narrow := min(in.MTU, out.MTU); in.MTU != out.MTU && narrow < published.MTU {
 		h.Broken(cure, "the pod's link has MTU %d in the pod and %d at the host's end: larger packets than %d are dropped", in.MTU, out.MTU, narrow)
 	}
-}
-
-// genuine: the pod sends under its own address. Its node drops what has another.
-func genuine(c *way.Case) []way.Hop {
-	h, f := c.At(way.Guard, c.Src.Pod.Spec.NodeName, "source of pod "+c.Src.Pod.String())
-	if f == nil {
-		return nil // another hop says so
-	}
-	p, found := way.PodOf(f, c.From)
-	if !found || p.Inside == nil {
-		return nil
-	}
-	for _, r := range p.Inside.Routes {
-		if r.Src.IsValid() && r.Dst.Contains(c.Front.Addr()) && !slices.Contains(p.Addresses, r.Src) {
-			h.Broken(fmt.Sprintf("kubectl -n %s delete pod %s", c.Src.Pod.Namespace, c.Src.Pod.Name),
-				"the pod sends under %s, which is not its address: its node drops that", r.Src)
-		}
-	}
-	return []way.Hop{*h}
 }
 
 func inside(link, address *way.Hop, p facts.Pod, own netip.Addr, cure string) {
@@ -190,10 +171,6 @@ func Socket(c *way.Case) []way.Hop {
 		return []way.Hop{*h}
 	}
 	listens(h, sockets.Sockets, c.Dst, c.Proto, cure)
-	if c.Pod == nil && c.Src.Pod == nil && c.Src.Node == "" && h.Status == way.Broken {
-		h.Hop = way.Entry // no Service has it either, or there were a pod
-		h.Cause = "no Service answers there, and " + h.Cause
-	}
 	return []way.Hop{*h}
 }
 
