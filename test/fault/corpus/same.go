@@ -65,7 +65,7 @@ func (c *Case) look(ctx context.Context, place string) (snapshot.Snapshot, error
 			return nil, err
 		}
 		return cmd.Output()
-	}, "/etc/cni/net.d", "/var/lib/cni/networks", "/run/corpus")
+	}, "/etc/cni/net.d", "/var/lib/cni/networks/poplin", "/run/corpus")
 	for i, line := range s {
 		// A device that is made anew has another number.
 		s[i] = number.ReplaceAllString(line, "$1")
