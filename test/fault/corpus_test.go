@@ -29,8 +29,8 @@ func random(purpose string) *rand.Rand {
 	return rand.New(rand.NewPCG(*seed, h.Sum64()))
 }
 
-// chosen are the faults of a run: all of them in a soak, else one at each hop
-// and as many more as make a third.
+// chosen are the faults of a run: all of them in a soak, else of those that are
+// not open one at each hop and as many more as make a third.
 func chosen(t *testing.T) (list []corpus.Fault) {
 	t.Helper()
 	all, err := corpus.Read()
@@ -40,6 +40,7 @@ func chosen(t *testing.T) (list []corpus.Fault) {
 	if soak.Full() {
 		return all
 	}
+	all = slices.DeleteFunc(all, func(f corpus.Fault) bool { return f.Open != "" })
 	random("chosen").Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	at := map[string]bool{}
 	var others []corpus.Fault
@@ -69,22 +70,34 @@ func TestFaultCorpus(t *testing.T) {
 	live.Inspect(t, c)
 	t.Run("nothing is broken", func(t *testing.T) { calm(t, c, lab) })
 	t.Run("the tool is killed", func(t *testing.T) { killedTrace(t, c, lab) })
-	first, late := newScore(), newScore()
+	first, late, open := newScore(), newScore(), newScore()
 	for _, f := range chosen(t) {
 		t.Run(f.Name, func(t *testing.T) {
-			named := happens(t, c, lab.Draw(t, f, random(f.Name)))
-			if f.Late {
-				late.count(f.Hop, named)
-			} else {
-				first.count(f.Hop, named)
+			counts := first
+			switch {
+			case f.Open != "":
+				counts = open
+			case f.Late:
+				counts = late
 			}
+			counts.count(f.Hop, happens(t, c, lab.Draw(t, f, random(f.Name))))
 		})
 	}
 	t.Logf("state mode named %s", first)
 	t.Logf("of those that were written when the tool was finished it named %s", late)
-	// What is promised: 57 of 60.
-	if missed, all := first.missed()+late.missed(), first.total()+late.total(); missed*60 > 3*all {
-		t.Errorf("%d of %d faults were not named", missed, all)
+	t.Logf("of those that are marked open it named %s", open)
+	missed, all := 0, 0
+	for _, s := range []*score{first, late, open} {
+		missed, all = missed+s.missed(), all+s.total()
+	}
+	// What is promised of all faults, open or not: 57 of 60. Of a third, drawn at
+	// random, a few more may be missed by chance: 9 of 10 have to be named.
+	most := all / 10
+	if soak.Full() {
+		most = 3 * all / 60
+	}
+	if missed > most {
+		t.Errorf("%d of %d faults were not named, and %d may be", missed, all, most)
 	}
 }
 
@@ -178,7 +191,7 @@ func happens(t *testing.T, cl *cluster.Cluster, c *corpus.Case) (named bool) {
 	e := explained(t, cl, c)
 	named = e.Status == "BROKEN" && e.Hop == c.Hop
 	switch {
-	case e.Status == "OK":
+	case e.Status == "OK" && c.Open == "":
 		t.Errorf("%s: the traffic fails, and the tool says that all is well", c)
 	case !named:
 		t.Logf("%s: not named: want %s, got %s", c, c.Hop, e)

@@ -9,6 +9,7 @@
 //	path: who talks to whom (see paths), then options (see options)
 //	hop:  the class of the hop that is broken
 //	both: two other faults of which this is made; path and scripts are theirs
+//	open: why nothing names it yet
 //
 // Then follow sections, each below a line "-- name --": the scripts break,
 // mend, twin and "mend twin" (by default mend), and files that kubectl gets.
@@ -38,7 +39,10 @@ type Fault struct {
 	Late bool
 	// Double faults are made of two.
 	Double bool
-	Path   Path
+	// Open is why nothing that looks for faults can be expected to name this
+	// one, or empty.
+	Open string
+	Path Path
 
 	Break, Mend, Twin, MendTwin []Step
 
@@ -152,6 +156,8 @@ func parse(text string) (Fault, error) {
 			f.Hop = value
 		case "both":
 			f.both = strings.Fields(value)
+		case "open":
+			f.Open = value
 		default:
 			f.About = strings.TrimSpace(f.About + " " + line)
 		}

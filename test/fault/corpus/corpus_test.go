@@ -13,10 +13,14 @@ func TestCorpus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var doubles, late int
+	var doubles, late, open int
 	at := map[string]int{}
 	for _, f := range faults {
-		at[f.Hop]++
+		if f.Open != "" {
+			open++
+		} else {
+			at[f.Hop]++
+		}
 		if f.Double {
 			doubles++
 		}
@@ -35,11 +39,11 @@ func TestCorpus(t *testing.T) {
 	if len(faults) < 60 || doubles < 10 || late < 10 {
 		t.Errorf("%d faults, %d of them double and %d late; want 60, 10 and 10", len(faults), doubles, late)
 	}
-	t.Logf("%d faults, %d of them double and %d late; by hop: %v", len(faults), doubles, late, at)
+	t.Logf("%d faults, %d of them double, %d late and %d open; by hop, without the open ones: %v", len(faults), doubles, late, open, at)
 }
 
 func TestParse(t *testing.T) {
-	const good = "Something.\npath: pod to pod, udp, ipv6\nhop: route\n-- break --\nnear a\nfails\nkubectl b -f c.yaml\n-- mend --\nfar d\n-- twin --\nlan e\n-- c.yaml --\nx: y\n"
+	const good = "Something.\npath: pod to pod, udp, ipv6\nhop: route\nopen: unseen\n-- break --\nnear a\nfails\nkubectl b -f c.yaml\n-- mend --\nfar d\n-- twin --\nlan e\n-- c.yaml --\nx: y\n"
 	f, err := parse(good)
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +51,7 @@ func TestParse(t *testing.T) {
 	if want := []Step{{"near", "a"}, {"fails", ""}, {"kubectl", "kubectl b -f c.yaml"}}; !slices.Equal(f.Break, want) {
 		t.Errorf("break is %v, want %v", f.Break, want)
 	}
-	if want := (Path{Kind: PodToPod, UDP: true, Family: 6}); f.Path != want || f.About != "Something." || f.Hop != "route" {
+	if want := (Path{Kind: PodToPod, UDP: true, Family: 6}); f.Path != want || f.About != "Something." || f.Hop != "route" || f.Open != "unseen" {
 		t.Errorf("%+v", f)
 	}
 	if !slices.Equal(f.MendTwin, f.Mend) || f.files["c.yaml"] != "x: y\n" {
