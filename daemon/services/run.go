@@ -152,6 +152,9 @@ func (p *pass) once(dirty []key) (state State, changed []service.Key) {
 			wait = "a complete view of the Services"
 		}
 		if wait != "" && p.table == nil {
+			// What an earlier process left holds until then: from now on it
+			// is owned, and nobody can flush it.
+			_, state.Err = p.kernel.Program()
 			state.Waiting = wait
 			return state, nil
 		}

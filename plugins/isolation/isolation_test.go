@@ -78,7 +78,7 @@ func TestAnswers(t *testing.T) {
 
 // What is asked is what a server of net/http reads.
 func TestQuestionIsHTTP(t *testing.T) {
-	var got Question
+	asked := make(chan Question, 1)
 	path := filepath.Join(t.TempDir(), "poplind.sock")
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -87,7 +87,9 @@ func TestQuestionIsHTTP(t *testing.T) {
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		text, err := io.ReadAll(r.Body)
 		if err == nil {
-			got, err = ParseQuestion(text)
+			var q Question
+			q, err = ParseQuestion(text)
+			asked <- q
 		}
 		if err != nil || r.Method != http.MethodPost || r.URL.Path != Path {
 			http.Error(w, "another question", http.StatusTeapot)
@@ -97,7 +99,8 @@ func TestQuestionIsHTTP(t *testing.T) {
 	t.Cleanup(func() { srv.Close() })
 	a := Ask(path, "/nowhere", web)
 	defer a.Close()
-	if err := a.Wait(); err != nil || !reflect.DeepEqual(got, web) {
+	err = a.Wait()
+	if got := <-asked; err != nil || !reflect.DeepEqual(got, web) {
 		t.Errorf("asked %+v, %v", got, err)
 	}
 }

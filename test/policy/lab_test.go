@@ -114,18 +114,18 @@ type lab struct {
 
 func newLab(t testing.TB) *lab {
 	t.Helper()
-	return openLab(t, false)
+	return openLab(t, applypermit.Config{})
 }
 
-// openLab makes tables that have no owner, if they are plain.
-func openLab(t testing.TB, plain bool) *lab {
+func openLab(t testing.TB, conf applypermit.Config) *lab {
 	t.Helper()
 	need.Link(t, "veth")
+	conf.Log = slog.New(slog.DiscardHandler)
 	l := &lab{homes: map[string]*space.Space{}, heard: heard{packets: map[[2]netip.AddrPort]bool{}}}
 	for _, name := range []string{"worker-1", "worker-2"} {
 		w := &worker{name: name, space: router(t), table: policies.NewTable(name, permit.New()), program: permit.New()}
 		if err := w.space.Do(func() (err error) {
-			w.kernel, err = applypermit.Open(applypermit.Config{Plain: plain, Log: slog.New(slog.DiscardHandler)})
+			w.kernel, err = applypermit.Open(conf)
 			return err
 		}); err != nil {
 			t.Fatal(err)
