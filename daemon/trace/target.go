@@ -248,7 +248,12 @@ func (g *gatherer) service(ctx context.Context, t *way.Target, s object.Service,
 	if err != nil {
 		return err
 	}
-	pods, err := person.List[object.Pod](ctx, g.api, person.Path("v1", s.Namespace, "pods", ""), "", "")
+	// Slices that are kept by hand may lead to any namespace.
+	namespace := s.Namespace
+	if len(s.Spec.Selector) == 0 {
+		namespace = ""
+	}
+	pods, err := person.List[object.Pod](ctx, g.api, person.Path("v1", namespace, "pods", ""), "", "")
 	g.in.Objects.Slices = append(g.in.Objects.Slices, list...)
 	g.in.Objects.Pods = append(g.in.Objects.Pods, pods...)
 	if outside && s.Spec.External == "Local" {
@@ -313,7 +318,7 @@ func (g *gatherer) address(ctx context.Context, n name, t way.Target) (way.Targe
 	if err != nil {
 		return t, err
 	}
-	if len(pods) == 0 && g.inPodRange(n.addr) { // the field has a pod's first address only
+	if len(pods) == 0 && g.in.InPodRange(n.addr) { // the field has a pod's first address only
 		if pods, err = person.List[object.Pod](ctx, g.api, person.Path("v1", "", "pods", ""), "", ""); err != nil {
 			return t, err
 		}
@@ -346,7 +351,7 @@ func (g *gatherer) address(ctx context.Context, n name, t way.Target) (way.Targe
 	if node := g.in.NodeOf(n.addr); t.Service == nil && node != "" {
 		return t, g.hostPort(ctx, node, &t)
 	}
-	if t.Service == nil && g.inPodRange(n.addr) {
+	if t.Service == nil && g.in.InPodRange(n.addr) {
 		t.Missing = fmt.Sprintf("%s is in a node's pod range, and no pod has it", n.addr)
 	}
 	return t, nil
@@ -362,10 +367,4 @@ func (g *gatherer) hostPort(ctx context.Context, node string, t *way.Target) err
 		}
 	}
 	return err
-}
-
-func (g *gatherer) inPodRange(a netip.Addr) bool {
-	return slices.ContainsFunc(g.in.Objects.Nodes, func(n object.Node) bool {
-		return slices.ContainsFunc(n.Spec.PodCIDRs, func(p netip.Prefix) bool { return p.Contains(a) })
-	})
 }

@@ -94,6 +94,8 @@ type Forward struct {
 type Socket struct {
 	Proto service.Protocol `json:"proto"`
 	At    netip.AddrPort   `json:"at"`
+	// Waiting are TCP connections that nobody accepts.
+	Waiting uint32 `json:"waiting,omitempty"`
 }
 
 // Pod is an attachment, and the inside of it where the reader may look there.

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -297,8 +298,12 @@ func state(s int) string {
 	return "none"
 }
 
+// acceptTime is how long a process may leave connections alone. The answer
+// waits for it only where some wait.
+const acceptTime = 500 * time.Millisecond
+
 func (r *reader) sockets() error {
-	list, err := listening.Sockets()
+	list, err := listening.Stuck(acceptTime)
 	for _, s := range list {
 		r.out.Sockets = append(r.out.Sockets, facts.Socket(s))
 	}

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -21,6 +23,8 @@ import (
 type Socket struct {
 	Proto service.Protocol
 	At    netip.AddrPort
+	// Waiting are the TCP connections that nobody has accepted yet.
+	Waiting uint32
 }
 
 // Messages of linux/inet_diag.h and sock_diag.h.
@@ -60,10 +64,30 @@ func Sockets() (list []Socket, err error) {
 	return list, errors.Join(errs...)
 }
 
+// Stuck lists them too, and keeps Waiting only where nobody accepts for a while:
+// a connection always waits for a moment.
+func Stuck(while time.Duration) ([]Socket, error) {
+	list, err := Sockets()
+	waits := func(s Socket) bool { return s.Waiting > 0 }
+	if err != nil || !slices.ContainsFunc(list, waits) {
+		return list, err
+	}
+	time.Sleep(while)
+	later, err := Sockets()
+	for i, s := range later {
+		if !slices.ContainsFunc(list, func(before Socket) bool {
+			return before.Proto == s.Proto && before.At == s.At && waits(before) && before.Waiting <= s.Waiting
+		}) {
+			later[i].Waiting = 0
+		}
+	}
+	return later, err
+}
+
 // parse reads an inet_diag_msg: family, three bytes, source and destination
-// port, source address.
+// port, source address; and of a listener, the length of its queue.
 func parse(proto service.Protocol, b []byte) (s Socket, ok bool) {
-	if len(b) < 24 {
+	if len(b) < 60 {
 		return s, false
 	}
 	size := 16
@@ -71,5 +95,9 @@ func parse(proto service.Protocol, b []byte) (s Socket, ok bool) {
 		size = 4
 	}
 	addr, ok := netip.AddrFromSlice(b[8 : 8+size])
-	return Socket{proto, netip.AddrPortFrom(addr.Unmap(), binary.BigEndian.Uint16(b[4:]))}, ok
+	s = Socket{Proto: proto, At: netip.AddrPortFrom(addr.Unmap(), binary.BigEndian.Uint16(b[4:]))}
+	if proto == service.TCP {
+		s.Waiting = binary.NativeEndian.Uint32(b[56:])
+	}
+	return s, ok
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"poplin.dev/poplin/pkg/cluster/service"
 )
@@ -29,7 +30,7 @@ func TestSockets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (Socket{service.TCP, netip.MustParseAddrPort(tcp.Addr().String())}); !slices.Contains(list, want) {
+	if want := (Socket{service.TCP, netip.MustParseAddrPort(tcp.Addr().String()), 1}); !slices.Contains(list, want) {
 		t.Errorf("no %v in %v", want, list)
 	}
 	port := netip.MustParseAddrPort(udp.LocalAddr().String()).Port()
@@ -38,7 +39,43 @@ func TestSockets(t *testing.T) {
 	}) {
 		t.Errorf("no UDP port %d in %v", port, list)
 	}
-	if own := netip.MustParseAddrPort(client.LocalAddr().String()); slices.Contains(list, Socket{service.TCP, own}) {
+	if own := netip.MustParseAddrPort(client.LocalAddr().String()); slices.ContainsFunc(list, func(s Socket) bool { return s.At == own }) {
 		t.Errorf("a client's %v is listed", own)
+	}
+}
+
+// TestStuck: a connection that is accepted in time does not count.
+func TestStuck(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	waiting := func(while time.Duration) uint32 {
+		t.Helper()
+		list, err := Stuck(while)
+		at := netip.MustParseAddrPort(l.Addr().String())
+		i := slices.IndexFunc(list, func(s Socket) bool { return s.At == at })
+		if err != nil || i < 0 {
+			t.Fatalf("%v is not listed: %v, %v", at, list, err)
+		}
+		return list[i].Waiting
+	}
+	if n := waiting(10 * time.Millisecond); n != 1 {
+		t.Errorf("%d connections wait, want 1", n)
+	}
+	go func() {
+		time.Sleep(50 * time.Millisecond)
+		if conn, err := l.Accept(); err == nil {
+			_ = conn.Close()
+		}
+	}()
+	if n := waiting(time.Second); n != 0 {
+		t.Errorf("%d connections wait that were accepted", n)
 	}
 }

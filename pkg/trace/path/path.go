@@ -33,10 +33,10 @@ func steps() []func(*way.Case) []way.Hop {
 		network.Decapsulation,  // Decapsulation
 		network.Guard,          // Guard
 		network.FirewallIn,     // Firewall, where it ends
+		network.PolicyIngress,  // PolicyIngress
 		network.Return,         // Return, before the network between is blamed
 		network.Underlay,       // Underlay
 		network.MTU,            // MTU
-		network.PolicyIngress,  // PolicyIngress
 		pod.Receiver,           // PodLink, PodAddress, PodRoute of the destination
 		pod.Socket,             // Socket
 	}

@@ -196,6 +196,7 @@ func TestFaults(t *testing.T) {
 	}{
 		"no port for names":     {func(in *way.Input) { in.Objects.DNS.Spec.Ports[0].Port = 5353 }, way.DNS, "", "no UDP port 53"},
 		"no name server":        {func(in *way.Input) { in.Objects.DNSSlices = nil }, way.DNS, "", "no name server"},
+		"may not ask for names": {func(in *way.Input) { keepFromNames(t, in) }, way.DNS, "", "may not ask"},
 		"no such target":        {func(in *way.Input) { in.To = way.Target{Missing: "there is no pod x"} }, way.Entry, "", "no pod x"},
 		"cluster address":       {func(in *way.Input) { in.From = way.End{} }, way.Entry, "", "no address for clients outside"},
 		"wrong port":            {func(in *way.Input) { in.To.Port = 81 }, way.Service, "", "no port 81/tcp, only 80/tcp"},
@@ -207,13 +208,15 @@ func TestFaults(t *testing.T) {
 			in.Objects.Slices[0].Endpoints[0].Conditions.Ready = &no
 			in.Objects.Pods[1].Status.Conditions = []object.Condition{{Type: "Ready", Status: "False", Reason: "ContainersNotReady"}}
 		}, way.Endpoints, "", "ContainersNotReady"},
-		"traffic policy": {func(in *way.Input) { in.To.Service.Spec.Internal = "Local" }, way.Endpoints, "", "none of its 1 ready endpoints is on node n1"},
+		"endpoint of nobody": {func(in *way.Input) { in.Objects.Slices[0].Endpoints[0].Addresses[0] = "10.244.1.250" }, way.Endpoints, "", "no pod has 10.244.1.250"},
+		"traffic policy":     {func(in *way.Input) { in.To.Service.Spec.Internal = "Local" }, way.Endpoints, "", "none of its 1 ready endpoints is on node n1"},
 		"range is full": {func(in *way.Input) {
 			in.Objects.Pods[1].Status.PodIPs = nil
 			in.Facts["n2"].Daemon.Ranges[0].Free = "0"
 		}, way.AddressRange, "n2", "full"},
-		"daemon not ready": {func(in *way.Input) { in.Objects.Pods[1].Status.PodIPs = nil; in.Facts["n2"].Daemon.Ready = false }, way.Daemon, "n2", "no address"},
-		"node is gone":     {func(in *way.Input) { delete(in.Facts, "n2"); in.Objects.Nodes[1].Status.Conditions = nil }, way.Node, "n2", "not ready"},
+		"daemon not ready":      {func(in *way.Input) { in.Objects.Pods[1].Status.PodIPs = nil; in.Facts["n2"].Daemon.Ready = false }, way.Daemon, "n2", "no address"},
+		"node is gone":          {func(in *way.Input) { delete(in.Facts, "n2"); in.Objects.Nodes[1].Status.Conditions = nil }, way.Node, "n2", "not ready"},
+		"nobody knows the node": {func(in *way.Input) { in.Objects.Networks = in.Objects.Networks[:1] }, way.Node, "n2", "no NodeNetwork"},
 		"old endpoint": {func(in *way.Input) {
 			in.Facts["n1"].Rules.Services.Endpoints[vip.Slot{Group: vip.FirstGroup}] = at("10.244.1.8:8080")
 		}, way.ServiceProgram, "n1", "should forward to 10.244.1.7:8080"},
@@ -272,9 +275,14 @@ func TestFaults(t *testing.T) {
 		"default route":         {func(in *way.Input) { pass(in).Routes = nil }, way.PodRoute, "n2", "no default route"},
 		"gateway":               {func(in *way.Input) { pass(in).Neighs = nil }, way.PodRoute, "n2", "gateway"},
 		"nobody listens":        {func(in *way.Input) { pass(in).Sockets = nil }, way.Socket, "n2", "nobody listens"},
+		"nobody accepts":        {func(in *way.Input) { pass(in).Sockets[0].Waiting = 3 }, way.Socket, "n2", "3 connections wait"},
 		"only 127.0.0.1":        {func(in *way.Input) { pass(in).Sockets[0].At = at("127.0.0.1:8080") }, way.Socket, "n2", "127.0.0.1:8080 only"},
 		"only IPv4":             {func(in *way.Input) { pass(in).Sockets[0].At = at("10.244.1.9:8080") }, way.Socket, "n2", "only"},
 		"way back":              {on("n2", func(f *facts.Node) { f.Network.FDB = nil }), way.Return, "n2", "no forwarding entry"},
+		"ingress and way back": {func(in *way.Input) {
+			isolate(in, false, "n2")
+			on("n2", func(f *facts.Node) { f.Network.FDB = nil })(in)
+		}, way.PolicyIngress, "n2", "a policy denies it"},
 		"guard on the way back": {on("n1", func(f *facts.Node) { f.Rules.Overlay.Sets["guard-peers4"] = nil }), way.Return, "n2", "do not know node n2"},
 	} {
 		in := two(t)
@@ -287,6 +295,15 @@ func TestFaults(t *testing.T) {
 }
 
 func ptr[T any](v T) *T { return &v }
+
+func keepFromNames(t *testing.T, in *way.Input) {
+	t.Helper()
+	slice := read[object.Slice](t, `{"ports":[{"port":53,"protocol":"UDP"}],"endpoints":[{"addresses":["10.244.1.53"]}]}`)
+	in.Objects.DNSSlices = []object.Slice{slice}
+	d := in.Desired["n1"]
+	d.Explain = func(bool, netip.Addr, netip.AddrPort, service.Protocol) string { return "policy blue/client" }
+	in.Desired["n1"] = d
+}
 
 func staleFlow(in *way.Input) {
 	in.To.Proto = service.UDP

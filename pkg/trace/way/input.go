@@ -175,6 +175,13 @@ func (in *Input) NodeOf(a netip.Addr) string {
 	return ""
 }
 
+// InPodRange reports whether a node gives an address to its pods.
+func (in *Input) InPodRange(a netip.Addr) bool {
+	return slices.ContainsFunc(in.Objects.Nodes, func(n object.Node) bool {
+		return slices.ContainsFunc(n.Spec.PodCIDRs, func(p netip.Prefix) bool { return p.Contains(a) })
+	})
+}
+
 // inside of a pod, where somebody could look.
 func (in *Input) Inside(p *object.Pod) *facts.Network {
 	f, known := in.Facts[p.Spec.NodeName]

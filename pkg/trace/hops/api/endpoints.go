@@ -33,6 +33,7 @@ func Endpoints(in *way.Input, to way.Target) []way.Hop {
 			whyNoneReady(in, &h, s)
 		} else {
 			nearEnough(in, &h, s, front, ready)
+			alive(in, &h, s, ready)
 		}
 		hops = append(hops, h)
 	}
@@ -66,6 +67,15 @@ func nearEnough(in *way.Input, h *way.Hop, s *object.Service, front netip.Addr, 
 	if !slices.ContainsFunc(ready, func(e way.ReadyEndpoint) bool { return e.Node == node }) {
 		h.Broken(fmt.Sprintf("kubectl -n %s edit service %s", s.Namespace, s.Name),
 			"its traffic policy is Local, and none of its %d ready endpoints is on node %s", len(ready), node)
+	}
+}
+
+// alive: what is of a pod range is a pod's.
+func alive(in *way.Input, h *way.Hop, s *object.Service, ready []way.ReadyEndpoint) {
+	for _, e := range ready {
+		if in.InPodRange(e.At.Addr()) && in.Objects.PodAt(e.At.Addr()) == nil {
+			h.Broken(fmt.Sprintf("kubectl -n %s get endpointslices -l kubernetes.io/service-name=%s", s.Namespace, s.Name), "no pod has %s, which is one of its endpoints", e.At)
+		}
 	}
 }
 

@@ -39,6 +39,9 @@ func DNS(in *way.Input) []way.Hop {
 	if ready == 0 {
 		h.Broken("kubectl -n kube-system get pods -l k8s-app=kube-dns", "no name server of the cluster is ready: names cannot be resolved")
 	}
+	if why := kept(in); why != "" {
+		h.Broken(fmt.Sprintf("kubectl -n %s describe networkpolicies # and permit port 53", in.From.Pod.Namespace), "the client may not ask the name server: %s", why)
+	}
 	if why := in.To.Unresolved; why != "" {
 		h.Broken("kubectl get services -A", "%s", why)
 	}
@@ -46,6 +49,32 @@ func DNS(in *way.Input) []way.Hop {
 		h.Saw("Service %s is headless: its name stands for the ready pods' addresses", s)
 	}
 	return []way.Hop{*h}
+}
+
+// kept names the policies that keep the client from every name server.
+func kept(in *way.Input) (why string) {
+	explain := in.Desired[in.From.Node].Explain
+	if explain == nil || in.From.Pod == nil || in.From.Pod.Spec.HostNetwork {
+		return ""
+	}
+	for _, s := range in.Objects.DNSSlices {
+		for _, p := range s.Ports {
+			for _, e := range s.Endpoints {
+				if p.Protocol != "UDP" || !e.Ready() || len(e.Addresses) == 0 {
+					continue
+				}
+				to, err := netip.ParseAddr(e.Addresses[0])
+				from, speaks := in.From.Address(to)
+				if err != nil || !speaks {
+					continue
+				}
+				if why = explain(true, from, netip.AddrPortFrom(to, p.Port), service.UDP); why == "" {
+					return ""
+				}
+			}
+		}
+	}
+	return why
 }
 
 // Entry: what a client outside sends to has to be an address for outside.

@@ -33,7 +33,7 @@ func tunnel(c *way.Case, h *way.Hop, f *facts.Node, other string, dst netip.Addr
 	}
 	for _, n := range []string{h.Node, other} {
 		if _, published := c.Objects.Network(n); !published {
-			h.Broken(way.Logs(n), "node %s has published no NodeNetwork", n)
+			h.Unknown("node %s has no NodeNetwork", n)
 			return
 		}
 	}

@@ -27,6 +27,9 @@ func Up(c *way.Case) (hops []way.Hop) {
 		case found && !o.Ready():
 			n.Suspect("kubectl describe node "+name, "it is not ready: %s", o.Why())
 		}
+		if _, published := c.Objects.Network(name); !published && c.Remote() {
+			n.Broken(way.Logs(name), "it has no NodeNetwork, which its daemon publishes: other nodes forget the way to it")
+		}
 		d, f := c.At(way.Daemon, name, "poplind")
 		switch {
 		case f == nil:

@@ -149,7 +149,7 @@ func insideRoute(c *way.Case, h *way.Hop, f *facts.Node, p facts.Pod, own, other
 	}
 }
 
-// Socket: somebody listens.
+// Socket: somebody listens, and accepts.
 func Socket(c *way.Case) []way.Hop {
 	if c.Node == "" {
 		return nil
@@ -164,7 +164,7 @@ func Socket(c *way.Case) []way.Hop {
 	if c.Pod != nil {
 		p, _ := way.PodOf(f, c.Dst.Addr())
 		sockets, why = p.Inside, "the inside of the pod: "+p.Hidden
-		cure = fmt.Sprintf("kubectl -n %s logs %s # and have it listen at port %d of all addresses", c.Pod.Namespace, c.Pod.Name, c.Dst.Port())
+		cure = fmt.Sprintf("kubectl -n %s logs %s # and have it serve port %d at all addresses", c.Pod.Namespace, c.Pod.Name, c.Dst.Port())
 	}
 	if sockets == nil {
 		h.Unknown("%s", why)
@@ -187,6 +187,9 @@ func listens(h *way.Hop, sockets []facts.Socket, at netip.AddrPort, proto servic
 		a := s.At.Addr()
 		if a == at.Addr() || a.IsUnspecified() && (a.Is6() || at.Addr().Is4()) {
 			h.Saw("somebody listens at %s", s.At)
+			if s.Waiting > 0 {
+				h.Broken(cure, "the process that listens at %s does not accept: %d connections wait", s.At, s.Waiting)
+			}
 			return
 		}
 		elsewhere = s.At
