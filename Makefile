@@ -96,12 +96,12 @@ race: test-tools ## unit tests under the race detector (needs a C compiler)
 .PHONY: e2e
 e2e: image browser ## end-to-end tests on one real dual-stack cluster, and a short IPv6-only one
 	bin/cluster tools --containerd
-	go test -p 1 -trimpath -buildvcs=false -tags e2e -count=1 -timeout 20m $(TESTFLAGS) $(CLUSTER_TESTS)
+	go test -p 1 -trimpath -buildvcs=false -tags e2e -count=1 -timeout 30m $(TESTFLAGS) $(CLUSTER_TESTS)
 
 .PHONY: fault
 fault: image test-tools ## every fault, a tenth of its count
 	bin/cluster tools
-	go test -p 1 -trimpath -buildvcs=false -tags e2e -count=1 -timeout 15m $(TESTFLAGS) ./test/fault/...
+	go test -p 1 -trimpath -buildvcs=false -tags e2e -count=1 -timeout 40m $(TESTFLAGS) ./test/fault/...
 
 # Tests that `make test` runs with a tenth of their counts belong to the soak too.
 SOAK_TESTS := ./test/fault/... ./test/netns ./test/flow ./test/policy ./test/oracle/... ./test/ingress ./pkg/apply/proxy
