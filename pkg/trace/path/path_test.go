@@ -200,6 +200,10 @@ func TestFaults(t *testing.T) {
 		"no such target":        {func(in *way.Input) { in.To = way.Target{Missing: "there is no pod x"} }, way.Entry, "", "no pod x"},
 		"cluster address":       {func(in *way.Input) { in.From = way.End{} }, way.Entry, "", "no address for clients outside"},
 		"wrong port":            {func(in *way.Input) { in.To.Port = 81 }, way.Service, "", "no port 81/tcp, only 80/tcp"},
+		"address of no Service": {func(in *way.Input) {
+			in.To.Service, in.To.ByName, in.To.Addrs = nil, false, []netip.Addr{addr("10.96.0.99")}
+			in.Desired["n1"].Services.Ranges[prefix("10.96.0.0/16")] = struct{}{}
+		}, way.Service, "", "no Service has 10.96.0.99"},
 		"selector":              {func(in *way.Input) { in.To.Service.Spec.Selector["app"] = "wbe" }, way.Service, "", "app=wbe"},
 		"name of target port":   {func(in *way.Input) { in.To.Service.Spec.Ports[0].Target = "htpp" }, way.Service, "", "htpp"},
 		"number of target port": {func(in *way.Input) { in.To.Service.Spec.Ports[0].Target = "8081" }, way.Service, "", "8081"},

@@ -15,7 +15,7 @@ import (
 func Service(in *way.Input, to way.Target) []way.Hop {
 	s := to.Service
 	if s == nil {
-		return nil
+		return nobodys(in, to)
 	}
 	h := &way.Hop{Hop: way.Service, About: "Service " + s.String()}
 	edit := fmt.Sprintf("kubectl -n %s edit service %s", s.Namespace, s.Name)
@@ -38,6 +38,20 @@ func Service(in *way.Input, to way.Target) []way.Hop {
 	}
 	targetPort(in, h, port, selected, edit)
 	return []way.Hop{*h}
+}
+
+// nobodys: an address of the Services' ranges is a Service's.
+func nobodys(in *way.Input, to way.Target) (hops []way.Hop) {
+	for _, a := range to.Addrs {
+		for r := range in.Desired[in.From.Node].Services.Ranges {
+			if r.Contains(a) {
+				h := way.Hop{Hop: way.Service, About: a.String()}
+				h.Broken("kubectl get services -A -o wide", "no Service has %s, which is in their range %s", a, r)
+				hops = append(hops, h)
+			}
+		}
+	}
+	return hops
 }
 
 // targetPort looks for a pod where the target port is none.

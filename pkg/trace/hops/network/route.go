@@ -38,6 +38,9 @@ func forwards(c *way.Case, h *way.Hop, f *facts.Node) {
 		h.Broken(fmt.Sprintf("sysctl -w net.%s=1 # on node %s", dotted(key), h.Node), "net/%s is %q: the node does not forward packets of pods", key, value)
 		return
 	}
+	if l, _ := f.Network.Link(c.Desired[h.Node].Net.Link.Name); c.Tunnels() && c.Dst.Addr().Is6() && l.Settings["ipv6/disable_ipv6"] == 1 {
+		h.Broken(fmt.Sprintf("sysctl -w net.ipv6.conf.%s.disable_ipv6=0 # on node %s", l.Name, h.Node), "net/ipv6/conf/%s/disable_ipv6 is 1: the overlay device takes no IPv6", l.Name)
+	}
 	for _, d := range f.Network.Decisions {
 		if d.In == "" || !concerns(c, d) {
 			continue
