@@ -18,7 +18,8 @@ import (
 	"poplin.dev/poplin/pkg/trace/way"
 )
 
-// steps are the hops of one case in the order in which the packet meets them.
+// steps are the hops of one case in the order in which the packet meets them,
+// but for the network between the nodes: what asks it needs answers.
 func steps() []func(*way.Case) []way.Hop {
 	return []func(*way.Case) []way.Hop{
 		node.Up,                // Node, Daemon
@@ -34,10 +35,10 @@ func steps() []func(*way.Case) []way.Hop {
 		network.Guard,          // Guard
 		network.FirewallIn,     // Firewall, where it ends
 		network.PolicyIngress,  // PolicyIngress
-		network.Return,         // Return, before the network between is blamed
+		pod.Receiver,           // PodLink, PodAddress, PodRoute of the destination
+		network.Return,         // Return
 		network.Underlay,       // Underlay
 		network.MTU,            // MTU
-		pod.Receiver,           // PodLink, PodAddress, PodRoute of the destination
 		pod.Socket,             // Socket
 	}
 }
