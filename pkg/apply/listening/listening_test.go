@@ -75,7 +75,7 @@ func TestStuck(t *testing.T) {
 			_ = conn.Close()
 		}
 	}()
-	if n := waiting(time.Second); n != 0 {
+	if n := waiting(2 * time.Second); n != 0 {
 		t.Errorf("%d connections wait that were accepted", n)
 	}
 }
