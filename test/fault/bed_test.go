@@ -171,7 +171,8 @@ func ready(t testing.TB, c *cluster.Cluster, node string) {
 	})
 }
 
-// rules are what nftables hold of ours on a node, but for counts. Services get
+// rules are what nftables hold of ours on a node, but for counts and the labels
+// of connections, which each change of policies counts on. Services get
 // other numbers when they are written anew: of those it says that they are there.
 func rules(t testing.TB, c *cluster.Cluster, node string) string {
 	t.Helper()

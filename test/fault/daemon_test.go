@@ -13,7 +13,8 @@ import (
 	"poplin.dev/poplin/test/soak"
 )
 
-var counts = regexp.MustCompile(`packets \d+ bytes \d+`)
+// counts are what is not the same twice: of packets, and of the epochs of policies.
+var counts = regexp.MustCompile(`packets \d+ bytes \d+|ct label (set )?\d+( \| \d+)*`)
 
 // TestDaemonKilled: the daemon is killed over and over, and what runs on its
 // node notices nothing.

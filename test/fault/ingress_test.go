@@ -98,10 +98,16 @@ func (e *edge) rotate(set int) {
 // streams opens a WebSocket and a gRPC call through a node.
 func (e *edge) streams(node string) []*web.Stream {
 	e.Helper()
-	socket, err := web.WebSocket(e.Context(), e.door.Via(node), "socket.example.com")
-	e.ok(err)
-	call, err := web.GRPC(e.Context(), e.door.Via(node), certificate.Roots(e.all...), "grpc.example.com")
-	e.ok(err)
+	var socket, call *web.Stream
+	// The replica of this node may be the last to know of the endpoints.
+	await.Success(e, 20*time.Second, func() (err error) {
+		socket, err = web.WebSocket(e.Context(), e.door.Via(node), "socket.example.com")
+		return err
+	})
+	await.Success(e, 20*time.Second, func() (err error) {
+		call, err = web.GRPC(e.Context(), e.door.Via(node), certificate.Roots(e.all...), "grpc.example.com")
+		return err
+	})
 	e.Cleanup(func() { socket.Close(); call.Close() })
 	return []*web.Stream{socket, call}
 }

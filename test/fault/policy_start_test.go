@@ -209,6 +209,14 @@ func TestPodsStartIsolated(t *testing.T) {
 		count = 50
 	}
 	n := &newcomers{t: t, ends: bystanders(t, c), ears: map[string]*firstpacket.Ear{}}
+	// The policies were there before the pods, for this node too: after an outage
+	// of the API server it may hear of them later.
+	await.Success(t, time.Minute, func() error {
+		if metrics := on(t, c, victim, "curl", "-s", "127.0.0.1:9410/metrics"); !strings.Contains(metrics, "\npoplin_policies 2\n") {
+			return fmt.Errorf("%s does not know two policies", victim)
+		}
+		return nil
+	})
 	ctx, stop := context.WithCancel(t.Context())
 	var watching sync.WaitGroup
 	watching.Go(func() {
