@@ -103,6 +103,9 @@ type listeners struct {
 func (l *listeners) Ready() <-chan struct{} { return l.ready.Done() }
 func (l *listeners) String() string         { return "proxy" }
 
+// Ending implements loop.Slow: what is under way is finished first.
+func (l *listeners) Ending() time.Duration { return l.cfg.Proxy.Withdraw + l.cfg.Proxy.Drain }
+
 // Run implements loop.Task.
 func (l *listeners) Run(ctx context.Context) error {
 	select {

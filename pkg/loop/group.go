@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// patience is how long a task that was told to stop is waited for: one that
-// hangs must not keep the program from ending.
+// patience is how long a task that was told to stop is waited for, beyond what a
+// Slow one asks for: one that hangs must not keep the program from ending.
 const patience = 3 * time.Second
 
 // Group runs tasks until ctx ends or one of them does, then stops the others
@@ -46,12 +46,16 @@ func Group(ctx context.Context, log *slog.Logger, tasks ...Task) error {
 	}
 	for i := len(tasks) - 1; i >= 0; i-- {
 		started[i].stop()
+		limit := patience
+		if s, ok := tasks[i].(Slow); ok {
+			limit += s.Ending()
+		}
 		var err error
 		select {
 		case <-started[i].done:
 			err = started[i].err
-		case <-time.After(patience):
-			err = fmt.Errorf("it goes on for %s after it was told to", patience)
+		case <-time.After(limit):
+			err = fmt.Errorf("it goes on for %s after it was told to", limit)
 		}
 		if err != nil && cause == nil {
 			cause = fmt.Errorf("stop %s: %w", tasks[i], err)

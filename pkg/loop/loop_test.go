@@ -211,8 +211,25 @@ func TestGroup(t *testing.T) {
 		if err == nil || !strings.HasPrefix(err.Error(), "stop b:") || time.Since(start) != time.Minute+patience {
 			t.Errorf("a task hangs: %v after %v", err, time.Since(start))
 		}
+		// One that has something to finish gets its time.
+		finished := false
+		drains := slow{task{name: "b", ready: NewReady(), run: func(ctx context.Context) error {
+			<-ctx.Done()
+			time.Sleep(30 * time.Second)
+			finished = true
+			return nil
+		}}}
+		ctx, stop = context.WithTimeout(t.Context(), time.Minute)
+		defer stop()
+		if err := Group(ctx, log, until("a", nil, 0), drains); err != nil || !finished {
+			t.Errorf("a task drains: %v, finished %v", err, finished)
+		}
 	})
 }
+
+type slow struct{ task }
+
+func (slow) Ending() time.Duration { return 30 * time.Second }
 
 func TestReady(t *testing.T) {
 	r := NewReady()

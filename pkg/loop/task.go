@@ -4,7 +4,10 @@
 // refuses to know what the functions do.
 package loop
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Task is a long-lived part of a program.
 type Task interface {
@@ -15,4 +18,11 @@ type Task interface {
 	Ready() <-chan struct{}
 	// String is the task's name in logs and in /readyz.
 	String() string
+}
+
+// Slow is a Task that has something to finish when it is told to stop.
+type Slow interface {
+	Task
+	// Ending is how long that may take.
+	Ending() time.Duration
 }
