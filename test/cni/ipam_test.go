@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -64,6 +65,9 @@ func holders(t *testing.T, n *cni.Node) (ids []string) {
 	t.Helper()
 	for _, name := range reservations(t, n) {
 		b, err := os.ReadFile(n.Dir + "/ipam/pods/" + name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // released since it was listed
+		}
 		no(t, err)
 		if id, _, _ := strings.Cut(string(b), "\r\n"); !slices.Contains(ids, id) {
 			ids = append(ids, id)
