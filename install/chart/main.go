@@ -63,66 +63,57 @@ func (c chart) write(out string) error {
 
 // files are the chart's, by name.
 func (c chart) files() (map[string]string, error) {
-	read := func(names ...string) (string, error) {
-		b, err := os.ReadFile(filepath.Join(names...))
-		return string(b), err
+	source := map[string]string{}
+	for _, name := range []string{
+		manifests + "/poplin.yaml", manifests + "/poplin-ingress.yaml", manifests + "/options/metrics.yaml",
+		own + "/values.head.yaml", own + "/Chart.yaml", own + "/NOTES.txt",
+	} {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		source[filepath.Base(name)] = string(b)
 	}
-	network, err := read(manifests, "poplin.yaml")
+	config, err := configuration(source["poplin.yaml"])
 	if err != nil {
 		return nil, err
 	}
-	ingress, err := read(manifests, "poplin-ingress.yaml")
-	if err != nil {
-		return nil, err
-	}
-	metrics, err := read(manifests, "options", "metrics.yaml")
-	if err != nil {
-		return nil, err
-	}
-	head, err := read(own, "values.head.yaml")
-	if err != nil {
-		return nil, err
-	}
-	meta, err := read(own, "Chart.yaml")
-	if err != nil {
-		return nil, err
-	}
-	notes, err := read(own, "NOTES.txt")
-	if err != nil {
-		return nil, err
-	}
-	config, err := configuration(network)
-	if err != nil {
-		return nil, err
-	}
-	values := fill(head, map[string]string{"REGISTRY": c.registry, "TAG": c.tag}) + indent(config, "  ")
+	values := fill(source["values.head.yaml"], map[string]string{"REGISTRY": c.registry, "TAG": c.tag}) + indent(config, "  ")
 	files := map[string]string{
-		"Chart.yaml":          fill(meta, map[string]string{"VERSION": c.version, "TAG": c.tag}),
+		"Chart.yaml":          fill(source["Chart.yaml"], map[string]string{"VERSION": c.version, "TAG": c.tag}),
 		"values.yaml":         values,
-		"templates/NOTES.txt": notes,
+		"templates/NOTES.txt": source["NOTES.txt"],
 	}
 	if files["values.schema.json"], err = schema(values); err != nil {
 		return nil, err
 	}
-	if files["templates/poplin.yaml"], err = template(network, daemonPlaces(config)); err != nil {
-		return nil, fmt.Errorf("poplin.yaml: %w", err)
+	for _, m := range []struct {
+		name, when string // always, or where a value is true
+		places     []place
+	}{
+		{"poplin.yaml", "", daemonPlaces(config)},
+		{"poplin-ingress.yaml", ".Values.ingress.enabled", ingressPlaces},
+		{"metrics.yaml", ".Values.options.metrics", nil},
+	} {
+		text, err := template(source[m.name], m.places)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", m.name, err)
+		}
+		if m.when != "" {
+			text = "{{- if " + m.when + " }}\n" + text + "{{- end }}\n"
+		}
+		files["templates/"+m.name] = text
 	}
-	if ingress, err = template(ingress, ingressPlaces); err != nil {
-		return nil, fmt.Errorf("poplin-ingress.yaml: %w", err)
-	}
-	if metrics, err = template(metrics, nil); err != nil {
-		return nil, fmt.Errorf("metrics.yaml: %w", err)
-	}
-	files["templates/poplin-ingress.yaml"] = when(".Values.ingress.enabled", ingress)
-	files["templates/metrics.yaml"] = when(".Values.options.metrics", metrics)
 	presets, err := filepath.Glob(own + "/presets/*.yaml")
 	if err != nil {
 		return nil, err
 	}
 	for _, p := range presets {
-		if files["presets/"+filepath.Base(p)], err = read(p); err != nil {
+		b, err := os.ReadFile(p)
+		if err != nil {
 			return nil, err
 		}
+		files["presets/"+filepath.Base(p)] = string(b)
 	}
 	return files, nil
 }
@@ -135,10 +126,6 @@ func configuration(manifest string) (string, error) {
 	}
 	text, _, _ := strings.Cut(rest, "---\n")
 	return indentLess(text, "    "), nil
-}
-
-func when(condition, text string) string {
-	return "{{- if " + condition + " }}\n" + text + "{{- end }}\n"
 }
 
 func fill(text string, values map[string]string) string {

@@ -28,8 +28,8 @@ func TestChart(t *testing.T) {
 	}
 	dir := t.TempDir()
 	chart, program := filepath.Join(dir, "chart"), filepath.Join(dir, "helm")
-	goIn(t, root, "run", "-trimpath", "-buildvcs=false", "./install/chart", "-o", chart, "-version", "v0.0.0", "-tag", "dev")
-	goIn(t, filepath.Join(root, "test/cluster/helm"), "build", "-trimpath", "-buildvcs=false", "-o", program, "helm.sh/helm/v3/cmd/helm")
+	live.Go(t, root, "run", "-trimpath", "-buildvcs=false", "./install/chart", "-o", chart, "-version", "v0.0.0", "-tag", "dev")
+	live.Go(t, filepath.Join(root, "test/cluster/helm"), "build", "-trimpath", "-buildvcs=false", "-o", program, "helm.sh/helm/v3/cmd/helm")
 
 	c := live.Temporary(t, cluster.Options{Name: "test-chart", Nodes: 2, Family: "ipv4", Network: "none", Proxy: "none"})
 	helm := func(args ...string) ([]byte, error) {
@@ -123,16 +123,6 @@ func TestChart(t *testing.T) {
 	must("uninstall", "poplin", "--namespace=kube-system", "--wait", "--timeout=120s")
 	if out := kubectl("get", "namespaces,clusterroles,crd,validatingadmissionpolicies", "-l", "app.kubernetes.io/part-of=poplin", "-o", "name"); out != "" {
 		t.Errorf("left behind: %s", out)
-	}
-}
-
-// goIn runs the go program in a directory.
-func goIn(t *testing.T, dir string, args ...string) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", args...)
-	cmd.Dir, cmd.Env = dir, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go %s: %v\n%s", args[0], err, out)
 	}
 }
 

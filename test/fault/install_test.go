@@ -5,7 +5,6 @@ package fault
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -113,16 +112,8 @@ func upgrade(t *testing.T, root string) (archive string) {
 	t.Helper()
 	dir := t.TempDir()
 	archive = filepath.Join(dir, "next.tar")
-	for _, args := range [][]string{
-		{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X poplin.dev/poplin/pkg/version.Version=v99-next", "-o", dir + "/bin/", "./cmd/..."},
-		{"run", "-trimpath", "-buildvcs=false", "./install/image", "-o", archive, "-bin", dir + "/bin", "-version", "v99-next", "-name", "poplin.dev/poplin:next"},
-	} {
-		cmd := exec.CommandContext(t.Context(), "go", args...)
-		cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("go %s: %v\n%s", args[0], err, out)
-		}
-	}
+	live.Go(t, root, "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X poplin.dev/poplin/pkg/version.Version=v99-next", "-o", dir+"/bin/", "./cmd/...")
+	live.Go(t, root, "run", "-trimpath", "-buildvcs=false", "./install/image", "-o", archive, "-bin", dir+"/bin", "-version", "v99-next", "-name", "poplin.dev/poplin:next")
 	return archive
 }
 

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"sigs.k8s.io/yaml"
 
@@ -164,6 +166,26 @@ func Dialer(n *cni.Node) func(ctx context.Context, network, address string) (net
 		})
 		return conn, errors.Join(in, err)
 	}
+}
+
+// List reads collections, all at once and in the form in which daemons read
+// them, and returns how long that takes.
+func (l *Plane) List(ctx context.Context, paths ...string) (time.Duration, error) {
+	began := time.Now()
+	g, ctx := errgroup.WithContext(ctx)
+	for _, path := range paths {
+		g.Go(func() error {
+			body, err := l.API.Open(ctx, path, "application/vnd.kubernetes.protobuf")
+			if err != nil {
+				return err
+			}
+			defer body.Close()
+			_, err = io.Copy(io.Discard, body)
+			return err
+		})
+	}
+	err := g.Wait()
+	return time.Since(began), err
 }
 
 type object = map[string]any

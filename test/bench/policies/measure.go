@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -12,7 +11,6 @@ import (
 	"strconv"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	applypermit "poplin.dev/poplin/pkg/apply/permit"
@@ -72,7 +70,7 @@ func (l *lab) measure(ctx context.Context, s size, o Options) (r result, err err
 	if r.bare, err = l.bare(ctx); err != nil {
 		return r, err
 	}
-	if r.list, err = l.list(ctx); err != nil {
+	if r.list, err = l.List(ctx, "/api/v1/pods", "/api/v1/namespaces", "/apis/networking.k8s.io/v1/networkpolicies"); err != nil {
 		return r, err
 	}
 	run, err := l.daemon(true)
@@ -145,25 +143,6 @@ func (l *lab) wait(ctx context.Context, run *process.Process, s size) (last time
 		return last, err
 	}
 	return last, l.tells(ctx, run, "poplin_policies", s.policies())
-}
-
-// list reads what the daemon reads for policies, in the form in which it reads it.
-func (l *lab) list(ctx context.Context) (time.Duration, error) {
-	began := time.Now()
-	g, ctx := errgroup.WithContext(ctx)
-	for _, path := range []string{"/api/v1/pods", "/api/v1/namespaces", "/apis/networking.k8s.io/v1/networkpolicies"} {
-		g.Go(func() error {
-			body, err := l.API.Open(ctx, path, "application/vnd.kubernetes.protobuf")
-			if err != nil {
-				return err
-			}
-			defer body.Close()
-			_, err = io.Copy(io.Discard, body)
-			return err
-		})
-	}
-	err := g.Wait()
-	return time.Since(began), err
 }
 
 // step is one change: the address that the kernel is told of, what an event

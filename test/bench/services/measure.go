@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"path/filepath"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"poplin.dev/poplin/test/bench/kernel"
 	"poplin.dev/poplin/test/bench/plane"
@@ -46,7 +43,7 @@ func (l *lab) measure(ctx context.Context, p *proxy, s size, o Options) (r resul
 	if err := p.clear(); err != nil {
 		return r, err
 	}
-	if r.list, err = l.list(ctx); err != nil {
+	if r.list, err = l.List(ctx, "/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices"); err != nil {
 		return r, err
 	}
 	run, err := process.Start(p.node, filepath.Join(l.Dir, p.name+".log"), p.env, p.args...)
@@ -79,25 +76,6 @@ func (l *lab) measure(ctx context.Context, p *proxy, s size, o Options) (r resul
 	time.Sleep(o.rest())
 	r.resting, err = run.Usage()
 	return r, err
-}
-
-// list reads what a proxy reads, in the form in which it reads it.
-func (l *lab) list(ctx context.Context) (time.Duration, error) {
-	began := time.Now()
-	g, ctx := errgroup.WithContext(ctx)
-	for _, path := range []string{"/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices"} {
-		g.Go(func() error {
-			body, err := l.API.Open(ctx, path, "application/vnd.kubernetes.protobuf")
-			if err != nil {
-				return err
-			}
-			defer body.Close()
-			_, err = io.Copy(io.Discard, body)
-			return err
-		})
-	}
-	err := g.Wait()
-	return time.Since(began), err
 }
 
 const limit = 5 * time.Minute
