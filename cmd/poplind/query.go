@@ -22,8 +22,16 @@ func ask(ctx context.Context, args []string) error {
 	f.StringVar(&p.CNICache, "cache", "/var/lib/cni/results", "`directory` of the container runtime's attachments")
 	kinds := f.String("kinds", "", "`list` of what is wanted: daemon, network, rules, flows, pods, peers; none is all")
 	text := f.String("question", "", "`JSON` of flows and peers that narrow the answer; none is everything")
+	watch := f.String("watch", "", "`JSON` of packets to look out for, and of requests to make; lines of the input say when")
 	if done, err := parse(f, args); done || err != nil {
 		return err
+	}
+	if *watch != "" {
+		var w facts.Watch
+		if err := json.Unmarshal([]byte(*watch), &w); err != nil {
+			return fmt.Errorf("read watch: %w", err)
+		}
+		return query.Watch(ctx, p, w, os.Stdin, os.Stdout)
 	}
 	q := facts.Question{}
 	if *text != "" {

@@ -17,6 +17,17 @@ var ErrAccess = errors.New("needs node access: trace.podInspection, or poplinctl
 
 // Inside reads a pod's namespace: its network, and the rules in it.
 func Inside(path string, o Options) (n *facts.Network, chains []facts.Chain, err error) {
+	err = In(path, func() (err error) {
+		n, err = Network(o)
+		var errRules error
+		chains, errRules = foreign.Chains("")
+		return errors.Join(err, errRules)
+	})
+	return n, chains, err
+}
+
+// In does something in a pod's namespace: sockets that it opens stay there.
+func In(path string, do func() error) (err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -33,13 +44,10 @@ func Inside(path string, o Options) (n *facts.Network, chains []facts.Chain, err
 			err = denied(fmt.Errorf("enter network namespace %s: %w", path, errEnter))
 			return
 		}
-		n, err = Network(o)
-		var errRules error
-		chains, errRules = foreign.Chains("")
-		err = errors.Join(err, errRules)
+		err = do()
 	}()
 	<-done
-	return n, chains, err
+	return err
 }
 
 func denied(err error) error {

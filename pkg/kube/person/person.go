@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"path"
 
@@ -128,19 +129,30 @@ const mostOutput = 16 << 20
 // Run runs a command in a pod's container, and returns what it printed, also
 // where it ended with an error.
 func (c *Client) Run(ctx context.Context, namespace, pod, container string, command []string) ([]byte, error) {
+	out := limited{most: mostOutput}
+	err := c.Talk(ctx, namespace, pod, container, command, nil, &out)
+	return out.Bytes(), err
+}
+
+// Talk runs a command that reads in, unless that is nil, and prints to out. The
+// command's input ends where in does, or the connection.
+func (c *Client) Talk(ctx context.Context, namespace, pod, container string, command []string, in io.Reader, out io.Writer) error {
 	r := c.core.Post().AbsPath(Path("v1", namespace, "pods", pod), "exec").Param("container", container).Param("stdout", "true").Param("stderr", "true")
+	if in != nil {
+		r = r.Param("stdin", "true")
+	}
 	for _, arg := range command {
 		r = r.Param("command", arg)
 	}
 	exec, err := remotecommand.NewWebSocketExecutor(c.conf, "GET", r.URL().String())
 	if err != nil {
-		return nil, fmt.Errorf("run %s in pod %s/%s: %w", command[0], namespace, pod, err)
+		return fmt.Errorf("run %s in pod %s/%s: %w", command[0], namespace, pod, err)
 	}
-	out, problem := limited{most: mostOutput}, limited{most: 4096}
-	if err := exec.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Stderr: &problem}); err != nil {
-		return out.Bytes(), fmt.Errorf("run %s in pod %s/%s: %w: %s", command[0], namespace, pod, err, bytes.TrimSpace(problem.Bytes()))
+	problem := limited{most: 4096}
+	if err := exec.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: in, Stdout: out, Stderr: &problem}); err != nil {
+		return fmt.Errorf("run %s in pod %s/%s: %w: %s", command[0], namespace, pod, err, bytes.TrimSpace(problem.Bytes()))
 	}
-	return out.Bytes(), nil
+	return nil
 }
 
 // limited is a buffer that refuses what does not fit.
