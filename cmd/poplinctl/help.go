@@ -55,7 +55,8 @@ func (c command) examples() []string {
 		"version":           {"version"},
 		"trace": {
 			"trace pod/client service/web:80", "trace blue/client 10.244.1.7:5432", "trace https://shop.example.com/cart",
-			"trace node/n1 service/kube-system/kube-dns:53/udp -family 6", "trace pod/client service/web -o json",
+			"trace node/n1 service/kube-system/kube-dns:53/udp -family 6", "trace pod/client service/web -o json", "trace pod/client service/web -probe",
+			"trace pod/client service/web -live 1m",
 		},
 	}[c.name]
 }

@@ -13,6 +13,7 @@ import (
 	"poplin.dev/poplin/daemon/query"
 	"poplin.dev/poplin/daemon/trace"
 	"poplin.dev/poplin/pkg/facts"
+	"poplin.dev/poplin/pkg/trace/print"
 	"poplin.dev/poplin/pkg/trace/way"
 )
 
@@ -37,6 +38,8 @@ func follow(ctx context.Context, args []string) error {
 	f.StringVar(&c.System, "system-namespace", "poplin-system", "`namespace` of Poplin's pods")
 	f.IntVar(&c.Family, "family", 0, "4 or 6: this IP family only")
 	f.StringVar(&c.LocalName, "node", "", "read the kernel of this node here, as root on it, and not in its poplind pod: its `name`")
+	f.BoolVar(&c.Probe, "probe", false, "really make the request, and see at each hop what becomes of it")
+	f.DurationVar(&c.Live, "live", 0, "wait so `long` for the next real request of this kind, and see what becomes of it")
 	verbose := f.Bool("v", false, "show what each hop was found by")
 	output := outputFlag(f)
 	timeout := f.Duration("timeout", 20*time.Second, "how long to wait for all answers")
@@ -52,11 +55,17 @@ func follow(ctx context.Context, args []string) error {
 	default:
 		return fmt.Errorf("write poplinctl trace [FROM] TO, such as poplinctl trace pod/client service/web:80")
 	}
-	ctx, cancel := context.WithTimeout(ctx, *timeout)
+	if c.Probe && c.Live > 0 {
+		return fmt.Errorf("-probe and -live: choose one")
+	}
+	ctx, cancel := context.WithTimeout(ctx, *timeout+c.Live)
 	defer cancel()
 	if c.LocalName != "" {
 		places := query.Places{
 			Config: "/etc/poplin/config.yaml", Socket: "/run/poplin/poplind.sock", StateDir: "/var/lib/poplin", CNICache: "/var/lib/cni/results", Inspect: true,
+		}
+		c.LocalWatch = func(ctx context.Context, w facts.Watch, in io.Reader, out io.Writer) error {
+			return query.Watch(ctx, places, w, in, out)
 		}
 		c.Local = func(q facts.Question) facts.Node { return query.Run(ctx, places, c.LocalName, q) }
 	}
@@ -64,7 +73,7 @@ func follow(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := write(os.Stdout, *output, r, func(w io.Writer) error { return path(w, r, *verbose, colours(os.Stdout)) }); err != nil {
+	if err := write(os.Stdout, *output, r, func(w io.Writer) error { return print.Report(w, r, *verbose, colours(os.Stdout)) }); err != nil {
 		return err
 	}
 	if r.Status == way.Broken {
@@ -81,4 +90,10 @@ func split(args []string) (words, rest []string) {
 		}
 	}
 	return args, nil
+}
+
+// colours reports whether somebody looks who can see them.
+func colours(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == ""
 }

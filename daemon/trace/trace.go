@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -23,6 +24,7 @@ import (
 	"poplin.dev/poplin/pkg/kube/services"
 	"poplin.dev/poplin/pkg/trace/path"
 	"poplin.dev/poplin/pkg/trace/way"
+	"poplin.dev/poplin/pkg/trace/witness"
 )
 
 // Config is what a trace is about.
@@ -39,6 +41,11 @@ type Config struct {
 	// its daemon's pod.
 	Local     func(facts.Question) facts.Node
 	LocalName string
+	// LocalWatch does so for what is seen there of real packets.
+	LocalWatch func(ctx context.Context, w facts.Watch, in io.Reader, out io.Writer) error
+	// Probe has requests really made; Live waits for somebody's, so long.
+	Probe bool
+	Live  time.Duration
 }
 
 // gatherer is a trace in the making.
@@ -88,7 +95,11 @@ func Run(ctx context.Context, conf Config) (way.Report, error) {
 		g.in.Desired[node] = g.desired(ctx, node)
 	}
 	g.in.Now = time.Now()
-	return path.Walk(&g.in), nil
+	r := path.Walk(&g.in)
+	if conf.Probe || conf.Live > 0 {
+		witness.Judge(&g.in, &r, cases, g.watch(ctx, cases))
+	}
+	return r, nil
 }
 
 func newGatherer(conf Config) (g *gatherer, err error) {

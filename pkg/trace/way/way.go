@@ -115,6 +115,8 @@ type Report struct {
 	Cure   string    `json:"cure,omitempty"`
 	Taken  time.Time `json:"taken"`
 	Hops   []Hop     `json:"hops"`
+	// Probe is what became of real packets, where some were looked for.
+	Probe []Witness `json:"probe,omitempty"`
 }
 
 // conclude names the hop.
