@@ -9,6 +9,8 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -52,6 +54,9 @@ func chosen(t *testing.T) (list []corpus.Fault) {
 	return list
 }
 
+// probes is how many faults are traced with real packets outside of a soak.
+const probes = 10
+
 // TestFaultCorpus: each fault breaks the traffic that it says, the tool names
 // the hop, and when it is mended the traffic works and nothing is left. Its
 // harmless twin breaks nothing, and nothing is accused.
@@ -66,9 +71,11 @@ func TestFaultCorpus(t *testing.T) {
 	})
 	live.Inspect(t, c)
 	t.Run("nothing is broken", func(t *testing.T) { calm(t, c, lab) })
+	t.Run("somebody's packet is followed", func(t *testing.T) { followed(t, c, lab) })
 	t.Run("the tool is killed", func(t *testing.T) { killedTrace(t, c, lab) })
-	first, late, open := newScore(), newScore(), newScore()
-	for _, f := range chosen(t) {
+	first, late, open, probed := newScore(), newScore(), newScore(), newScore()
+	var took []time.Duration
+	for n, f := range chosen(t) {
 		t.Run(f.Name, func(t *testing.T) {
 			counts := first
 			switch {
@@ -77,12 +84,29 @@ func TestFaultCorpus(t *testing.T) {
 			case f.Late:
 				counts = late
 			}
-			counts.count(f.Hop, happens(t, c, lab.Draw(t, f, random(f.Name))))
+			modes := []string{""}
+			if n < probes || soak.Full() {
+				modes = append(modes, probe)
+			}
+			named := happens(t, c, lab.Draw(t, f, random(f.Name)), modes)
+			counts.count(f.Hop, named[""].is(f))
+			if e, asked := named[probe]; asked {
+				probed.count(f.Hop, e.is(f))
+				took = append(took, e.took)
+			}
 		})
 	}
 	t.Logf("state mode named %s", first)
 	t.Logf("of those that were written when the tool was finished it named %s", late)
 	t.Logf("of those that are marked open it named %s", open)
+	t.Logf("probe mode named %s", probed)
+	slices.Sort(took)
+	if len(took) > 0 {
+		t.Logf("a probe took %v, the slowest %v", took[len(took)/2], took[len(took)-1])
+	}
+	if most := max(1, 2*probed.total()/60); probed.missed() > most {
+		t.Errorf("%d of %d faults were not named by probe mode, and %d may be", probed.missed(), probed.total(), most)
+	}
 	missed, all := 0, 0
 	for _, s := range []*score{first, late, open} {
 		missed, all = missed+s.missed(), all+s.total()
@@ -126,6 +150,35 @@ func calm(t *testing.T, c *cluster.Cluster, lab *corpus.Lab) {
 	t.Logf("%d traces took %v, the slowest %v", len(took), took[len(took)/2], took[len(took)-1])
 }
 
+// followed: of a connection that somebody makes while the tool waits, it sees that
+// it was answered, and it leaves nothing.
+func followed(t *testing.T, c *cluster.Cluster, lab *corpus.Lab) {
+	of := healthy(t, lab, corpus.PodToService, random("followed"))
+	if err := of.Known(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	asked, stop := context.WithCancel(t.Context())
+	var client sync.WaitGroup
+	client.Go(func() {
+		for asked.Err() == nil {
+			if err := of.Ask(t.Context()); err != nil {
+				t.Errorf("%s: %v", of, err)
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
+	e := explained(t, c, of, "-live", "30s")
+	stop()
+	client.Wait()
+	if e.Status != "OK" || len(e.Probe) != 1 || e.Probe[0].Result != "answered" {
+		t.Errorf("%s: somebody's packet is answered, and the tool says %s, %+v", of, e, e.Probe)
+	}
+	if err := of.Same(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // killedTrace: of a tool that is killed at any moment nothing is left, on nodes
 // and in pods.
 func killedTrace(t *testing.T, c *cluster.Cluster, lab *corpus.Lab) {
@@ -135,8 +188,12 @@ func killedTrace(t *testing.T, c *cluster.Cluster, lab *corpus.Lab) {
 	if err := of.Known(ctx); err != nil {
 		t.Fatal(err)
 	}
-	for range soak.Times(100) {
-		cmd := tracing(ctx, t, c, of)
+	for n := range soak.Times(100) {
+		var mode []string
+		if n%2 == 1 {
+			mode = append(mode, probe)
+		}
+		cmd := tracing(ctx, t, c, of, mode...)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -157,10 +214,14 @@ func killedTrace(t *testing.T, c *cluster.Cluster, lab *corpus.Lab) {
 	}
 }
 
-// happens lets a fault and its twin happen, and reports whether the tool named
-// the hop.
-func happens(t *testing.T, cl *cluster.Cluster, c *corpus.Case) (named bool) {
+// happens lets a fault and its twin happen, and reports what the tool said of
+// the fault in each mode.
+func happens(t *testing.T, cl *cluster.Cluster, c *corpus.Case, modes []string) map[string]explanation {
 	t.Helper()
+	said := map[string]explanation{}
+	ask := func(mode string) explanation {
+		return explained(t, cl, c, strings.Fields(mode)...)
+	}
 	ctx := t.Context()
 	ok := func(what string, err error) {
 		t.Helper()
@@ -185,21 +246,25 @@ func happens(t *testing.T, cl *cluster.Cluster, c *corpus.Case) (named bool) {
 	ok("forget", c.Forget(ctx))
 	ok("break", c.Do(ctx, c.Break))
 	ok("fail", c.Fails(ctx))
-	e := explained(t, cl, c)
-	named = e.Status == "BROKEN" && e.Hop == c.Hop
-	switch {
-	case e.Status == "OK" && c.Open == "":
-		t.Errorf("%s: the traffic fails, and the tool says that all is well", c)
-	case !named:
-		t.Logf("%s: not named: want %s, got %s", c, c.Hop, e)
+	for _, mode := range modes {
+		e := ask(mode)
+		said[mode] = e
+		switch {
+		case e.Status == "OK" && (c.Open == "" || mode == probe):
+			t.Errorf("%s: the traffic fails, and the tool says that all is well %s", c, mode)
+		case !e.is(c.Fault):
+			t.Logf("%s: not named: want %s, got %s %s", c, c.Hop, e, mode)
+		}
 	}
 	ok("mend", c.Do(ctx, c.Mend))
 	ok("work again", c.Works(ctx))
 	ok("forget", c.Forget(ctx))
 	ok("make the twin", c.Do(ctx, c.Twin))
 	ok("work beside the twin", c.Works(ctx))
-	if e := explained(t, cl, c); e.Status == "BROKEN" && c.Open == "" {
-		t.Errorf("%s: the twin is harmless, and the tool says %s", c, e)
+	for _, mode := range modes {
+		if e := ask(mode); e.Status == "BROKEN" && (c.Open == "" || mode == probe) {
+			t.Errorf("%s: the twin is harmless, and the tool says %s %s", c, e, mode)
+		}
 	}
 	ok("mend the twin", c.Do(ctx, c.MendTwin))
 	ok("forget", c.Forget(ctx))
@@ -207,5 +272,5 @@ func happens(t *testing.T, cl *cluster.Cluster, c *corpus.Case) (named bool) {
 	ok("forget", c.Forget(ctx))
 	ok("leave nothing", c.Same(ctx))
 	mended = true
-	return named
+	return said
 }

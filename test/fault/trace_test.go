@@ -17,10 +17,14 @@ import (
 	"poplin.dev/poplin/test/live"
 )
 
+// probe has requests really made.
+const probe = "-probe"
+
 // explanation is what a trace says, as far as tests want to know.
 type explanation struct {
 	Status, Hop, Node, Cause string
 	Hops                     []struct{ Hop, Node, About, Status, Cause string }
+	Probe                    []struct{ Result, Why string }
 	took                     time.Duration
 }
 
@@ -28,21 +32,24 @@ func (e explanation) String() string {
 	return fmt.Sprintf("%s %s %s: %s (%.1f s)", e.Status, e.Hop, e.Node, e.Cause, e.took.Seconds())
 }
 
+// is reports whether a fault was named.
+func (e explanation) is(f corpus.Fault) bool { return e.Status == "BROKEN" && e.Hop == f.Hop }
+
 // tracing is the command that traces a case's path.
-func tracing(ctx context.Context, t testing.TB, c *cluster.Cluster, of *corpus.Case) *exec.Cmd {
+func tracing(ctx context.Context, t testing.TB, c *cluster.Cluster, of *corpus.Case, mode ...string) *exec.Cmd {
 	t.Helper()
 	from, to := of.Ends()
 	if of.Path.UDP {
 		to += "/udp"
 	}
-	return live.Poplinctl(ctx, t, c, "trace", from, to, "-family", fmt.Sprint(of.Family()), "-o", "json")
+	return live.Poplinctl(ctx, t, c, append([]string{"trace", from, to, "-family", fmt.Sprint(of.Family()), "-o", "json"}, mode...)...)
 }
 
 // explained is what the tool says about the path of a case.
-func explained(t testing.TB, c *cluster.Cluster, of *corpus.Case) (e explanation) {
+func explained(t testing.TB, c *cluster.Cluster, of *corpus.Case, mode ...string) (e explanation) {
 	t.Helper()
 	begin := time.Now()
-	cmd := tracing(t.Context(), t, c, of)
+	cmd := tracing(t.Context(), t, c, of, mode...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output() // its status is that of the report
