@@ -20,7 +20,7 @@ func (m *Module) Claim(c claims.Claim) <-chan struct{} {
 	for i, k := range changed {
 		keys[i] = key{pods, k}
 	}
-	m.queue.Add(keys...)
+	m.queue.Hurry(keys...) // a pod's start waits
 	return done
 }
 

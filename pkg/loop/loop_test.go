@@ -67,6 +67,25 @@ func TestQueueSteadyStreamIsNotStarved(t *testing.T) {
 	})
 }
 
+func TestQueueHurries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue[string](holdOff, maxDelay)
+		start := time.Now()
+		q.Add("a")
+		q.Get(t.Context())
+		q.Add("b", "c")
+		time.AfterFunc(holdOff/2, func() { q.Hurry("c") })
+		if got := q.Get(t.Context()); !slices.Equal(got, []string{"b", "c"}) || time.Since(start) != holdOff/2 {
+			t.Errorf("what somebody waits for: %v after %v", got, time.Since(start))
+		}
+		start = time.Now()
+		q.Add("d")
+		if got := q.Get(t.Context()); !slices.Equal(got, []string{"d"}) || time.Since(start) != holdOff {
+			t.Errorf("what nobody waits for: %v after %v", got, time.Since(start))
+		}
+	})
+}
+
 func TestQueueEndsWithContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithTimeout(t.Context(), time.Minute)

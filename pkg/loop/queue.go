@@ -9,7 +9,8 @@ import (
 // Queue gathers dirty keys. The first key after a quiet time is handed out
 // at once; those that follow wait until HoldOff has passed without another
 // one, so that a burst costs one pass, but never longer than MaxDelay, so
-// that a steady stream does not starve the worker.
+// that a steady stream does not starve the worker. What somebody waits for is
+// handed out at once too, and what waits with it.
 type Queue[K comparable] struct {
 	holdOff, maxDelay time.Duration
 	wake              chan struct{}
@@ -20,6 +21,7 @@ type Queue[K comparable] struct {
 	first time.Time      // when the oldest waiting key came
 	last  time.Time      // when the youngest came
 	given time.Time      // when keys were last handed out
+	hurry bool           // somebody waits for one of the keys
 }
 
 // NewQueue makes an empty queue.
@@ -28,9 +30,15 @@ func NewQueue[K comparable](holdOff, maxDelay time.Duration) *Queue[K] {
 }
 
 // Add marks keys dirty; a key that waits already is not added twice. It never blocks.
-func (q *Queue[K]) Add(keys ...K) {
+func (q *Queue[K]) Add(keys ...K) { q.add(false, keys) }
+
+// Hurry marks keys dirty that somebody waits for.
+func (q *Queue[K]) Hurry(keys ...K) { q.add(true, keys) }
+
+func (q *Queue[K]) add(hurry bool, keys []K) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.hurry = q.hurry || hurry
 	now := time.Now()
 	for _, k := range keys {
 		if _, ok := q.known[k]; ok {
@@ -78,11 +86,11 @@ func (q *Queue[K]) take() ([]K, time.Duration) {
 	}
 	now := time.Now()
 	quiet := q.first.Sub(q.given) >= q.holdOff
-	if due := earlier(q.last.Add(q.holdOff), q.first.Add(q.maxDelay)); !quiet && now.Before(due) {
+	if due := earlier(q.last.Add(q.holdOff), q.first.Add(q.maxDelay)); !quiet && !q.hurry && now.Before(due) {
 		return nil, due.Sub(now)
 	}
 	keys := q.keys
-	q.keys, q.given = nil, now
+	q.keys, q.given, q.hurry = nil, now, false
 	clear(q.known)
 	return keys, 0
 }
