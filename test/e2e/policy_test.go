@@ -321,6 +321,7 @@ func TestPoliciesMeetTheRest(t *testing.T) {
 			}
 		})
 	}
+	t.Run("whose rule decides", m.explained)
 	restarts := m.kubectl(t, "get", "pods", "-l", "mesh=yes", "-o", "jsonpath={.items[*].status.containerStatuses[0].restartCount}")
 	if strings.Trim(restarts, "0 ") != "" {
 		t.Errorf("the kubelet's probes failed: containers restarted %s times", restarts)
