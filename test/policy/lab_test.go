@@ -194,7 +194,7 @@ func router(t testing.TB) *space.Space {
 // attach makes the namespace of a pod, or of the host, next to a node.
 func (l *lab) attach(t testing.TB, node *space.Space, place string) {
 	t.Helper()
-	s := space.New(t)
+	s := space.New(t, "ipv4/icmp_ratelimit", "0", "ipv6/icmp/ratelimit", "0") // each error counts
 	space.Veth(t, node, place, 0, s, "eth0")
 	here, there := s.Link(t, "eth0").Attrs().HardwareAddr, node.Link(t, place).Attrs().HardwareAddr
 	for _, ipv6 := range []bool{false, true} {

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/test/sctp"
 )
@@ -31,7 +29,7 @@ func (l *lab) ask(f flow, ipv6 bool) (got string, err error) {
 		case icmp:
 			got, err = echoed(from, to.Addr())
 		default:
-			got, err = exchanged(from, to, f.proto, 0)
+			got, err = exchanged(from, to, f.proto)
 		}
 		return err
 	})
@@ -52,15 +50,10 @@ func verdict(err error) (string, error) {
 }
 
 // exchanged sends a byte and waits for it.
-func exchanged(from netip.Addr, to netip.AddrPort, proto service.Protocol, tos int) (string, error) {
+func exchanged(from netip.Addr, to netip.AddrPort, proto service.Protocol) (string, error) {
 	d := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: from.AsSlice()}}
 	if proto == service.UDP {
 		d.LocalAddr = &net.UDPAddr{IP: from.AsSlice()}
-	}
-	if tos != 0 {
-		d.Control = func(_, _ string, c syscall.RawConn) (err error) {
-			return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TOS, tos) }), err)
-		}
 	}
 	conn, err := d.Dial(proto.String(), to.String())
 	if err == nil {

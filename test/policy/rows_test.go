@@ -246,6 +246,8 @@ var rows = []row{
 		"db>web:80 yes, db>web:8080 yes, db>web:80/udp yes, db>web:9090 no, db>web:8080/udp no"},
 	{"overlapping ranges", many(ingress("shop", all, on(anyone, tcpRange(1, 8079))), ingress("shop", all, on(anyone, tcpRange(80, 8080)))), nil,
 		"db>web:80 yes, db>web:8080 yes, db>web:9090 no"},
+	{"what everybody may, beside what some may", many(ingress("shop", sel("app", "web"), from(namespace("team", "money"))), ingress("shop", sel("app", "api"), on(anyone, tcp(80))), egress("shop", sel("app", "web"), from(namespace("team", "money"))), egress("shop", sel("app", "api"), on(anyone, tcp(80)))), nil,
+		"db>api:80 yes, api>db:80 yes, ops>api:80 yes, api>ops:80 yes, db>api:8080 no, api>db:8080 no, db>web:8080 yes, web>db:8080 yes, ops>web:80 no"},
 	{"several isolated pods on one node", many(ingress("shop", sel("app", "web"), from(podsLike())), ingress("shop", sel("app", "api"), from(namespace("team", "money"))), egress("shop", sel("app", "api"), from(podsLike()))), nil,
 		"api>web:80 yes, db>api:80 yes, web>api:80 no, db>web:80 no, api>db:80 no, web>db:80 yes"},
 
