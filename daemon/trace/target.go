@@ -188,7 +188,7 @@ func (g *gatherer) to(ctx context.Context, text string) (way.Target, error) {
 	if n.kind != "pod" {
 		s, err := g.alias(ctx, &t, n)
 		if err == nil {
-			t.ByName = true
+			t.ByName, t.Asked = true, n.name+"."+n.namespace+".svc."+domain+"."
 			return t, g.service(ctx, &t, s, n.port)
 		}
 		if !errors.Is(err, person.ErrAbsent) {

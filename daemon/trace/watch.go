@@ -17,6 +17,7 @@ import (
 )
 
 const (
+	dnsPort = 53
 	// probeTime bounds a probe: nodes stop looking out after it, whatever
 	// becomes of this program.
 	probeTime = 4 * time.Second
@@ -108,10 +109,32 @@ func (g *gatherer) watches(cases []way.Case, p *way.Probe, limit time.Duration) 
 		}
 		p.Legs = append(p.Legs, leg)
 	}
-	if !p.Live && g.in.Web != nil {
+	switch {
+	case p.Live:
+	case g.in.Web != nil:
 		g.pages(p, node, port)
+	case g.in.To.ByName && g.in.From.Pod != nil && g.in.Objects.DNS != nil:
+		g.lookup(p, node, port+1)
 	}
 	return wants
+}
+
+// lookup has the client ask the cluster's name server.
+func (g *gatherer) lookup(p *way.Probe, node func(string, func(*facts.Watch)), port uint16) {
+	pod := g.in.From.Pod
+	for _, at := range g.in.Objects.DNS.ClusterIPs() {
+		own, speaks := g.in.From.Address(at)
+		if !speaks || g.conf.Family == 4 && !at.Is4() || g.conf.Family == 6 && at.Is4() {
+			continue
+		}
+		if pod.Spec.HostNetwork {
+			own = netip.Addr{}
+		}
+		ask := facts.Request{Pod: own, To: netip.AddrPortFrom(at, dnsPort), Proto: service.UDP, Port: port, Name: g.in.To.Asked}
+		p.Lookup = &way.Leg{Sender: pod.Spec.NodeName, Request: ask}
+		node(pod.Spec.NodeName, func(w *facts.Watch) { w.Send = append(w.Send, ask) })
+		return
+	}
 }
 
 // pages asks each replica of the Ingress controller for the URL, from its own node.

@@ -33,6 +33,8 @@ type Request struct {
 	Port uint16 `json:"port"`
 	// URL is what is asked for over the connection; empty for nothing.
 	URL string `json:"url,omitempty"`
+	// Name is what a name server is asked for; empty for nothing.
+	Name string `json:"name,omitempty"`
 }
 
 // Outcome is how a request ended.

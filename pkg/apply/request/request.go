@@ -55,6 +55,9 @@ func Make(ctx context.Context, r facts.Request) facts.Outcome {
 	}
 	switch {
 	case err != nil:
+	case r.Name != "":
+		err = look(ctx, c, r)
+		o.Answered = err == nil
 	case r.Proto == service.UDP:
 		err = datagram(c)
 		o.Answered = err == nil
@@ -67,7 +70,8 @@ func Make(ctx context.Context, r facts.Request) facts.Outcome {
 	if err != nil {
 		o.Error = err.Error()
 	}
-	o.Refused = o.Refused || errors.Is(err, unix.ECONNREFUSED)
+	absent := &net.DNSError{}
+	o.Refused = o.Refused || errors.Is(err, unix.ECONNREFUSED) || errors.As(err, &absent) && absent.IsNotFound
 	o.Unsent = errors.Is(err, unix.EADDRINUSE) || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EPERM)
 	return o
 }
@@ -84,6 +88,27 @@ func datagram(c net.Conn) error {
 		return err
 	}
 	_, err := c.Read(make([]byte, 1))
+	return err
+}
+
+// look asks a name server, over a connection that is used once, for addresses of
+// the family in which it is asked.
+func look(ctx context.Context, c net.Conn, r facts.Request) error {
+	once := make(chan net.Conn, 1)
+	once <- c
+	resolver := net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		select {
+		case c := <-once:
+			return c, nil
+		default:
+			return nil, errors.New("one question was not answered")
+		}
+	}}
+	family := "ip6"
+	if r.To.Addr().Is4() {
+		family = "ip4"
+	}
+	_, err := resolver.LookupNetIP(ctx, family, r.Name)
 	return err
 }
 

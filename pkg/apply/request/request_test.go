@@ -1,6 +1,7 @@
 package request
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"net"
@@ -54,4 +55,49 @@ func free(t *testing.T) uint16 {
 	}
 	defer func() { _ = l.Close() }()
 	return netip.MustParseAddrPort(l.Addr().String()).Port()
+}
+
+// A name server that knows a name has answered, one that does not has said so, and
+// one that is silent has not.
+func TestName(t *testing.T) {
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	go func() {
+		b := make([]byte, 512)
+		for {
+			n, from, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			if a := reply(b[:n]); a != nil {
+				_, _ = c.WriteTo(a, from)
+			}
+		}
+	}()
+	r := facts.Request{To: netip.MustParseAddrPort(c.LocalAddr().String()), Proto: service.UDP}
+	for name, want := range map[string]facts.Outcome{"known.test.": {Answered: true}, "absent.test.": {Refused: true}, "silence.test.": {}} {
+		r.Name, r.Port = name, free(t)
+		if o := Make(t.Context(), r); o.Answered != want.Answered || o.Refused != want.Refused || o.Unsent {
+			t.Errorf("%s: %+v", name, o)
+		}
+	}
+}
+
+// reply is a name server's: RFC 1035, by hand.
+func reply(question []byte) []byte {
+	const header = 12
+	end := header + bytes.IndexByte(question[header:], 0) + 5
+	a := append([]byte{question[0], question[1], 0x85, 0x80, 0, 1, 0, 0, 0, 0, 0, 0}, question[header:end]...)
+	switch {
+	case bytes.Contains(question, []byte("known")):
+		a[7] = 1
+		return append(a, 0xc0, header, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 192, 0, 2, 1)
+	case bytes.Contains(question, []byte("absent")):
+		a[3] |= 3
+		return a
+	}
+	return nil
 }

@@ -83,6 +83,8 @@ type Target struct {
 	Inner uint16
 	// ByName says that the client has to find the address by DNS.
 	ByName bool
+	// Asked is the whole name that it asks for then.
+	Asked string
 	// Unresolved says why the name stands for nothing.
 	Unresolved string
 	// Missing says why there is no such target.

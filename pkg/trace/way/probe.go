@@ -8,6 +8,8 @@ type Probe struct {
 	Live  bool
 	Legs  []Leg
 	Pages []Page
+	// Lookup is what the client asks a name server; nil where it uses no name.
+	Lookup *Leg
 	// Seen are by node; Absent has, for nodes without, the reason.
 	Seen   map[string]facts.Watched
 	Absent map[string]string

@@ -68,6 +68,13 @@ func Judge(in *way.Input, r *way.Report, cases []way.Case, p way.Probe) {
 			found = append(found, h)
 		}
 	}
+	if p.Lookup != nil {
+		w, h := looked(in, &p)
+		r.Probe = append(r.Probe, w)
+		if h.Hop != "" { // it comes first
+			found = append([]way.Hop{h}, found...)
+		}
+	}
 	if len(r.Probe) == 0 {
 		h := way.Hop{Hop: way.Socket, About: "a real packet", Status: way.OK}
 		h.Unknown("no request could be made: %s", reasons(&p))

@@ -165,3 +165,30 @@ func TestPage(t *testing.T) {
 		}
 	}
 }
+
+// A name that the server does not know, or does not answer, is the hop before all
+// others.
+func TestLooked(t *testing.T) {
+	for _, of := range []struct {
+		name string
+		out  facts.Outcome
+		want way.Status
+		hop  way.Class
+	}{
+		{"answered", facts.Outcome{Answered: true}, way.OK, ""},
+		{"no such name", facts.Outcome{Refused: true}, way.Broken, way.DNS},
+		{"silence", facts.Outcome{Error: "i/o timeout"}, way.Broken, way.DNS},
+		{"not asked", facts.Outcome{Unsent: true, Error: "needs node access"}, way.Unknown, way.DNS},
+	} {
+		cases, p := journey(-1)
+		p.Lookup = &way.Leg{Sender: "a", Request: facts.Request{Port: 7, Name: "web.default.svc.cluster.local."}}
+		of.out.Port = 7
+		w := p.Seen["a"]
+		w.Outcomes = append(w.Outcomes, of.out)
+		p.Seen["a"] = w
+		var r way.Report
+		if Judge(cases[0].Input, &r, cases, p); r.Status != of.want || r.Hop != of.hop {
+			t.Errorf("%s: %s %s, want %s %s", of.name, r.Status, r.Hop, of.want, of.hop)
+		}
+	}
+}
