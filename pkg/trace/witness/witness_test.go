@@ -166,8 +166,8 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// A name that the server does not know, or does not answer, is the hop before all
-// others.
+// A name server that does not answer is the hop before all others; one that does
+// not know a name may learn it.
 func TestLooked(t *testing.T) {
 	for _, of := range []struct {
 		name string
@@ -176,7 +176,7 @@ func TestLooked(t *testing.T) {
 		hop  way.Class
 	}{
 		{"answered", facts.Outcome{Answered: true}, way.OK, ""},
-		{"no such name", facts.Outcome{Refused: true}, way.Broken, way.DNS},
+		{"no such name", facts.Outcome{Refused: true}, way.Suspect, way.DNS},
 		{"silence", facts.Outcome{Error: "i/o timeout"}, way.Broken, way.DNS},
 		{"not asked", facts.Outcome{Unsent: true, Error: "needs node access"}, way.Unknown, way.DNS},
 	} {
