@@ -3,6 +3,7 @@ package policies
 import (
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"time"
@@ -66,7 +67,7 @@ func (l *lab) packets(o Options) ([]way, error) {
 	}
 	to := netip.AddrPortFrom(l.pair.Server, pair.Port)
 	for range o.turns() {
-		for i := range ways {
+		for _, i := range rand.Perm(len(ways)) { // nobody always comes after the same
 			w := &ways[i]
 			if err := w.set(); err != nil {
 				return nil, err
