@@ -306,6 +306,12 @@ var rows = []row{
 		"web>db:80 yes, web>db:8080 no, web>db:9090 no, api>ops:80 no, ops>db:80 yes, db>web:80 yes, web>host:80 yes"},
 	{"an administrator's named port", nil, []policy.ClusterPolicy{cnp(policy.Admin, 1, "x", sel(), nil, nil, []policy.ClusterRule{crule(policy.Deny, on(from(namespace()), policy.Port{Name: "http"}))})},
 		"web>db:8080 no, web>api:9090 no, web>api:8080 yes, web>db:80 yes, web>db:8080/udp yes, db>ops:8080 yes"},
+	{"an administrator's rules about each protocol", nil, []policy.ClusterPolicy{cnp(policy.Admin, 1, "x", sel(), sel("app", "web"), []policy.ClusterRule{
+		crule(policy.Accept, on(from(namespace("team", "money")), sctpPort(80), udp(80))), crule(policy.Pass, on(from(namespace("team", "money")), tcp(80))), crule(policy.Deny, from(namespace()))}, nil)},
+		"db>web:80/sctp yes, db>web:8080/sctp no, ops>web:80/sctp no, host>web:80/sctp yes, db>web:80/udp yes, db>web:9090/udp no, db>web:80 yes, db>web:8080 no"},
+	{"a baseline's rules about each protocol, on the way out", nil, []policy.ClusterPolicy{cnp(policy.Baseline, 0, "x", sel(), sel("app", "web"), nil, []policy.ClusterRule{
+		crule(policy.Accept, on(from(namespace("team", "money")), sctpPort(80), udp(80), tcp(80))), crule(policy.Deny, from(namespace()))})},
+		"web>db:80/sctp yes, web>db:8080/sctp no, web>ops:80/sctp no, web>host:80/sctp yes, web>db:80/udp yes, web>db:9090/udp no, web>db:80 yes, web>db:8080 no"},
 	{"pods of some namespaces", nil, []policy.ClusterPolicy{cnp(policy.Admin, 1, "x", sel(), nil, []policy.ClusterRule{crule(policy.Deny, from(both(sel("team", "sales"), sel("app", "api|db"))))}, nil)},
 		"api>web:80 no, api>db:80/udp no, db>web:80 yes, web>api:80 yes, ops>web:80 yes"},
 	{"a baseline accepts before it denies", nil, []policy.ClusterPolicy{
