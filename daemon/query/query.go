@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -182,9 +183,19 @@ func (a *answer) network(context.Context) {
 	if len(a.question.Flows) == 0 {
 		also = nil
 	}
+	// What cannot be read of them is said where they are asked for.
+	chains, _ := foreign.Chains(nft.Name)
 	var err error
-	a.Network, err = inspect.Network(inspect.Options{Flows: a.question.Flows, Also: also, Sysctls: sysctls, Sockets: true})
+	a.Network, err = inspect.Network(inspect.Options{Flows: a.question.Flows, Also: also, Sysctls: sysctls, Sockets: true, Mark: marks(chains)})
 	a.Lacks(string(facts.OfNetwork), err)
+}
+
+// marks are those that chains give packets which come in, before they are routed.
+func marks(chains []facts.Chain) func(facts.Flow, string) uint32 {
+	return func(f facts.Flow, in string) uint32 {
+		l, _ := facts.Label(chains, "prerouting", math.MaxInt, facts.Packet{Flow: f, In: in})
+		return l.Mark
+	}
 }
 
 func (a *answer) rules(context.Context) {

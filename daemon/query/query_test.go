@@ -89,6 +89,16 @@ func TestRun(t *testing.T) {
 	} {
 		space.Nft(t, "add rule inet other f "+rule)
 	}
+	// What comes in from the pod is marked, and goes another way by that.
+	ip(t, "link add by-pass type veth peer name passed")
+	ip(t, "link set passed up")
+	ip(t, "link set by-pass up")
+	ip(t, "route add default dev by-pass table 99")
+	ip(t, "rule add pref 100 fwmark 6 lookup 99")
+	space.Nft(t, "add chain inet other p { type filter hook prerouting priority -310; }")
+	for _, rule := range []string{"iifname plwpod meta mark set 4", "ip daddr 10.96.0.0/16 meta mark set meta mark or 2", "ip saddr 10.244.0.5 ct zone set 7"} {
+		space.Nft(t, "add rule inet other p "+rule)
+	}
 
 	places := Places{StateDir: t.TempDir(), CNICache: filepath.Join(t.TempDir(), "results"), Socket: "/nowhere", Inspect: true}
 	places.Config = filepath.Join(t.TempDir(), "config.yaml")
@@ -127,6 +137,15 @@ func TestRun(t *testing.T) {
 	if d.In != "plwpod" || d.Dev != "poplin-vx" || d.Via != netip.MustParseAddr("10.244.1.0") {
 		t.Errorf("decision: %+v", d)
 	}
+	if d.Mark != 4 {
+		t.Errorf("mark: %d", d.Mark)
+	}
+	if d, _ := n.Network.Decision(front.Src, front.To.Addr()); d.Mark != 6 || d.Dev != "by-pass" {
+		t.Errorf("decision by mark: %+v", d)
+	}
+	if l, _ := facts.Label(n.Rules.Foreign, "prerouting", -200, facts.Packet{Flow: flow}); l.Zone != 7 {
+		t.Errorf("labels: %+v", l)
+	}
 	back, _ := n.Network.Decision(flow.To.Addr(), flow.Src)
 	if back.In != "poplin-vx" || back.Dev != "plwpod" {
 		t.Errorf("decision back: %+v", back)
@@ -158,7 +177,7 @@ func TestRun(t *testing.T) {
 	}
 	var got []string
 	for _, c := range n.Rules.Foreign {
-		if c.Table == "other" {
+		if c.Table == "other" && c.Name == "f" {
 			for _, r := range c.Rules {
 				got = append(got, r.String())
 			}

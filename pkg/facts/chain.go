@@ -41,6 +41,9 @@ type Rule struct {
 	NotNew bool `json:"notNew,omitempty"`
 	// Obscure lists conditions that were not understood.
 	Obscure []string `json:"obscure,omitempty"`
+	// Mark and Zone are what the rule writes on the packet.
+	Mark *MarkWrite `json:"mark,omitempty"`
+	Zone *uint16    `json:"zone,omitempty"`
 	// Verdict is accept, drop, reject, dnat, notrack, jump, goto, return, or empty.
 	Verdict string `json:"verdict,omitempty"`
 	To      string `json:"to,omitempty"`
@@ -93,12 +96,7 @@ func Judge(chains []Chain, base Chain, p Packet) (Fate, string) {
 
 // Find does so for rules with other verdicts; Dropped is that one has it.
 func Find(chains []Chain, base Chain, p Packet, verdicts ...string) (Fate, string) {
-	w := judge{byName: map[string]Chain{}, packet: p, verdicts: verdicts}
-	for _, c := range chains {
-		if c.Family == base.Family && c.Table == base.Table {
-			w.byName[c.Name] = c
-		}
-	}
+	w := newJudge(chains, base, p, verdicts...)
 	end := w.walk(base, 0)
 	if end == "" && base.Drops && slices.Contains(verdicts, "drop") {
 		end, w.why = "drop", "policy drop of chain "+base.String()
@@ -127,6 +125,19 @@ type judge struct {
 	doubt, why string
 	// unsure counts the jumps that may not have been taken.
 	unsure int
+	// labels are on the packet; wrote is the rule that wrote them.
+	labels Labels
+	wrote  string
+}
+
+func newJudge(chains []Chain, base Chain, p Packet, verdicts ...string) *judge {
+	w := &judge{byName: map[string]Chain{}, packet: p, verdicts: verdicts}
+	for _, c := range chains {
+		if c.Family == base.Family && c.Table == base.Table {
+			w.byName[c.Name] = c
+		}
+	}
+	return w
 }
 
 // walk returns what ends the packet's way, or nothing where the chain ends.
@@ -139,6 +150,9 @@ func (w *judge) walk(c Chain, depth int) string {
 			continue
 		}
 		sure := len(r.Obscure) == 0 && w.unsure == 0
+		if now := w.labels.write(r); sure && now != w.labels {
+			w.labels, w.wrote = now, fmt.Sprintf("rule %d of chain %s: %s", r.Handle, c, r)
+		}
 		if slices.Contains(w.verdicts, r.Verdict) {
 			where := fmt.Sprintf("rule %d of chain %s: %s", r.Handle, c, r)
 			if sure {
@@ -248,5 +262,11 @@ func (r Rule) String() string {
 	for _, o := range r.Obscure {
 		parts = append(parts, "("+o+")")
 	}
-	return strings.Join(append(parts, strings.TrimSpace(r.Verdict+" "+r.To)), " ")
+	if r.Mark != nil {
+		parts = append(parts, fmt.Sprintf("mark set %#x", r.Mark.Flip))
+	}
+	if r.Zone != nil {
+		parts = append(parts, fmt.Sprintf("ct zone set %d", *r.Zone))
+	}
+	return strings.TrimSpace(strings.Join(append(parts, r.Verdict, r.To), " "))
 }

@@ -66,6 +66,8 @@ type Decision struct {
 	Src netip.Addr `json:"src,omitzero"`
 	In  string     `json:"in,omitempty"`
 	Dst netip.Addr `json:"dst"`
+	// Mark is what rules of others write on the packet before it is routed.
+	Mark uint32 `json:"mark,omitempty"`
 
 	// Local says that the packet has arrived.
 	Local bool       `json:"local,omitempty"`

@@ -98,10 +98,12 @@ type reading struct {
 	family nftables.TableFamily
 	what   map[uint32]string
 	mask   map[uint32][]byte
+	value  map[uint32]facts.MarkWrite // a number, or what becomes of the mark
+	filled uint32                     // the register that was given a number last
 }
 
 func ruleOf(r *nftables.Rule) facts.Rule {
-	w := reading{Rule: facts.Rule{Handle: r.Handle}, family: r.Table.Family, what: map[uint32]string{}, mask: map[uint32][]byte{}}
+	w := reading{Rule: facts.Rule{Handle: r.Handle}, family: r.Table.Family, what: map[uint32]string{}, mask: map[uint32][]byte{}, value: map[uint32]facts.MarkWrite{}}
 	switch r.Table.Family {
 	case nftables.TableFamilyIPv4:
 		w.Family = 4
@@ -119,19 +121,20 @@ func (w *reading) obscure(what string) { w.Obscure = append(w.Obscure, what) }
 func (w *reading) read(e expr.Any) {
 	switch e := e.(type) {
 	case *expr.Meta:
-		if !e.SourceRegister {
-			w.what[e.Register] = metas[e.Key]
-		}
+		w.meta(e)
 	case *expr.Payload:
 		if e.OperationType == expr.PayloadLoad {
 			w.what[e.DestRegister], w.mask[e.DestRegister] = w.field(e), nil
 		}
 	case *expr.Ct:
-		if !e.SourceRegister {
-			w.what[e.Register] = map[expr.CtKey]string{expr.CtKeySTATE: "ct state"}[e.Key]
-		}
+		w.track(e)
 	case *expr.Bitwise:
 		w.what[e.DestRegister], w.mask[e.DestRegister] = w.what[e.SourceRegister], e.Mask
+		w.bitwise(e)
+	case *expr.Immediate:
+		if delete(w.value, e.Register); len(e.Data) == 2 || len(e.Data) == 4 {
+			w.value[e.Register], w.filled = facts.MarkWrite{Flip: native(e.Data)}, e.Register
+		}
 	case *expr.Cmp:
 		w.compare(e)
 	case *expr.Range:
@@ -154,7 +157,7 @@ func (w *reading) read(e expr.Any) {
 		w.Verdict = map[string]string{"REJECT": "reject", "DNAT": "dnat", "REDIRECT": "dnat", "NOTRACK": "notrack"}[e.Name]
 	case *expr.Lookup:
 		w.obscure("in set " + e.SetName)
-	case *expr.Counter, *expr.Log, *expr.Immediate, *expr.Masq, *expr.Objref:
+	case *expr.Counter, *expr.Log, *expr.Masq, *expr.Objref:
 	default:
 		w.obscure(strings.TrimPrefix(fmt.Sprintf("%T", e), "*expr."))
 	}

@@ -29,6 +29,9 @@ import (
 type Options struct {
 	// Flows narrow what is listed to what concerns their addresses.
 	Flows []facts.Flow
+	// Mark says what rules write on a packet that comes in by a device, before
+	// it is routed; nil writes nothing.
+	Mark func(f facts.Flow, in string) uint32
 	// Also are addresses that concern the question, though no flow has them.
 	Also []netip.Addr
 	// Sockets lists who listens.
@@ -199,15 +202,18 @@ func everything(family int) netip.Prefix {
 // routing, other tables and the reverse path check have their say.
 func (r *reader) decisions() error {
 	for _, f := range r.Flows {
-		r.decide(f.Src, f.To.Addr())
+		there, back := f, facts.Flow{Src: f.To.Addr(), To: netip.AddrPortFrom(f.Src, 0), Proto: f.Proto}
+		r.decide(there, back)
 		if f.Src.IsValid() {
-			r.decide(f.To.Addr(), f.Src)
+			r.decide(back, there)
 		}
 	}
 	return nil
 }
 
-func (r *reader) decide(src, dst netip.Addr) {
+// decide asks about a packet, to which the other is the answer.
+func (r *reader) decide(f, answer facts.Flow) {
+	src, dst := f.Src, f.To.Addr()
 	if _, known := r.out.Decision(src, dst); known {
 		return
 	}
@@ -217,13 +223,15 @@ func (r *reader) decide(src, dst netip.Addr) {
 		o.SrcAddr = src.AsSlice()
 		if _, own := r.out.Holder(src); !own {
 			// It comes in from where answers to it go.
-			back, err := r.handle.RouteGet(src.AsSlice())
-			if err != nil || len(back) == 0 {
+			back, err := r.wayBack(answer)
+			if err != nil {
 				d.Error = fmt.Sprintf("no route back to %s: %v", src, err)
 				r.out.Decisions = append(r.out.Decisions, d)
 				return
 			}
-			o.IifIndex, d.In = back[0].LinkIndex, r.names[back[0].LinkIndex]
+			o.IifIndex, d.In = back, r.names[back]
+			d.Mark = r.mark(f, d.In)
+			o.Mark = d.Mark
 		}
 	}
 	found, err := r.handle.RouteGetWithOptions(dst.AsSlice(), o)
@@ -240,6 +248,29 @@ func (r *reader) decide(src, dst netip.Addr) {
 		}
 	}
 	r.out.Decisions = append(r.out.Decisions, d)
+}
+
+// wayBack is the device by which an answer leaves.
+func (r *reader) wayBack(answer facts.Flow) (index int, err error) {
+	o := &netlink.RouteGetOptions{}
+	if from, err := r.handle.RouteGet(answer.Src.AsSlice()); err == nil && len(from) > 0 {
+		o.Mark = r.mark(answer, r.names[from[0].LinkIndex])
+	}
+	found, err := r.handle.RouteGetWithOptions(answer.To.Addr().AsSlice(), o)
+	if err == nil && len(found) == 0 {
+		err = errors.New("no route")
+	}
+	if err != nil {
+		return 0, err
+	}
+	return found[0].LinkIndex, nil
+}
+
+func (r *reader) mark(f facts.Flow, in string) uint32 {
+	if r.Mark == nil {
+		return 0
+	}
+	return r.Mark(f, in)
 }
 
 // neighbours are those on the ways of the question: what routes lead to, and

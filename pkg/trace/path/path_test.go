@@ -264,6 +264,11 @@ func TestFaults(t *testing.T) {
 		"not tracked": {on("n1", func(f *facts.Node) {
 			f.Rules.Foreign = []facts.Chain{{Family: "ip", Table: "raw", Name: "PREROUTING", Hook: "prerouting", Priority: -300, Rules: []facts.Rule{{Verdict: "notrack"}}}}
 		}), way.Conntrack, "n1", "connection tracking"},
+		"tracked apart": {on("n1", func(f *facts.Node) {
+			zone := uint16(7)
+			f.Rules.Foreign = []facts.Chain{{Family: "ip", Table: "zones", Name: "c", Hook: "prerouting", Priority: -310,
+				Rules: []facts.Rule{{Dst: &facts.AddrMatch{Prefix: prefix("10.96.0.0/16")}, Zone: &zone}}}}
+		}), way.Conntrack, "n1", "zone 7 and answers in zone 0"},
 		"name of nothing":    {func(in *way.Input) { in.To.Unresolved = "stands for nothing" }, way.DNS, "", "stands for nothing"},
 		"drop forwarded":     {on("n2", drop("forward", facts.Rule{Dst: &facts.AddrMatch{Prefix: prefix(web + "/32")}})), way.Firewall, "n2", "chain inet other c"},
 		"drop encapsulated":  {on("n1", drop("output", facts.Rule{Dport: &facts.NumMatch{Low: 8472, High: 8472}})), way.Firewall, "n1", "8472"},
@@ -344,5 +349,18 @@ func TestIgnoranceIsUnknown(t *testing.T) {
 		if r := Walk(in); r.Status != way.Unknown || r.Cause == "" {
 			t.Errorf("%s: %s %s: %s", name, r.Status, r.Hop, r.Cause)
 		}
+	}
+}
+
+// NodeLocal DNSCache listens at the Service's own address, on the node, and has
+// the packets to it spared: that is no fault.
+func TestTheNodeAnswersInTheServicesPlace(t *testing.T) {
+	in := two(t)
+	f := in.Facts["n1"]
+	f.Rules.Foreign = []facts.Chain{{Family: "ip", Table: "raw", Name: "PREROUTING", Hook: "prerouting", Priority: -300, Rules: []facts.Rule{{Verdict: "notrack"}}}}
+	f.Network.Links = append(f.Network.Links, facts.Link{Name: "nodelocaldns", Addresses: []netip.Prefix{prefix("169.254.20.10/32"), prefix(front + "/32")}})
+	f.Network.Sockets = append(f.Network.Sockets, facts.Socket{Proto: service.TCP, At: at(front + ":80")})
+	if r := Walk(in); r.Status != way.OK {
+		t.Errorf("%s %s: %s", r.Status, r.Hop, r.Cause)
 	}
 }

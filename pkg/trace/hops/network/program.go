@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -116,9 +117,14 @@ func Conntrack(c *way.Case) (hops []way.Hop) {
 				h.Suspect(fmt.Sprintf("sysctl -w net.netfilter.nf_conntrack_max=%d # on node %s", 2*m, node), "%d of %d entries are used", f.Flows.Count, m)
 			}
 			if c.Served() && node == c.Enters && f.Rules != nil {
-				if why := before(c, f, "notrack"); why != "" {
+				switch why := before(c, f, "notrack"); {
+				case why == "":
+				case instead(c, f):
+					h.Saw("a process of node %s answers at %s in the Service's place: %s", node, c.Front, why)
+				default:
 					h.Broken("nft list ruleset # on node "+node, "%s, of another program, keeps connection tracking from it, which translates", why)
 				}
+				apart(c, h, f)
 				stale(c, h, f)
 			}
 		}
@@ -146,6 +152,39 @@ func before(c *way.Case, f *facts.Node, verdict string) string {
 	}
 	return ""
 }
+
+// instead: what is not translated ends at the node, where a process listens at
+// the Service's own address. NodeLocal DNSCache does so.
+func instead(c *way.Case, f *facts.Node) bool {
+	if f.Network == nil {
+		return false
+	}
+	_, held := f.Network.Holder(c.Front.Addr())
+	return held && slices.ContainsFunc(f.Network.Sockets, func(s facts.Socket) bool {
+		return s.Proto == c.Proto && s.At.Port() == c.Front.Port() && (s.At.Addr() == c.Front.Addr() || s.At.Addr().IsUnspecified())
+	})
+}
+
+// apart: both directions of a connection that is translated are tracked in the
+// same zone, or answers belong to none.
+func apart(c *way.Case, h *way.Hop, f *facts.Node) {
+	hook := "prerouting"
+	there, back := packet(c, c.Front), packet(c, netip.AddrPortFrom(c.Source(), 0))
+	there.In, there.Out = devices(c, f, c.From, c.Dst.Addr())
+	back.In, back.Src, back.Sport = there.Out, c.Dst.Addr(), c.Dst.Port()
+	if there.Out = ""; c.Origin == trace.FromNode {
+		hook, there.In, there.Out = "output", "", back.In
+	}
+	one, why := facts.Label(f.Rules.Foreign, hook, trackingPriority, there)
+	other, whyBack := facts.Label(f.Rules.Foreign, "prerouting", trackingPriority, back)
+	if one.Zone != other.Zone {
+		h.Broken("nft list ruleset # on node "+c.Enters, "%s, of another program: it is tracked in zone %d and answers in zone %d, so nobody translates those back",
+			cmp.Or(why, whyBack), one.Zone, other.Zone)
+	}
+}
+
+// trackingPriority is where connection tracking looks at packets.
+const trackingPriority = -200
 
 // servicesPriority is that of the chains of inet poplin-services.
 const servicesPriority = -100

@@ -6,6 +6,7 @@ package network
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 
 	"poplin.dev/poplin/pkg/facts"
 	"poplin.dev/poplin/pkg/trace/way"
@@ -49,13 +50,20 @@ func forwards(c *way.Case, h *way.Hop, f *facts.Node) {
 		if v, known := l.Settings["ipv4/forwarding"]; known && v != 1 && c.Dst.Addr().Is4() && !d.Local {
 			h.Broken(fmt.Sprintf("sysctl -w net.ipv4.conf.%s.forwarding=1 # on node %s", d.In, h.Node), "net/ipv4/conf/%s/forwarding is %d: packets that come in there are not forwarded", d.In, v)
 		}
-		// The kernel's words for EXDEV, by which it refuses a source address
-		// that is not routed to where the packet came in.
-		if d.Error == "invalid cross-device link" {
+		if refused(f, d, l) {
 			h.Broken(fmt.Sprintf("sysctl -w net.ipv4.conf.%s.rp_filter=2 net.ipv4.conf.all.rp_filter=0 # on node %s", d.In, h.Node),
 				"rp_filter of %s refuses packets from %s (device %d, all %s)", d.In, d.Src, l.Settings["ipv4/rp_filter"], f.Network.Sysctls["ipv4/conf/all/rp_filter"])
 		}
 	}
+}
+
+// refused reports whether the kernel does not take the source address, which is
+// not routed to where the packet came in. It says EXDEV; since Linux 6.13 EINVAL,
+// as it does of addresses that nobody may have.
+func refused(f *facts.Node, d facts.Decision, in facts.Link) bool {
+	all, _ := strconv.Atoi(f.Network.Sysctls["ipv4/conf/all/rp_filter"]) // the larger one holds
+	strict := max(all, in.Settings["ipv4/rp_filter"]) == 1
+	return d.Error == "invalid cross-device link" || d.Error == "invalid argument" && d.Src.Is4() && strict
 }
 
 func concerns(c *way.Case, d facts.Decision) bool {
