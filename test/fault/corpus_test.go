@@ -66,7 +66,12 @@ func TestFaultCorpus(t *testing.T) {
 	lab := corpus.Open(t, c, 2000+random("port").IntN(28000))
 	t.Run("without a look into pods", func(t *testing.T) {
 		for _, kind := range []string{corpus.PodToPod, corpus.PodToService, corpus.OutsideToURL} {
-			blind(t, explained(t, c, healthy(t, lab, kind, random(kind))))
+			of := healthy(t, lab, kind, random(kind))
+			blind(t, explained(t, c, of))
+			e := explained(t, c, of, probe)
+			if blind(t, e); e.Status == "OK" && kind != corpus.OutsideToURL {
+				t.Errorf("%s: nobody may make requests from the pod, and the tool says OK", of)
+			}
 		}
 	})
 	live.Inspect(t, c)
