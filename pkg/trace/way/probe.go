@@ -47,3 +47,8 @@ type Witness struct {
 	Why    string `json:"why,omitempty"`
 	Steps  []Step `json:"steps,omitempty"`
 }
+
+// Same reports whether two are about the same request.
+func (w Witness) Same(o Witness) bool {
+	return w.From == o.From && w.To == o.To && w.Endpoint == o.Endpoint
+}

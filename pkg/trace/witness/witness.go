@@ -50,6 +50,9 @@ func Judge(in *way.Input, r *way.Report, cases []way.Case, p way.Probe) {
 		}
 		j := judge{Case: &cases[leg.Case], probe: &p, leg: leg, port: leg.Port}
 		w := j.follow(cases)
+		if p.Live && (w.Result == unknown || slices.ContainsFunc(r.Probe, w.Same)) {
+			continue // another way is the one that somebody took
+		}
 		r.Probe = append(r.Probe, w)
 		proved[j.Dst] = proved[j.Dst] || w.Result == answered
 		all = all && w.Result == answered
@@ -60,6 +63,9 @@ func Judge(in *way.Input, r *way.Report, cases []way.Case, p way.Probe) {
 	}
 	for _, c := range cases {
 		all = all && proved[c.Dst]
+	}
+	if p.Live {
+		all = false // others may have come that did not
 	}
 	for _, page := range p.Pages {
 		w, h := read(in, &p, page)
@@ -77,7 +83,11 @@ func Judge(in *way.Input, r *way.Report, cases []way.Case, p way.Probe) {
 	}
 	if len(r.Probe) == 0 {
 		h := way.Hop{Hop: way.Socket, About: "a real packet", Status: way.OK}
-		h.Unknown("no request could be made: %s", reasons(&p))
+		if p.Live {
+			h.Unknown("nobody made such a request while nodes looked out%s", reasons(&p))
+		} else {
+			h.Unknown("no request could be made: nobody on the way could make one%s", reasons(&p))
+		}
 		found = append(found, h)
 	}
 	for i := range r.Hops {
@@ -109,9 +119,9 @@ var passed = []way.Class{
 
 func reasons(p *way.Probe) string {
 	for node, why := range p.Absent {
-		return "node " + node + ": " + why
+		return "; node " + node + ": " + why
 	}
-	return "nobody on the way could make one"
+	return ""
 }
 
 // follow finds where the packet was seen.

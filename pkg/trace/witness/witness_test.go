@@ -91,6 +91,20 @@ func TestJudge(t *testing.T) {
 	if Judge(cases[0].Input, &r, cases, p); r.Hop != way.Node {
 		t.Errorf("a node that is known to be broken: %s", r.Hop)
 	}
+	// Somebody's is followed by the port that it came with, and told once.
+	cases, p = journey(-1)
+	p.Live, p.Legs = true, []way.Leg{{Sender: "a"}, {Sender: "a"}}
+	r = way.Report{}
+	Judge(cases[0].Input, &r, cases, p)
+	if len(r.Probe) != 1 || r.Probe[0].Result != answered || r.Status != way.OK {
+		t.Errorf("somebody's request: %s, %+v", r.Status, r.Probe)
+	}
+	cases, p = journey(0)
+	p.Live, p.Legs = true, []way.Leg{{Sender: "a"}}
+	r = way.Report{}
+	if Judge(cases[0].Input, &r, cases, p); r.Status != way.Unknown {
+		t.Errorf("nobody's request: %s", r.Status)
+	}
 	// Nobody could send: that is no OK.
 	cases, p = journey(0)
 	p.Seen["a"] = facts.Watched{Outcomes: []facts.Outcome{{Request: p.Legs[0].Request, Unsent: true, Error: "needs node access"}}}
