@@ -38,7 +38,7 @@ func follow(ctx context.Context, args []string) error {
 	f.StringVar(&c.System, "system-namespace", "poplin-system", "`namespace` of Poplin's pods")
 	f.IntVar(&c.Family, "family", 0, "4 or 6: this IP family only")
 	f.StringVar(&c.LocalName, "node", "", "read the kernel of this node here, as root on it, and not in its poplind pod: its `name`")
-	f.BoolVar(&c.Probe, "probe", false, "really make the request, and see at each hop what becomes of it")
+	f.BoolVar(&c.Probe, "probe", false, "send a real request, and see at each hop what becomes of it")
 	f.DurationVar(&c.Live, "live", 0, "wait so `long` for the next real request of this kind, and see what becomes of it")
 	verbose := f.Bool("v", false, "show what each hop was found by")
 	output := outputFlag(f)
