@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"poplin.dev/poplin/daemon/doctor"
+	"poplin.dev/poplin/pkg/kube/fleet"
 )
 
 // examine has the doctor look at this node, or at others from within their
@@ -43,7 +44,7 @@ func examine(ctx context.Context, args []string) error {
 }
 
 func examineNodes(ctx context.Context, kubeconfig string, nodes []string, patience time.Duration, output string) error {
-	answers, err := ask(ctx, kubeconfig, nodes, []string{"/poplinctl", "doctor", "-o", "json"}, patience)
+	answers, err := fleet.Run(ctx, kubeconfig, nodes, []string{"/poplinctl", "doctor", "-o", "json"}, patience)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"poplin.dev/poplin/pkg/cluster/object"
 	"poplin.dev/poplin/pkg/facts"
 	"poplin.dev/poplin/pkg/flows"
+	"poplin.dev/poplin/pkg/kube/fleet"
 	"poplin.dev/poplin/pkg/kube/person"
 )
 
@@ -34,7 +35,7 @@ func talk(ctx context.Context, args []string) error {
 		return err
 	}
 	list := strings.FieldsFunc(*nodes, func(r rune) bool { return r == ',' })
-	answers, err := ask(ctx, *kubeconfig, list, []string{"/poplind", "query", "-kinds", string(facts.OfFlows)}, *timeout/2)
+	answers, err := fleet.Run(ctx, *kubeconfig, list, []string{"/poplind", "query", "-kinds", string(facts.OfFlows)}, *timeout/2)
 	if err != nil {
 		return err
 	}

@@ -6,12 +6,15 @@ package overview
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"poplin.dev/poplin/daemon/status"
 	"poplin.dev/poplin/pkg/kube"
@@ -28,6 +31,28 @@ type Node struct {
 
 // Command has a daemon's container say what Join reads.
 func Command() []string { return []string{"/poplinctl", "status", "-o", "json"} }
+
+// Read asks the API server for the nodes, and each of their daemons, which may
+// take as long as patience.
+func Read(ctx context.Context, kubeconfig string, patience time.Duration) ([]Node, error) {
+	c, err := kube.New(kube.Config{Kubeconfig: kubeconfig, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := c.Overview(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(nodes))
+	for i, n := range nodes {
+		names[i] = n.Name
+	}
+	answers, err := fleet.Run(ctx, kubeconfig, names, Command(), patience)
+	if err != nil {
+		return nil, err
+	}
+	return Join(nodes, answers), nil
+}
 
 // Join puts both views of the nodes together, in the order of the first.
 func Join(nodes []kube.NodeStatus, answers []fleet.Answer) []Node {

@@ -8,6 +8,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -62,6 +64,23 @@ type Answer struct {
 	Node string
 	Out  []byte
 	Err  error
+}
+
+// Run connects with a kubeconfig, and runs a command in the daemons' pods of
+// nodes; of all of them if none is named.
+func Run(ctx context.Context, kubeconfig string, nodes, command []string, patience time.Duration) ([]Answer, error) {
+	c, err := person.New(kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	pods, err := Pods(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if len(nodes) == 0 {
+		nodes = slices.Sorted(maps.Keys(pods))
+	}
+	return Ask(ctx, c, pods, nodes, command, patience), nil
 }
 
 // Ask runs command on every node of the list, which takes each no longer than
