@@ -52,6 +52,8 @@ type Observer interface {
 	Dialed(endpoint string, err error)
 	// Requested is a list or watch of a resource that was opened, or was not.
 	Requested(resource string, err error)
+	// Heard is an event of a watch: an object that came, changed or went.
+	Heard(resource string)
 }
 
 // Client holds this node's view of the cluster. It implements loop.Task, the
@@ -113,7 +115,7 @@ func (c *Client) Policies() (*policies.View, error) { return policies.New(c.rest
 
 // following is how views of their own reach the API server.
 func (c *Client) following() follow.Config {
-	return follow.Config{Spread: c.spreadLists, Requested: c.cfg.Observer.Requested, Log: c.log}
+	return follow.Config{Spread: c.spreadLists, Requested: c.cfg.Observer.Requested, Heard: c.cfg.Observer.Heard, Log: c.log}
 }
 
 // Access makes what asks the API server who somebody is and what they may.
@@ -216,3 +218,4 @@ type discard struct{}
 
 func (discard) Dialed(string, error)    {}
 func (discard) Requested(string, error) {}
+func (discard) Heard(string)            {}

@@ -110,7 +110,8 @@ func TestViewFollowsTheCluster(t *testing.T) {
 				s.NoStreams()
 			}
 			s.Put(networks, network(peer(2)))
-			c := client(t, s, nil)
+			events := &attempts{}
+			c := client(t, s, func(cfg *kube.Config) { cfg.Observer = events })
 			// What a subscriber saw, call by call.
 			var mu sync.Mutex
 			var told []string
@@ -166,6 +167,10 @@ func TestViewFollowsTheCluster(t *testing.T) {
 			s.Until("the next node comes", tells("2 worker-3 worker-4"))
 			if calls, _ := last(); calls != before+1 {
 				t.Errorf("%d changes were told, want 1", calls-before)
+			}
+			// What the first list brought is no event.
+			if n := events.heard("nodenetworks"); n != 3 {
+				t.Errorf("%d events of NodeNetworks, want 3", n)
 			}
 		})
 	}
@@ -319,10 +324,11 @@ func TestFailureIsReportedOnce(t *testing.T) {
 	}
 }
 
-// attempts counts what failed.
+// attempts counts what failed, and events.
 type attempts struct {
-	mu sync.Mutex
-	n  int
+	mu     sync.Mutex
+	n      int
+	events map[string]int
 }
 
 func (a *attempts) Dialed(string, error) {}
@@ -333,6 +339,21 @@ func (a *attempts) Requested(_ string, err error) {
 	if err != nil {
 		a.n++
 	}
+}
+
+func (a *attempts) Heard(resource string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.events == nil {
+		a.events = map[string]int{}
+	}
+	a.events[resource]++
+}
+
+func (a *attempts) heard(resource string) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.events[resource]
 }
 
 func (a *attempts) count() int { a.mu.Lock(); defer a.mu.Unlock(); return a.n }

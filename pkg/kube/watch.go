@@ -40,6 +40,7 @@ func (v *view[V]) watch(ctx context.Context, api rest.Interface, one, many runti
 	follow.Collection{
 		API: api, Resource: v.resource, Namespace: only.namespace, Fields: only.fields, Labels: only.labels,
 		One: one, Many: many, Requested: v.requested,
+		Heard:  func() { v.client.cfg.Observer.Heard(v.resource) },
 		Spread: func(ctx context.Context) error { return v.client.spreadLists(ctx, v.synced()) },
 	}.Run(ctx, v)
 }

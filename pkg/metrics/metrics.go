@@ -26,6 +26,7 @@ type Metrics struct {
 	operations  *prometheus.CounterVec
 	dials       *prometheus.CounterVec
 	requests    *prometheus.CounterVec
+	events      *prometheus.CounterVec
 	inSync      *prometheus.GaugeVec
 	repairs     *prometheus.CounterVec
 	adds        *prometheus.HistogramVec
@@ -74,6 +75,7 @@ func New() *Metrics {
 	m.operations = m.counterVec("operations_total", "Kernel objects added, changed, removed, or not written because of an error.", "result")
 	m.dials = m.counterVec("api_connections_total", "Attempts to connect to the API server, by outcome.", "result")
 	m.requests = m.counterVec("api_requests_total", "Lists and watches opened at the API server, by resource and outcome. More than a few an hour: the connection is unsteady.", "resource", "result")
+	m.events = m.counterVec("api_events_total", "Objects that came, changed or went, as watches told of them, by resource: what the cluster's churn costs this node.", "resource")
 
 	m.Peers = m.gauge("peers", "Other nodes whose pods this node reaches.")
 	m.Silent = m.gauge("peers_silent", "Other nodes that did not answer a packet through the pod network when they were last asked.")
@@ -183,6 +185,9 @@ func (m *Metrics) Dialed(_ string, err error) { m.dials.WithLabelValues(outcome(
 func (m *Metrics) Requested(resource string, err error) {
 	m.requests.WithLabelValues(resource, outcome(err)).Inc()
 }
+
+// Heard implements the API client's Observer.
+func (m *Metrics) Heard(resource string) { m.events.WithLabelValues(resource).Inc() }
 
 func outcome(err error) string {
 	if err != nil {

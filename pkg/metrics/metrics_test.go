@@ -16,6 +16,7 @@ func TestExport(t *testing.T) {
 	m.Operations(3, 2, 1, 0)
 	m.Dialed("172.30.0.11:6443", errors.New("refused"))
 	m.Requested("nodes", nil)
+	m.Heard("nodenetworks")
 	m.Peers.Set(2)
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
@@ -28,6 +29,7 @@ func TestExport(t *testing.T) {
 		`poplin_operations_total{result="failed"} 0`,
 		`poplin_api_connections_total{result="failed"} 1`,
 		`poplin_api_requests_total{resource="nodes",result="ok"} 1`,
+		`poplin_api_events_total{resource="nodenetworks"} 1`,
 		"poplin_peers 2",
 		"process_resident_memory_bytes", "go_goroutines",
 	} {

@@ -37,6 +37,8 @@ type Collection struct {
 	List func(context.Context, metav1.ListOptions) (runtime.Object, error)
 	// Requested is told of every list and watch.
 	Requested func(context.Context, error)
+	// Heard, if not nil, is told of every event of the watch.
+	Heard func()
 }
 
 func (c Collection) request(options *metav1.ListOptions) *rest.Request {
@@ -91,6 +93,9 @@ func (c Collection) Run(ctx context.Context, store cache.ReflectorStore) {
 	// Failures are reported by the store's owner, once; a zero logger
 	// discards the reflector's own, which are a line for each attempt.
 	ctx = klog.NewContext(ctx, klog.Logger{})
+	if c.Heard != nil {
+		store = counted{store, c.Heard}
+	}
 	cache.NewReflectorWithOptions(&cache.ListWatch{ListWithContextFunc: c.list, WatchFuncWithContext: c.watch}, c.One, store, cache.ReflectorOptions{
 		Name:            c.Resource,
 		TypeDescription: c.Resource,
@@ -99,3 +104,13 @@ func (c Collection) Run(ctx context.Context, store cache.ReflectorStore) {
 		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 20, Cap: 10 * time.Second},
 	}).RunWithContext(ctx)
 }
+
+// counted is a store that tells of every event. What a list brings is none.
+type counted struct {
+	cache.ReflectorStore
+	heard func()
+}
+
+func (s counted) Add(o any) error    { s.heard(); return s.ReflectorStore.Add(o) }
+func (s counted) Update(o any) error { s.heard(); return s.ReflectorStore.Update(o) }
+func (s counted) Delete(o any) error { s.heard(); return s.ReflectorStore.Delete(o) }

@@ -21,6 +21,8 @@ type Config struct {
 	Spread func(ctx context.Context, again bool) error
 	// Requested is told of every list and watch of a resource.
 	Requested func(resource string, err error)
+	// Heard, if not nil, is told of every event of a resource.
+	Heard func(resource string)
 	// Stays is what the log says of what goes on without the API server.
 	Stays string
 	Log   *slog.Logger
@@ -173,6 +175,9 @@ func (s *Store[V]) follow(ctx context.Context) {
 		return s.view.conf.Spread(ctx, again)
 	}
 	s.what.Requested = s.requested
+	if heard := s.view.conf.Heard; heard != nil {
+		s.what.Heard = func() { heard(s.what.Resource) }
+	}
 	if s.needed == nil {
 		s.what.Run(ctx, s)
 		return
