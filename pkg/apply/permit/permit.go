@@ -94,24 +94,28 @@ func (t *Table) Apply(c permit.Change) error {
 	if err := t.prepare(); err != nil || c.Empty() {
 		return err
 	}
-	// Where all of it fits one transaction, the order is only the kernel's.
-	// Where not, a packet that comes in between meets the classes and ports of
-	// before, or those of after: numbers are not used twice.
-	steps := []func(*wire.Batch){
-		func(b *wire.Batch) { spans(b, table.Put, c.Put.Ports) },
+	// Each step is a transaction, or several. A packet on its way between two
+	// lookups may meet one of before a commit and one of after it, and the kernel
+	// swaps intervals of concatenations a moment after the rest (6.18): so what
+	// is looked up last comes first, and what is found no more goes at the end.
+	// Numbers are not used twice.
+	var err error
+	for _, steps := range [][]func(*wire.Batch){
+		{func(b *wire.Batch) { spans(b, table.Put, c.Put.Ports) }},
+		append(replace(portions(c.Delete.Egress, c.Put.Egress), "egress", pairs),
+			replace(portions(c.Delete.Ingress, c.Put.Ingress), "ingress", pairs)...),
+		append(replace(portions(c.Delete.Peers, c.Put.Peers), "peers", peers),
+			func(b *wire.Batch) { ranges(b, table.Delete, c.Delete.Ranges); ranges(b, table.Put, c.Put.Ranges) },
+			func(b *wire.Batch) { peers(b, table.Delete, "peers", gone(c.Delete.Peers, c.Put.Peers)) }),
+		{func(b *wire.Batch) { isolation(b, table.Delete, c.Delete); isolation(b, table.Put, c.Put) }},
+		{func(b *wire.Batch) { pairs(b, table.Delete, "egress", gone(c.Delete.Egress, c.Put.Egress)) },
+			func(b *wire.Batch) { pairs(b, table.Delete, "ingress", gone(c.Delete.Ingress, c.Put.Ingress)) }},
+		{func(b *wire.Batch) { spans(b, table.Delete, c.Delete.Ports) }},
+	} {
+		if err = t.kernel.Steps(steps...); err != nil {
+			break
+		}
 	}
-	steps = append(steps, replace(portions(c.Delete.Egress, c.Put.Egress), "egress", pairs)...)
-	steps = append(steps, replace(portions(c.Delete.Ingress, c.Put.Ingress), "ingress", pairs)...)
-	steps = append(steps, replace(portions(c.Delete.Peers, c.Put.Peers), "peers", peers)...)
-	steps = append(steps,
-		func(b *wire.Batch) { ranges(b, table.Delete, c.Delete.Ranges); ranges(b, table.Put, c.Put.Ranges) },
-		func(b *wire.Batch) { isolation(b, table.Delete, c.Delete); isolation(b, table.Put, c.Put) },
-		func(b *wire.Batch) { pairs(b, table.Delete, "egress", gone(c.Delete.Egress, c.Put.Egress)) },
-		func(b *wire.Batch) { pairs(b, table.Delete, "ingress", gone(c.Delete.Ingress, c.Put.Ingress)) },
-		func(b *wire.Batch) { peers(b, table.Delete, "peers", gone(c.Delete.Peers, c.Put.Peers)) },
-		func(b *wire.Batch) { spans(b, table.Delete, c.Delete.Ports) },
-	)
-	err := t.kernel.Steps(steps...)
 	if err == nil {
 		err = t.turn()
 	}
