@@ -48,6 +48,14 @@ func isolate(variants []*variant, o Options) (*enforce.Daemon, error) {
 	return enforce.Start(c, objects)
 }
 
-// most is at least how many pods a variant makes: of both modes the turns that
-// count, with one that is begun, and the one before them.
-func most(o Options) int { return 2*o.Pods + 2*batch + 4*o.Parallel }
+// most is at least how many pods a variant makes: of all modes the turns that
+// count, with one that is begun, and the one before them; and those that stay.
+func most(o Options) (n int) {
+	for _, present := range presence {
+		n += present
+		for _, m := range o.modes(present) {
+			n += m.pods + 2*m.atOnce
+		}
+	}
+	return n
+}

@@ -1,7 +1,7 @@
 // Package pods measures what a pod pays for its network: CNI ADD and DEL, one
-// at a time and many at once, for this plugin alone and where it waits for a
-// daemon to isolate each pod, for upstream's ptp with host-local, and for the
-// least a Go program can do. Inputs are options and
+// at a time and many at once, on an empty node and beside other pods, for this
+// plugin alone and where it waits for a daemon to isolate each pod, for
+// upstream's ptp and bridge with host-local, and for the least a Go program can do. Inputs are options and
 // upstream's plugins; outputs are figures and verdicts. It refuses to compare
 // runs: what is put in relation comes from interleaved batches of one run.
 package pods
@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -58,6 +59,18 @@ type variant struct {
 	args func(i int) [][2]string
 	// made counts pods, so that each has another id.
 	made int
+	// stay are pods that are there all the while.
+	stay []*cni.Pod
+}
+
+// close ends the node and the pods that stay.
+func (v *variant) close() {
+	for _, p := range v.stay {
+		p.Close()
+	}
+	if v.node != nil {
+		v.node.Close()
+	}
 }
 
 // batch is how many pods a variant makes before it is the next one's turn.
@@ -74,6 +87,11 @@ func measure(o Options) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		for _, v := range variants {
+			v.close()
+		}
+	}()
 	daemon, err := isolate(variants, o)
 	if err != nil {
 		return nil, err
@@ -89,48 +107,97 @@ func measure(o Options) ([]row, error) {
 		defer pods[i].Close()
 	}
 	var rows []row
-	for _, mode := range []struct {
-		name  string
-		width int
-		batch int
-	}{
-		{"serial", 1, batch},
-		{fmt.Sprintf("%d at once", o.Parallel), o.Parallel, 2 * o.Parallel},
-	} {
-		samples := map[string]*sample{}
-		for turn := 0; turn*mode.batch < o.Pods+mode.batch; turn++ {
-			for k := range variants {
-				v := variants[(k+turn)%len(variants)]
-				for _, command := range []string{"ADD", "DEL"} {
-					s, err := v.batch(command, pods[:mode.batch], mode.width)
-					if err != nil {
-						return nil, fmt.Errorf("%s %s: %w", v.name, command, err)
-					}
-					key := v.name + command
-					if samples[key] == nil {
-						samples[key] = &sample{}
-					}
-					if turn > 0 { // the first turn warms caches
-						samples[key].add(s)
-					}
-				}
+	for _, present := range presence {
+		for _, v := range variants {
+			if err := v.populate(present, o.Parallel); err != nil {
+				return nil, fmt.Errorf("%s: %w", v.name, err)
 			}
 		}
-		for _, command := range []string{"ADD", "DEL"} {
-			for _, v := range variants {
-				rows = append(rows, samples[v.name+command].row(command, mode.name, v.name))
+		for _, m := range o.modes(present) {
+			more, err := m.measure(variants, pods)
+			if err != nil {
+				return nil, err
 			}
+			rows = append(rows, more...)
 		}
 	}
 	return rows, nil
+}
+
+// presence is how many other pods there are on the node: none, a few, and as
+// many as the kubelet has at most.
+var presence = []int{0, 10, 110}
+
+// mode is a way to ask for pods.
+type mode struct {
+	name                string
+	pods, width, atOnce int // of each variant, at the same time, and in a turn
+}
+
+// modes are those in which a node with other pods is asked.
+func (o Options) modes(present int) []mode {
+	pods, beside := o.Pods, ""
+	if present > 0 {
+		pods, beside = o.Pods/4, fmt.Sprintf(", beside %d pods", present)
+	}
+	return []mode{
+		{"serial" + beside, pods, 1, batch},
+		{fmt.Sprintf("%d at once%s", o.Parallel, beside), pods, o.Parallel, 2 * o.Parallel},
+	}
+}
+
+// measure has the variants make and remove pods, by turns.
+func (m mode) measure(variants []*variant, pods []*cni.Pod) (rows []row, err error) {
+	samples := map[string]*sample{}
+	for turn := 0; turn*m.atOnce < m.pods+m.atOnce; turn++ {
+		for k := range variants {
+			v := variants[(k+turn)%len(variants)]
+			for _, command := range []string{"ADD", "DEL"} {
+				s, err := v.batch(command, pods[:m.atOnce], m.width)
+				if err != nil {
+					return nil, fmt.Errorf("%s %s: %w", v.name, command, err)
+				}
+				key := v.name + command
+				if samples[key] == nil {
+					samples[key] = &sample{}
+				}
+				if turn > 0 { // the first turn warms caches
+					samples[key].add(s)
+				}
+			}
+		}
+	}
+	for _, command := range []string{"ADD", "DEL"} {
+		for _, v := range variants {
+			rows = append(rows, samples[v.name+command].row(command, m.name, v.name))
+		}
+	}
+	return rows, nil
+}
+
+// populate makes pods that stay, until the node has so many.
+func (v *variant) populate(present, width int) error {
+	var pods []*cni.Pod
+	for range present - len(v.stay) {
+		p, err := cni.NewPod("present")
+		if err != nil {
+			return err
+		}
+		pods = append(pods, p)
+	}
+	v.stay = append(v.stay, pods...)
+	_, err := v.batch("ADD", pods, width)
+	return err
 }
 
 func newVariants(o Options, dir string) ([]*variant, error) {
 	if err := cni.Build(dir, "cmd/poplin", "test/bench/pods/floor"); err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(o.Upstream + "/ptp"); err != nil {
-		return nil, fmt.Errorf("%w; apt-get install containernetworking-plugins, or give -upstream", err)
+	for _, plugin := range []string{"ptp", "bridge", "host-local"} {
+		if _, err := os.Stat(filepath.Join(o.Upstream, plugin)); err != nil {
+			return nil, fmt.Errorf("%w; apt-get install containernetworking-plugins, or give -upstream", err)
+		}
 	}
 	ranges, ok := map[string]string{
 		"ipv4": `[{"subnet":"10.246.0.0/16"}]`,
@@ -148,7 +215,7 @@ func newVariants(o Options, dir string) ([]*variant, error) {
 		args: func(i int) [][2]string {
 			return [][2]string{{"FLOOR_ADDR", fmt.Sprintf("10.246.%d.%d", i/200, i%200+2)}}
 		},
-	}, {name: "poplin"}, {name: waiting, args: podArgs}, {name: "ptp"}}
+	}, {name: "poplin"}, {name: waiting, args: podArgs}, {name: "ptp"}, {name: "bridge"}}
 	poplin := func(name, more string) string {
 		return `{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"poplin","mtu":1450,"capabilities":{"ips":true},` + more +
 			`"nodeAddresses":["192.168.7.1","fd00:7::1"],"ipam":` + ipam(name, "") + `}]}`
@@ -160,13 +227,15 @@ func newVariants(o Options, dir string) ([]*variant, error) {
 		poplin(waiting, fmt.Sprintf(`"policy":{"socket":%q},"stateDir":%q,`, enforcing(dir+"/node-"+waiting).Socket(), enforcing(dir+"/node-"+waiting).StateDir())),
 		`{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"ptp","mtu":1450,"ipam":` +
 			ipam("ptp", `,"routes":[{"dst":"0.0.0.0/0"},{"dst":"::/0"}]`) + `}]}`,
+		`{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"bridge","bridge":"pods","mtu":1450,"isDefaultGateway":true,"hairpinMode":true,"ipam":` +
+			ipam("bridge", "") + `}]}`,
 	}
 	for i, v := range variants {
 		var err error
 		if v.list, err = cni.List(strings.ReplaceAll(confs[i], "\n", "")); err != nil {
 			return nil, err
 		}
-		path := map[string]string{"ptp": o.Upstream}[v.name]
+		path := map[string]string{"ptp": o.Upstream, "bridge": o.Upstream}[v.name]
 		if path == "" {
 			path = dir
 		}

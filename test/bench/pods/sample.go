@@ -36,32 +36,38 @@ type row struct {
 }
 
 func table(rows []row) report.Table {
-	t := report.Table{Title: "ms per call", Labels: []string{"command", "", "plugin"}, Columns: []string{"p50", "p90", "p99", "cpu"}}
+	t := report.Table{
+		Title: "ms per call, and how the p50 compares; upstream's plugins with host-local", Labels: []string{"command", "", "plugin"},
+		Columns: []string{"p50", "p90", "p99", "cpu", "p50 / ptp", "p50 / bridge"},
+	}
 	for _, r := range rows {
 		t.Rows = append(t.Rows, report.Row{
-			Labels:  []string{r.command, r.mode, r.plugin},
-			Figures: []report.Figure{report.Figure(r.p50), report.Figure(r.p90), report.Figure(r.p99), report.Figure(r.cpu)},
+			Labels: []string{r.command, r.mode, r.plugin},
+			Figures: []report.Figure{
+				report.Figure(r.p50), report.Figure(r.p90), report.Figure(r.p99), report.Figure(r.cpu),
+				report.Figure(r.p50 / find(rows, r.command, r.mode, "ptp").p50), report.Figure(r.p50 / find(rows, r.command, r.mode, "bridge").p50),
+			},
 		})
 	}
 	return t
 }
 
+func find(rows []row, command, mode, plugin string) row {
+	return rows[slices.IndexFunc(rows, func(r row) bool { return r.command == command && r.mode == mode && r.plugin == plugin })]
+}
+
 // judge relates poplin to the others, mode by mode.
 func judge(rows []row) (list []report.Verdict) {
-	find := func(command, mode, plugin string) row {
-		i := slices.IndexFunc(rows, func(r row) bool { return r.command == command && r.mode == mode && r.plugin == plugin })
-		return rows[i]
-	}
 	add := func(what string, ratio, target float64) {
 		list = append(list, report.AtMost(what, report.Figure(ratio), report.Figure(target)))
 	}
 	for _, mode := range modes(rows) {
-		p, u, f := find("ADD", mode, "poplin"), find("ADD", mode, "ptp"), find("ADD", mode, "floor")
+		p, u, f := find(rows, "ADD", mode, "poplin"), find(rows, "ADD", mode, "ptp"), find(rows, "ADD", mode, "floor")
 		add("ADD p50 / ptp+host-local, "+mode, p.p50/u.p50, 0.5)
 		add("ADD p99 / ptp+host-local, "+mode, p.p99/u.p99, 0.7)
 		add("ADD p50 / floor, "+mode, p.p50/f.p50, 1.5)
-		add("ADD p50 that waits for its policies / ptp+host-local, "+mode, find("ADD", mode, waiting).p50/u.p50, 0.5)
-		p, u = find("DEL", mode, "poplin"), find("DEL", mode, "ptp")
+		add("ADD p50 that waits for its policies / ptp+host-local, "+mode, find(rows, "ADD", mode, waiting).p50/u.p50, 0.5)
+		p, u = find(rows, "DEL", mode, "poplin"), find(rows, "DEL", mode, "ptp")
 		add("DEL p50 / ptp+host-local, "+mode, p.p50/u.p50, 0.95)
 	}
 	return list
