@@ -1,7 +1,7 @@
 // Command image makes Poplin's container images from its programs, from scratch
 // and without a container engine. In each are the programs of its row in
-// shipped, the certificate authorities of this machine, and the licences of
-// everything linked in; nothing else.
+// shipped, the certificate authorities of this machine, and of everything linked
+// in the licences and a list (CycloneDX); nothing else.
 package main
 
 import (
@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 
+	"poplin.dev/poplin/install/contents"
 	"poplin.dev/poplin/install/image/oci"
 )
 
@@ -77,7 +78,7 @@ func run(image, out, bin, version string, architectures, names []string) error {
 		if arch != runtime.GOARCH {
 			dir = filepath.Join(bin, arch)
 		}
-		files, err := contents(dir, arch, what.programs)
+		files, err := filesOf(image, dir, arch, version)
 		if err != nil {
 			return err
 		}
@@ -101,11 +102,11 @@ func run(image, out, bin, version string, architectures, names []string) error {
 	return archive.Write(out)
 }
 
-// contents lists the files of the image for one architecture.
-func contents(bin, arch string, names []string) ([]oci.File, error) {
+// filesOf lists the files of an image for one architecture.
+func filesOf(image, bin, arch, version string) ([]oci.File, error) {
 	var files []oci.File
 	var programs []string
-	for _, name := range names {
+	for _, name := range shipped[image].programs {
 		program := filepath.Join(bin, name)
 		if err := checkProgram(program, arch); err != nil {
 			return nil, err
@@ -117,9 +118,14 @@ func contents(bin, arch string, names []string) ([]oci.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find certificate authorities: %w; install the package ca-certificates", err)
 	}
-	files = append(files, oci.File{Path: "/etc/ssl/certs/ca-certificates.crt", Mode: 0o644, Source: roots})
-	licences, err := licences(programs)
-	return append(files, licences...), err
+	list, err := contents.BOM(image, version, arch, programs...)
+	if err != nil {
+		return nil, err
+	}
+	texts, err := licences(programs)
+	return append(append(files,
+		oci.File{Path: "/etc/ssl/certs/ca-certificates.crt", Mode: 0o644, Source: roots},
+		oci.File{Path: listOf(image), Mode: 0o644, Content: list}), texts...), err
 }
 
 func firstFile(candidates []string) (string, error) {

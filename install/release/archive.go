@@ -3,10 +3,7 @@ package main
 import (
 	"archive/tar"
 	"compress/gzip"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -55,18 +52,4 @@ func writeArchive(path, top string, files []entry) (err error) {
 		return err
 	}
 	return os.Rename(out.Name(), path)
-}
-
-// digest is a file's SHA-256 in hexadecimal.
-func digest(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"poplin.dev/poplin/install/contents"
 )
 
 // release is one version, and where its parts are.
@@ -68,7 +70,17 @@ func (r release) dir(arch string) string {
 	return filepath.Join(r.bin, arch)
 }
 
-// programs writes an archive for each architecture.
+// paths are those of the programs of an architecture.
+func (r release) paths(arch string) []string {
+	var list []string
+	for _, name := range programNames {
+		list = append(list, filepath.Join(r.dir(arch), name))
+	}
+	return list
+}
+
+// programs writes an archive for each architecture, with the licences of what
+// is linked in.
 func (r release) programs() error {
 	for _, arch := range r.arches {
 		var files []entry
@@ -77,6 +89,13 @@ func (r release) programs() error {
 		}
 		for _, name := range []string{"LICENSE", "README.md"} {
 			files = append(files, entry{name: name, mode: 0o644, source: name})
+		}
+		texts, err := contents.Texts(r.paths(arch)...)
+		if err != nil {
+			return err
+		}
+		for _, t := range texts {
+			files = append(files, entry{name: "licenses/" + t.Of + "/" + t.Name, mode: 0o644, source: t.File})
 		}
 		name := fmt.Sprintf("poplin-%s-linux-%s", r.version, arch)
 		if err := writeArchive(filepath.Join(r.out, name+".tar.gz"), name, files); err != nil {
@@ -187,7 +206,7 @@ func (r release) checksums() error {
 		if !e.Type().IsRegular() {
 			return fmt.Errorf("check %s: %s is no file; a release is made into a directory of its own", r.out, e.Name())
 		}
-		sum, err := digest(filepath.Join(r.out, e.Name()))
+		sum, err := contents.Digest(filepath.Join(r.out, e.Name()))
 		if err != nil {
 			return err
 		}
