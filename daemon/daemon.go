@@ -171,7 +171,7 @@ func Run(ctx context.Context, cfg Config) error {
 func readConfig(path string) (config.Config, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return config.Config{}, fmt.Errorf("read configuration (docs/configuration.md says what is in it): %w", err)
+		return config.Config{}, fmt.Errorf("read configuration (docs/operate.md says what is in it): %w", err)
 	}
 	c, err := config.Parse(text)
 	if err != nil {

@@ -11,7 +11,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"poplin.dev/poplin/install"
@@ -115,7 +114,12 @@ func (f *configFile) read() {
 		f.log.Info("log level changes", "from", f.level.Level(), "to", next.LogLevel)
 		f.level.Set(next.LogLevel)
 	}
-	pending := slices.DeleteFunc(config.Changes(f.current, next), func(key string) bool { return key == "logLevel" || key == "trace.podInspection" })
+	var pending []string
+	for _, key := range config.Changes(f.current, next) {
+		if !key.Live() {
+			pending = append(pending, key.Path)
+		}
+	}
 	if len(pending) > 0 {
 		f.log.Warn("the configuration has changed; these keys take effect when the daemon restarts (kubectl -n poplin-system rollout restart daemonset/poplind)", "keys", strings.Join(pending, ", "))
 	}

@@ -243,10 +243,10 @@ func TestManifestAgreesWithTheConfiguration(t *testing.T) {
 	if changes := config.Changes(config.Default(), c); len(changes) > 0 {
 		t.Errorf("the manifest's configuration is not the default: %v", changes)
 	}
-	for _, path := range config.Paths() {
-		parts := strings.Split(path, ".")
+	for _, key := range config.Keys() {
+		parts := strings.Split(key.Path, ".")
 		if !strings.Contains(text, parts[len(parts)-1]+":") {
-			t.Errorf("the manifest's configuration does not show %s", path)
+			t.Errorf("the manifest's configuration does not show %s", key.Path)
 		}
 	}
 	pod := objects["DaemonSet poplind"].(*appsv1.DaemonSet).Spec.Template.Spec

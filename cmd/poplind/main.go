@@ -1,5 +1,5 @@
 // Command poplind keeps one node part of the pod network. Its configuration
-// is one file (docs/configuration.md); flags only say where things are.
+// is one file (docs/operate.md); flags only say where things are.
 package main
 
 import (

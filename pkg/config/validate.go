@@ -35,11 +35,10 @@ func (c Config) validate() error {
 	if c.Kind != Kind {
 		fail("kind", "%q is not understood: write %s", c.Kind, Kind)
 	}
-	if c.LogFormat != "text" && c.LogFormat != "json" {
-		fail("logFormat", "%q is not understood: write text or json", c.LogFormat)
-	}
-	if c.ForeignFirewall != FirewallOpen && c.ForeignFirewall != FirewallReport {
-		fail("foreignFirewall", "%q is not understood: write open or report", c.ForeignFirewall)
+	for _, k := range Keys() {
+		if err := k.check(k.In(c)); err != nil {
+			fail(k.Path, "%v", err)
+		}
 	}
 	for i, e := range c.APIServer.Endpoints {
 		if err := checkEndpoint(e); err != nil {
@@ -48,11 +47,10 @@ func (c Config) validate() error {
 	}
 	checkPrefixes(fail, "clusterCIDRs", c.ClusterCIDRs)
 	checkPrefixes(fail, "masquerade.excludeCIDRs", c.Masquerade.ExcludeCIDRs)
-	c.Overlay.validate(fail)
-	c.Services.validate(fail)
-	if n := c.Policy.LogDropsPerSecond; n < 1 || n > 100 {
-		fail("policy.logDropsPerSecond", "%d is outside 1..100: to log nothing write logDrops: false", n)
+	if err := checkInterface(c.Overlay.Interface); err != nil {
+		fail("overlay.interface", "%q %v", c.Overlay.Interface, err)
 	}
+	c.Services.validate(fail)
 	c.CNI.validate(fail)
 	checkListener(fail, "health.address", c.Health.Address)
 	checkListener(fail, "metrics.address", c.Metrics.Address)
@@ -69,47 +67,12 @@ func (c Config) validate() error {
 
 type failFunc = func(path, format string, args ...any)
 
-func (o Overlay) validate(fail failFunc) {
-	if o.Mode != ModeVXLAN && o.Mode != ModeDirect {
-		fail("overlay.mode", "%q is not understood: write vxlan or direct", o.Mode)
-	}
-	if c := o.ChecksumOffload; c != OffloadAuto && c != OffloadOn && c != OffloadOff {
-		fail("overlay.checksumOffload", "%q is not understood: write auto, on or off, in quotes", c)
-	}
-	if err := checkInterface(o.Interface); err != nil {
-		fail("overlay.interface", "%q %v", o.Interface, err)
-	}
-	// 1280 is the least MTU that IPv6 allows (RFC 8200 section 5).
-	if o.MTU != 0 && (o.MTU < 1280 || o.MTU > 65535) {
-		fail("overlay.mtu", "%d is outside 1280..65535: write 0 to follow the underlay", o.MTU)
-	}
-	if o.VNI < 1 || o.VNI > 1<<24-1 {
-		fail("overlay.vni", "%d is outside 1..16777215", o.VNI)
-	}
-	if o.Port < 1 || o.Port > 65535 {
-		fail("overlay.port", "%d is no UDP port: write 8472 or another of 1..65535", o.Port)
-	}
-}
-
 func (s Services) validate(fail failFunc) {
 	if _, err := s.NodePortRanges(); err != nil {
 		fail("services.nodePortAddresses", "%v", err)
 	}
 	checkPrefixes(fail, "services.externalIPCIDRs", s.ExternalIPCIDRs)
 	checkListener(fail, "services.healthz.address", s.Healthz.Address)
-	c := s.Conntrack
-	for _, n := range []struct {
-		key string
-		v   int64
-	}{
-		{"maxPerCore", int64(c.MaxPerCore)}, {"min", int64(c.Min)},
-		{"tcpEstablishedTimeout", int64(c.TCPEstablishedTimeout)}, {"tcpCloseWaitTimeout", int64(c.TCPCloseWaitTimeout)},
-		{"udpTimeout", int64(c.UDPTimeout)}, {"udpStreamTimeout", int64(c.UDPStreamTimeout)},
-	} {
-		if n.v < 0 {
-			fail("services.conntrack."+n.key, "is negative: write 0 to leave the kernel's value alone")
-		}
-	}
 }
 
 // NodePortRanges are the ranges of nodePortAddresses; none means primary.

@@ -16,7 +16,7 @@ import (
 const (
 	alerts    = "../../install/monitoring/alerts.yaml"
 	dashboard = "../../install/monitoring/dashboard.json"
-	page      = "../../docs/configuration.md"
+	page      = "../../docs/operate.md"
 )
 
 func read(t *testing.T, path string) string {
