@@ -67,6 +67,15 @@ func newMetrics(access *accessLog) *metrics {
 	return m
 }
 
+// Sample is what a program exports that has answered a request, for whoever
+// checks pages and alerts against it.
+func Sample() *prometheus.Registry {
+	m := newMetrics(&accessLog{off: true})
+	m.proxy = proxy.New(proxy.Config{Observer: m})
+	m.Done(&proxy.Record{Status: http.StatusOK})
+	return m.registry
+}
+
 func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }

@@ -145,8 +145,8 @@ func (m *Metrics) Conntrack(read func() (entries, limit float64, known bool)) {
 	value("conntrack_entries_limit", "Connections that the kernel tracks at most; beyond, packets are dropped.", func(_, limit float64) float64 { return limit })
 }
 
-// Describe sends what there is, for whoever checks pages and alerts against it.
-func (m *Metrics) Describe(ch chan<- *prometheus.Desc) { m.registry.Describe(ch) }
+// Registry is what is exported, for whoever checks pages and alerts against it.
+func (m *Metrics) Registry() *prometheus.Registry { return m.registry }
 
 // GuardDrops exports, by reason, what the guards dropped: read is called for
 // every scrape. The kernel counts, so a count starts over when its table does.

@@ -32,8 +32,8 @@ func (m *Metrics) Services() *Services {
 	fine := prometheus.ExponentialBuckets(0.0005, 2, 16) // 0.5 ms to 16 s
 	s := &Services{
 		sync:    histogram("sync_proxy_rules_duration_seconds", "How long it took to bring the kernel up to date.", fine),
-		full:    histogram("sync_full_proxy_rules_duration_seconds", "The same, where all Services were compiled.", fine),
-		partial: histogram("sync_partial_proxy_rules_duration_seconds", "The same, where only Services that changed were compiled.", fine),
+		full:    histogram("sync_full_proxy_rules_duration_seconds", "How long it took to bring the kernel up to date, where all Services were compiled.", fine),
+		partial: histogram("sync_partial_proxy_rules_duration_seconds", "How long it took to bring the kernel up to date, where only Services that changed were compiled.", fine),
 		programming: histogram("network_programming_duration_seconds", "From the change of a pod or Service, as the EndpointSlice has it, to the kernel.",
 			prometheus.ExponentialBuckets(0.01, 2, 16)), // 10 ms to 5.5 min
 		last:     m.gauge("sync_proxy_rules_last_timestamp_seconds", "When the kernel was last brought up to date."),

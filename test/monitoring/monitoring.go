@@ -1,73 +1,91 @@
 // Package monitoring checks what is written about metrics against the metrics
-// that there are. Inputs are the daemon's registry, and the expressions of
-// alerts and of the dashboard; outputs are the mistakes in an expression, and a
-// table for people. It refuses to be a parser of PromQL: it knows names, labels
+// that there are. Inputs are the programs' registries, and the expressions of
+// alerts and of the dashboard; outputs are what is exported, and the mistakes in
+// an expression. It refuses to be a parser of PromQL: it knows names, labels
 // and brackets, which is what goes stale.
 package monitoring
 
 import (
+	"errors"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"poplin.dev/poplin/daemon/ingress"
 	"poplin.dev/poplin/pkg/metrics"
 )
 
-// metric is one that the daemon exports.
-type metric struct {
-	help   string
-	labels []string
+// Metric is one that a program exports.
+type Metric struct {
+	Name, Help string
+	// Type is counter, gauge or histogram.
+	Type   string
+	Labels []string
 }
 
-// description is how the library writes one.
-var description = regexp.MustCompile(`fqName: "(\w+)", help: "(.*?)"(?:, unit: ".*?")?, constLabels: \{[^}]*\}, variableLabels: \{([^}]*)\}`)
-
-// exported are all of Poplin's own, by name.
-func exported() map[string]metric {
+// Daemon are all of poplind's own, by name: a registry in which everything has
+// been counted once.
+func Daemon() ([]Metric, error) {
 	m := metrics.New()
-	m.Services()
-	m.Policies()
-	m.PolicyDrops(func() map[string]uint64 { return nil })
-	m.GuardDrops(func() map[string]uint64 { return nil })
+	m.Pass("", 0, nil)
+	m.Repaired("", "", 1)
+	m.Add("", 0)
+	m.Addresses("", 0, 0)
+	m.Operations(0, 0, 0, 0)
+	m.Dialed("", nil)
+	m.Requested("", nil)
+	m.Heard("")
+	m.Services().Starved(0, 0)
+	m.Policies().Logged("", "", "", "", 1)
+	drops := func() map[string]uint64 { return map[string]uint64{"": 0} }
+	m.PolicyDrops(drops)
+	m.GuardDrops(drops)
 	m.Conntrack(func() (float64, float64, bool) { return 0, 0, false })
-	all := make(chan *prometheus.Desc)
-	go func() {
-		m.Describe(all)
-		close(all)
-	}()
-	list := map[string]metric{}
-	for d := range all {
-		f := description.FindStringSubmatch(d.String())
-		if f == nil || !strings.HasPrefix(f[1], "poplin_") {
+	return gather(m.Registry())
+}
+
+// Ingress are all of poplin-ingress' own.
+func Ingress() ([]Metric, error) { return gather(ingress.Sample()) }
+
+func gather(r *prometheus.Registry) (list []Metric, err error) {
+	families, err := r.Gather()
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range families {
+		if !strings.HasPrefix(f.GetName(), "poplin_") {
 			continue
 		}
-		one := metric{help: f[2]}
-		for label := range strings.SplitSeq(f[3], ",") {
-			if label = strings.TrimSpace(label); label != "" {
-				one.labels = append(one.labels, label)
-			}
+		m := Metric{Name: f.GetName(), Help: f.GetHelp(), Type: strings.ToLower(f.GetType().String())}
+		for _, l := range f.GetMetric()[0].GetLabel() {
+			m.Labels = append(m.Labels, l.GetName())
 		}
-		list[f[1]] = one
+		list = append(list, m)
 	}
-	return list
+	return list, complete(r, list)
 }
 
-// table is the metrics for people.
-func table(list map[string]metric) string {
-	var b strings.Builder
-	for _, name := range slices.Sorted(maps.Keys(list)) {
-		m := list[name]
-		labels := ""
-		if len(m.labels) > 0 {
-			labels = "`" + strings.Join(m.labels, "`, `") + "`"
+// described is how the library writes what a metric is.
+var described = regexp.MustCompile(`fqName: "(poplin_\w+)"`)
+
+// complete finds a metric of which the registry has nothing to show.
+func complete(r *prometheus.Registry, list []Metric) error {
+	all := make(chan *prometheus.Desc)
+	go func() {
+		r.Describe(all)
+		close(all)
+	}()
+	var errs []error
+	for d := range all {
+		name := described.FindStringSubmatch(d.String())
+		if name != nil && !slices.ContainsFunc(list, func(m Metric) bool { return m.Name == name[1] }) {
+			errs = append(errs, fmt.Errorf("%s is registered, but nothing was counted: do so here", name[1]))
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", name, labels, m.help)
 	}
-	return b.String()
+	return errors.Join(errs...)
 }
 
 var (
@@ -83,24 +101,31 @@ var (
 // given are labels that a scrape adds, and a histogram.
 var given = []string{"instance", "job", "le", "pod", "node"}
 
+// find is the metric of a name, or of a part of a histogram.
+func find(known []Metric, name string) (Metric, bool) {
+	for _, n := range []string{name, part.ReplaceAllString(name, "")} {
+		if i := slices.IndexFunc(known, func(m Metric) bool { return m.Name == n }); i >= 0 {
+			return known[i], true
+		}
+	}
+	return Metric{}, false
+}
+
 // mistakes are what an expression says that is not so.
-func mistakes(known map[string]metric, expr string) (list []string) {
+func mistakes(known []Metric, expr string) (list []string) {
 	expr = quoted.ReplaceAllString(expr, `""`)
 	if strings.Count(expr, "(") != strings.Count(expr, ")") || strings.Count(expr, "{") != strings.Count(expr, "}") || strings.Count(expr, "[") != strings.Count(expr, "]") {
 		list = append(list, "brackets do not match in "+expr)
 	}
 	labels := slices.Clone(given)
 	for _, s := range selector.FindAllStringSubmatch(expr, -1) {
-		m, found := known[s[1]]
-		if !found {
-			m, found = known[part.ReplaceAllString(s[1], "")]
-		}
+		m, found := find(known, s[1])
 		if !found {
 			list = append(list, s[1]+" is not exported")
 		}
-		labels = append(labels, m.labels...)
+		labels = append(labels, m.Labels...)
 		for _, l := range matcher.FindAllStringSubmatch(s[2], -1) {
-			if found && !slices.Contains(m.labels, l[1]) && !slices.Contains(given, l[1]) {
+			if found && !slices.Contains(m.Labels, l[1]) && !slices.Contains(given, l[1]) {
 				list = append(list, fmt.Sprintf("%s has no label %s", s[1], l[1]))
 			}
 		}

@@ -9,14 +9,11 @@ import (
 	"time"
 
 	"sigs.k8s.io/yaml"
-
-	"poplin.dev/poplin/test/golden"
 )
 
 const (
 	alerts    = "../../install/monitoring/alerts.yaml"
 	dashboard = "../../install/monitoring/dashboard.json"
-	page      = "../../docs/operate.md"
 )
 
 func read(t *testing.T, path string) string {
@@ -26,6 +23,15 @@ func read(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+func daemon(t *testing.T) []Metric {
+	t.Helper()
+	known, err := Daemon()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return known
 }
 
 func TestAlerts(t *testing.T) {
@@ -44,7 +50,7 @@ func TestAlerts(t *testing.T) {
 	if err := yaml.UnmarshalStrict([]byte(read(t, alerts)), &file); err != nil {
 		t.Fatal(err)
 	}
-	known, seen := exported(), map[string]bool{}
+	known, seen := daemon(t), map[string]bool{}
 	for _, g := range file.Groups {
 		for _, r := range g.Rules {
 			if !regexp.MustCompile(`^Poplin[A-Z]\w+$`).MatchString(r.Alert) || seen[r.Alert] {
@@ -85,7 +91,7 @@ func TestDashboard(t *testing.T) {
 	if err := json.Unmarshal([]byte(read(t, dashboard)), &board); err != nil {
 		t.Fatal(err)
 	}
-	known, ids, places := exported(), map[int]bool{}, map[[2]int]bool{}
+	known, ids, places := daemon(t), map[int]bool{}, map[[2]int]bool{}
 	for _, p := range board.Panels {
 		place := [2]int{p.GridPos.X, p.GridPos.Y}
 		if ids[p.ID] || places[place] || p.GridPos.X+p.GridPos.W > 24 {
@@ -106,20 +112,8 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
-// The page has a row for every metric, and for nothing else.
-func TestMetricsAreDocumented(t *testing.T) {
-	const head = "| metric | labels | meaning |\n| --- | --- | --- |\n"
-	text := read(t, page)
-	before, rest, found := strings.Cut(text, head)
-	_, after, ended := strings.Cut(rest, "\n\n")
-	if !found || !ended {
-		t.Fatalf("%s has no table of metrics", page)
-	}
-	golden.Equal(t, page, before+head+strings.TrimSuffix(table(exported()), "\n")+"\n\n"+after)
-}
-
 func TestMistakes(t *testing.T) {
-	known := map[string]metric{"poplin_a": {labels: []string{"task"}}, "poplin_b_seconds": {}}
+	known := []Metric{{Name: "poplin_a", Labels: []string{"task"}}, {Name: "poplin_b_seconds"}}
 	for expr, want := range map[string]string{
 		`poplin_a{task="x"} > 0`: "",
 		`histogram_quantile(0.9, sum by (le) (rate(poplin_b_seconds_bucket[5m])))`: "",

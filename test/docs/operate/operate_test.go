@@ -1,5 +1,5 @@
 // Package operate keeps the tables of docs/operate.md as the code has them. In:
-// the daemon's configuration; out: the page, which go test -update writes, or a
+// the daemon's configuration, the programs' metrics; out: the page, which go test -update writes, or a
 // failed test. It refuses a table without a mark in the page, and what says
 // nothing about itself.
 package operate
@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"poplin.dev/poplin/test/golden"
+	"poplin.dev/poplin/test/monitoring"
 )
 
 const (
@@ -24,7 +25,9 @@ var mark = regexp.MustCompile(`(?m)^<!-- (\w+): made from the code by .* -->\n`)
 
 // tables are made by what the page calls them.
 var tables = map[string]func(*testing.T) string{
-	"keys": keys,
+	"keys":    keys,
+	"metrics": metrics(monitoring.Daemon),
+	"ingress": metrics(monitoring.Ingress),
 }
 
 func TestPage(t *testing.T) {
