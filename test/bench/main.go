@@ -7,26 +7,29 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/test/bench/hosts"
 	"poplin.dev/poplin/test/bench/ingress"
 	"poplin.dev/poplin/test/bench/overlay"
+	"poplin.dev/poplin/test/bench/page"
 	"poplin.dev/poplin/test/bench/pods"
 	"poplin.dev/poplin/test/bench/policies"
 	"poplin.dev/poplin/test/bench/report"
 	"poplin.dev/poplin/test/bench/services"
+	"poplin.dev/poplin/test/bench/traffic"
 )
 
 func main() {
@@ -36,10 +39,10 @@ func main() {
 	}
 }
 
-// area is one part of the bench.
+// area is one part of the bench; about says for readers what it measures.
 type area struct {
-	name    string
-	measure func() (report.Area, error)
+	name, about string
+	measure     func() (report.Area, error)
 }
 
 func run() error {
@@ -53,21 +56,31 @@ func run() error {
 	sizes := flag.String("sizes", "", "`list` of Services x endpoints, such as 1000x2,10000x10")
 	quick := flag.Bool("quick", false, "a quarter of the pods; few nodes that join; few Services and few changes")
 	areas := []area{
-		{"cni", func() (report.Area, error) {
-			if *quick {
-				cni.Pods /= 4
-			}
-			return pods.Measure(cni)
-		}},
-		{"overlay", func() (report.Area, error) { return overlay.Measure(ctx, overlay.Options{Quick: *quick}) }},
-		{"services", func() (report.Area, error) {
-			return services.Measure(ctx, services.Options{Quick: *quick, Sizes: *sizes})
-		}},
-		{"policies", func() (report.Area, error) {
-			return policies.Measure(ctx, policies.Options{Quick: *quick})
-		}},
-		{"hosts", func() (report.Area, error) { return hosts.Measure(ctx, hosts.Options{Quick: *quick}) }},
-		{"ingress", func() (report.Area, error) { return ingress.Measure(ctx, ingress.Options{Quick: *quick}) }},
+		{"cni", "What a pod pays for its network: CNI ADD and DEL, called as a runtime does, serially and many at once, on an empty node and beside other pods. " +
+			"floor is the least that a Go program can do: it makes the same link and keeps no books. \"isolated\" waits until the kernel enforces the pod's policies.",
+			func() (report.Area, error) {
+				if *quick {
+					cni.Pods /= 4
+				}
+				return pods.Measure(cni)
+			}},
+		{"overlay", "The daemon on one node of a large cluster, pod network alone, against a real API server that holds the others.",
+			func() (report.Area, error) { return overlay.Measure(ctx, overlay.Options{Quick: *quick}) }},
+		{"traffic", "What packets pay for their way between namespaces that the plugin and the daemon have programmed, each way beside its limit: " +
+			"a veth pair or a VXLAN device between two namespaces with nothing else, or the pod's own address for what leads to it. Shares are of speed: more is better. " +
+			"Neither the daemons nor the control plane run meanwhile.",
+			func() (report.Area, error) { return traffic.Measure(ctx, traffic.Options{Quick: *quick}) }},
+		{"services", "The daemon and kube-proxy, which serve the same objects of a real API server by turns, each on a node of its own.",
+			func() (report.Area, error) {
+				return services.Measure(ctx, services.Options{Quick: *quick, Sizes: *sizes})
+			}},
+		{"policies", "What enforcing policies costs the daemon of a full node, against a real API server, and what it costs packets between two isolated pods.",
+			func() (report.Area, error) { return policies.Measure(ctx, policies.Options{Quick: *quick}) }},
+		{"hosts", "poplin-ingress with thousands of hosts, against a real API server: until the first configuration is there, and until a change is live, from its request on.",
+			func() (report.Area, error) { return hosts.Measure(ctx, hosts.Options{Quick: *quick}) }},
+		{"ingress", "What a request costs in poplin-ingress, with its routing, headers, metrics and limits on, and in nginx and HAProxy as plain reverse proxies. " +
+			"Each has one core, its client and the back ends have the other.",
+			func() (report.Area, error) { return ingress.Measure(ctx, ingress.Options{Quick: *quick}) }},
 	}
 	var names []string
 	for _, a := range areas {
@@ -75,7 +88,18 @@ func run() error {
 	}
 	only := flag.String("only", strings.Join(names, ","), "`areas` to measure")
 	output := flag.String("json", "", "`file` for the figures as JSON")
+	text := flag.String("page", "", "measure nothing, but write the page for readers into this `file`, of the files of JSON that are named behind")
 	flag.Parse()
+	if *text != "" {
+		b, err := page.Write(flag.Args()...)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(*text, []byte(b), 0o644)
+	}
+	if flag.NArg() > 0 {
+		return fmt.Errorf("unknown argument %q: see -help", flag.Arg(0))
+	}
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("needs root, to make network namespaces of its own")
 	}
@@ -88,29 +112,32 @@ func run() error {
 			return fmt.Errorf("unknown area %q: want some of %s", name, strings.Join(names, ","))
 		}
 	}
-	r := report.Report{Machine: machine()}
+	r, err := describe()
+	if err != nil {
+		return err
+	}
 	fmt.Println(r.Machine)
 	for _, a := range areas {
 		if !slices.Contains(chosen, a.name) {
 			continue
 		}
-		result, err := a.measure()
-		if err != nil {
-			return fmt.Errorf("%s: %w", a.name, err)
+		result, failed := a.measure()
+		if failed != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", a.name, failed))
+			continue
 		}
+		result.About = a.about
 		if err := result.Print(os.Stdout); err != nil {
 			return err
 		}
 		r.Areas = append(r.Areas, result)
+		if *output != "" { // now, lest a later area takes all with it
+			if err := r.Write(*output); err != nil {
+				return err
+			}
+		}
 	}
-	if *output == "" {
-		return nil
-	}
-	b, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(*output, append(b, '\n'), 0o644)
+	return err
 }
 
 // goFirst puts this process, with all that it starts, before the machine's other
@@ -132,10 +159,19 @@ func goFirst() error {
 	return nil
 }
 
-// machine says where the figures come from.
-func machine() string {
+// describe says where and when the figures come from.
+func describe() (r report.Report, err error) {
 	var u unix.Utsname
-	_ = unix.Uname(&u)
+	var info unix.Sysinfo_t
+	if err := errors.Join(unix.Uname(&u), unix.Sysinfo(&info)); err != nil {
+		return r, err
+	}
+	r.Date, r.CPUs = time.Now().UTC().Format(time.DateOnly), runtime.NumCPU()
+	r.Load = float64(info.Loads[0]) / (1 << 16) // SI_LOAD_SHIFT
+	r.Commit = "unknown"
+	if b, err := exec.Command("git", "describe", "--always", "--dirty").Output(); err == nil {
+		r.Commit = strings.TrimSpace(string(b))
+	}
 	cpu := "unknown processor"
 	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		for line := range strings.Lines(string(b)) {
@@ -145,7 +181,8 @@ func machine() string {
 			}
 		}
 	}
-	load, _ := os.ReadFile("/proc/loadavg")
-	return fmt.Sprintf("%s, %d CPUs, kernel %s, %s, load %s",
-		cpu, runtime.NumCPU(), unix.ByteSliceToString(u.Release[:]), runtime.Version(), strings.Join(strings.Fields(string(load))[:3], " "))
+	memory := float64(info.Totalram) * float64(info.Unit) / (1 << 30)
+	r.Machine = fmt.Sprintf("%s, %d CPUs, %.0f GiB, kernel %s, %s, load %.1f",
+		cpu, r.CPUs, memory, unix.ByteSliceToString(u.Release[:]), runtime.Version(), r.Load)
+	return r, nil
 }

@@ -34,39 +34,41 @@ type Pair struct {
 }
 
 // New makes them on the n-th node of a control plane, which ends them.
-func New(l *plane.Plane, node *cni.Node, n byte) (*Pair, error) {
-	list, err := cni.List(fmt.Sprintf(`{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"poplin","mtu":1450,"nodeAddresses":[%q],`+
-		`"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":%q}]]}}]}`,
-		plane.NodeAddress(n), filepath.Join(node.Dir, "ipam"), plane.PodRange(n)))
-	if err != nil {
+func New(l *plane.Plane, node *cni.Node, n byte) (p *Pair, err error) {
+	p = &Pair{}
+	if p.client, p.Client, err = Pod(l, node, n, "client"); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(node.Do(func() { err = os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0) }), err); err != nil {
-		return nil, err
-	}
-	add := func(name string) (*cni.Pod, netip.Addr, error) {
-		pod, err := cni.NewPod(fmt.Sprintf("%s-%d", name, n))
-		if err != nil {
-			return nil, netip.Addr{}, err
-		}
-		l.OnClose(pod.Close)
-		result, err := node.Add(list, pod)
-		if err != nil {
-			return nil, netip.Addr{}, err
-		}
-		a, _ := netip.AddrFromSlice(result.IPs[0].Address.IP)
-		return pod, a.Unmap(), nil
-	}
-	p := &Pair{}
-	if p.client, p.Client, err = add("client"); err != nil {
-		return nil, err
-	}
-	server, a, err := add("server")
+	server, a, err := Pod(l, node, n, "server")
 	if err != nil {
 		return nil, err
 	}
 	p.Server = a
 	return p, errors.Join(serve(l, server, Port, greet), serve(l, server, streamPort, swallow))
+}
+
+// Pod makes one pod on the n-th node of a control plane, which ends it.
+func Pod(l *plane.Plane, node *cni.Node, n byte, name string) (*cni.Pod, netip.Addr, error) {
+	list, err := cni.List(fmt.Sprintf(`{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"poplin","mtu":1450,"nodeAddresses":[%q],`+
+		`"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":%q}]]}}]}`,
+		plane.NodeAddress(n), filepath.Join(node.Dir, "ipam"), plane.PodRange(n)))
+	if err != nil {
+		return nil, netip.Addr{}, err
+	}
+	if err := errors.Join(node.Do(func() { err = os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0) }), err); err != nil {
+		return nil, netip.Addr{}, err
+	}
+	pod, err := cni.NewPod(fmt.Sprintf("%s-%d", name, n))
+	if err != nil {
+		return nil, netip.Addr{}, err
+	}
+	l.OnClose(pod.Close)
+	result, err := node.Add(list, pod)
+	if err != nil {
+		return nil, netip.Addr{}, err
+	}
+	a, _ := netip.AddrFromSlice(result.IPs[0].Address.IP)
+	return pod, a.Unmap(), nil
 }
 
 // greet says one byte.

@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,6 +41,7 @@ type Plane struct {
 
 	root    string // of the project
 	control *cni.Node
+	servers []*process.Process
 	ends    []func()
 }
 
@@ -60,6 +62,14 @@ func (l *Plane) OnClose(f func()) { l.ends = append(l.ends, f) }
 func (l *Plane) Close() {
 	for i := len(l.ends) - 1; i >= 0; i-- {
 		l.ends[i]()
+	}
+}
+
+// Silence ends the API server and etcd, where nothing is wanted of them any
+// more and they would take time of what is measured.
+func (l *Plane) Silence() {
+	for _, run := range slices.Backward(l.servers) {
+		run.Kill()
 	}
 }
 
@@ -102,6 +112,7 @@ func (l *Plane) Up(ctx context.Context, t tools.Tools) (err error) {
 			return err
 		}
 		l.OnClose(run.Kill)
+		l.servers = append(l.servers, run)
 	}
 	if l.API, err = api.New(url, api.Files{
 		CA: l.PKI(pki.CACert), Certificate: l.PKI(pki.Certificate("admin")), Key: l.PKI(pki.Key("admin")),

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -16,15 +18,19 @@ import (
 
 // Report is one run of the bench.
 type Report struct {
-	Machine string
-	Areas   []Area
+	Date, Commit string
+	Machine      string
+	CPUs         int
+	Load         float64 // threads that wanted a processor, in the minute before
+	Areas        []Area
 }
 
-// Area is what one part of the bench measured.
+// Area is what one part of the bench measured. About says for readers what it
+// is, in sentences; Options how much of it this was.
 type Area struct {
-	Name, Options string
-	Tables        []Table
-	Verdicts      []Verdict
+	Name, About, Options string
+	Tables               []Table
+	Verdicts             []Verdict
 }
 
 // Table is figures and what they are of.
@@ -47,12 +53,24 @@ type Figure float64
 // Missing is a figure that cannot be taken.
 var Missing = Figure(math.NaN())
 
-// MarshalJSON writes null for Missing.
+// MarshalJSON writes null for Missing, and no digits that nobody can measure.
 func (f Figure) MarshalJSON() ([]byte, error) {
 	if f != f {
 		return []byte("null"), nil
 	}
-	return json.Marshal(float64(f))
+	if math.IsInf(float64(f), 0) {
+		return nil, fmt.Errorf("figure is %v: something was divided by nothing", float64(f))
+	}
+	return strconv.AppendFloat(nil, float64(f), 'g', 6, 64), nil
+}
+
+// UnmarshalJSON is the reverse.
+func (f *Figure) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		*f = Missing
+		return nil
+	}
+	return json.Unmarshal(b, (*float64)(f))
 }
 
 // String has three digits that count.
@@ -87,6 +105,32 @@ func Sum(list []time.Duration) (sum time.Duration) {
 	return sum
 }
 
+// middle is the part q of the sorted list, 0 of none.
+func middle(list []float64, q float64) float64 {
+	if len(list) == 0 {
+		return 0
+	}
+	list = slices.Sorted(slices.Values(list))
+	return list[min(int(q*float64(len(list))), len(list)-1)]
+}
+
+// Median is what half of the figures do not exceed.
+func Median(list []float64) Figure { return Figure(middle(list, 0.5)) }
+
+// Spread is how far the middle half of the figures reaches, in % of the median.
+func Spread(list []float64) Figure {
+	return Figure(100 * (middle(list, 0.75) - middle(list, 0.25)) / middle(list, 0.5))
+}
+
+// Share is the quotient of two lists, turn by turn, in most turns.
+func Share(one, other []float64) Figure {
+	quotients := make([]float64, len(one))
+	for i, f := range one {
+		quotients[i] = f / other[i]
+	}
+	return Median(quotients)
+}
+
 // Rate is the part of another's rate that one has, who took these times for
 // the same, turn by turn: the machine's speed changes between them.
 func Rate(one, other []time.Duration) Figure {
@@ -115,6 +159,15 @@ func AtMost(what string, figure, target Figure) Verdict {
 // AtLeast is met by a figure that is no smaller.
 func AtLeast(what string, figure, target Figure) Verdict {
 	return Verdict{what, figure, "at least", target, figure >= target}
+}
+
+// Write puts a report into a file, as JSON.
+func (r Report) Write(name string) error {
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(name, append(b, '\n'), 0o644)
 }
 
 // Print writes an area for people.

@@ -1,0 +1,170 @@
+// Package page writes what a bench said as a page for readers. Inputs are
+// reports, read from JSON; output is Markdown. It refuses to choose: every table
+// and every target of the reports is on the page, met or not.
+package page
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"poplin.dev/poplin/test/bench/report"
+)
+
+// Write makes the page of reports, each a file of JSON.
+func Write(files ...string) (string, error) {
+	if len(files) == 0 {
+		return "", errors.New("no files: name what -json has written")
+	}
+	var all []report.Report
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return "", err
+		}
+		var r report.Report
+		if err := json.Unmarshal(b, &r); err != nil {
+			return "", fmt.Errorf("read %s: %w", name, err)
+		}
+		if len(r.Areas) == 0 {
+			return "", fmt.Errorf("read %s: no areas: is it what -json has written?", name)
+		}
+		all = append(all, r)
+	}
+	return Page(all), nil
+}
+
+const head = `# Performance
+
+Poplin beside what it replaces, and beside the least that the same work can cost.
+This page is made from [performance.json](performance.json), which a run of the
+bench has written; a test holds it to that file, so nobody writes figures by hand.
+Every table and every target of the run is here, met or not.
+
+## How to repeat it
+
+As root on Debian 12 with Go, in the project's source:
+
+` + "```" + `sh
+make bench BENCHFLAGS="-json docs/performance.json"
+make performance
+` + "```" + `
+
+The first command measures, the second makes this page; ` + "`BENCHFLAGS=\"-only traffic\"`" + `
+is one area, ` + "`-quick`" + ` less of each. All of it happens in network namespaces and
+temporary files, which are gone afterwards.
+
+## How to read it
+
+Figures move with the machine, and with what else it does. What is put in relation
+was therefore measured in one run, by turns, in changing order: compare the ratios,
+not the milliseconds. A p50 is what half of the calls do not exceed, a p99 what 99
+in 100 do not. CPU is processor time. "-" is what does not exist.
+`
+
+// Page is Markdown of reports.
+func Page(all []report.Report) string {
+	var b strings.Builder
+	b.WriteString(head)
+	for _, r := range all {
+		run(&b, r)
+	}
+	for _, r := range all {
+		for _, a := range r.Areas {
+			area(&b, a)
+		}
+	}
+	return b.String()
+}
+
+// run is what one run was, and whether its targets are met.
+func run(b *strings.Builder, r report.Report) {
+	fmt.Fprintf(b, "\n## The run of %s\n\nCommit `%s`; %s.%s\n\n", r.Date, r.Commit, r.Machine, beside(r))
+	line(b, "area", "targets", "met")
+	line(b, "---", "---:", "---:")
+	var missed []report.Verdict
+	for _, a := range r.Areas {
+		met := 0
+		for _, v := range a.Verdicts {
+			if v.Met {
+				met++
+			} else {
+				v.What = a.Name + ": " + v.What
+				missed = append(missed, v)
+			}
+		}
+		line(b, fmt.Sprintf("[%s](#%s)", a.Name, anchor(a.Name)), fmt.Sprint(len(a.Verdicts)), fmt.Sprint(met))
+	}
+	if len(missed) > 0 {
+		b.WriteString("\nNot met:\n\n")
+		verdicts(b, missed)
+	}
+}
+
+// beside warns where the processors had other work.
+func beside(r report.Report) string {
+	if r.Load <= busy*float64(r.CPUs) {
+		return ""
+	}
+	return fmt.Sprintf(" **The machine was busy**: %.1f threads wanted its %d processors in the minute before, so figures of time are too large and spread.", r.Load, r.CPUs)
+}
+
+// busy is the part of the processors that others may use.
+const busy = 0.25
+
+func anchor(name string) string { return strings.ReplaceAll(strings.ToLower(name), " ", "-") }
+
+func area(b *strings.Builder, a report.Area) {
+	fmt.Fprintf(b, "\n## %s\n\n%s\n\nThis run: %s.\n", a.Name, a.About, a.Options)
+	for _, t := range a.Tables {
+		fmt.Fprintf(b, "\n%s:\n\n", capital(t.Title))
+		line(b, append(append([]string{}, t.Labels...), t.Columns...)...)
+		var rule []string
+		for range t.Labels {
+			rule = append(rule, "---")
+		}
+		for range t.Columns {
+			rule = append(rule, "---:")
+		}
+		line(b, rule...)
+		for _, r := range t.Rows {
+			cells := append([]string{}, r.Labels...)
+			for _, f := range r.Figures {
+				cells = append(cells, f.String())
+			}
+			line(b, cells...)
+		}
+	}
+	if len(a.Verdicts) > 0 {
+		b.WriteString("\nTargets:\n\n")
+		verdicts(b, a.Verdicts)
+	}
+}
+
+func verdicts(b *strings.Builder, list []report.Verdict) {
+	line(b, "what", "figure", "target", "")
+	line(b, "---", "---:", "---", "---")
+	for _, v := range list {
+		met := "met"
+		if !v.Met {
+			met = "**not met**"
+		}
+		line(b, v.What, v.Figure.String(), v.Bound+" "+v.Target.String(), met)
+	}
+}
+
+func line(b *strings.Builder, cells ...string) {
+	for _, c := range cells {
+		b.WriteString("| " + strings.ReplaceAll(c, "|", `\|`) + " ")
+	}
+	b.WriteString("|\n")
+}
+
+func capital(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}
