@@ -124,9 +124,9 @@ bench: go ## CNI against ptp and bridge with host-local, packets beside bare dev
 	go run -trimpath -buildvcs=false ./test/bench $(BENCHFLAGS)
 
 .PHONY: conformance
-conformance: image ## Kubernetes' own [sig-network] conformance tests on a cluster of Poplin's
+conformance: image ## Kubernetes' own [sig-network] conformance tests on a cluster of Poplin's (CONFORMANCE='-report docs/conformance.md': with the CNI tests, as a page)
 	bin/cluster tools --conformance
-	go run -trimpath -buildvcs=false ./test/conformance $(CONFORMANCE)
+	go run -trimpath -buildvcs=false ./test/conformance -version $(VERSION) $(CONFORMANCE)
 
 .PHONY: lint
 lint: go ## go vet, gofmt and golangci-lint (built from its module)

@@ -1,7 +1,8 @@
 // Command conformance runs Kubernetes' own [sig-network] tests, as its module
 // holds them, on a cluster of test/cluster that it makes and takes down: those
 // of conformance, and of the others the ones about Services that go to what
-// conformance leaves out.
+// conformance leaves out. With -report the results become a page of the
+// documentation.
 package main
 
 import (
@@ -58,9 +59,15 @@ func main() {
 	procs := flag.Int("procs", 6, "tests at once; they mostly wait")
 	reports := flag.String("reports", "dist/conformance", "where reports go")
 	totals := flag.String("totals", "", "append a line `name passed failed skipped seconds` to this file")
+	page := flag.String("report", "", "write a `page` of all results, and of ./test/cni's, such as docs/conformance.md; wants the focus all")
+	version := flag.String("version", "dev", "Poplin's `version`, for that page")
 	flag.Parse()
+	if *page != "" && *focus != "all" {
+		fmt.Fprintf(os.Stderr, "conformance: -report with -focus=%s: a report is of all; leave -focus out\n", *focus)
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
-	err := run(ctx, options{*name, *focus, *procs, *reports, *totals})
+	err := run(ctx, options{*name, *focus, *procs, *reports, *totals, *page, *version})
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "conformance:", err)
@@ -73,6 +80,8 @@ type options struct {
 	procs       int
 	reports     string
 	totals      string
+	report      string // page to write, if any
+	version     string
 }
 
 func run(ctx context.Context, o options) (err error) {
@@ -91,6 +100,9 @@ func run(ctx context.Context, o options) (err error) {
 	if o.totals != "" {
 		err = errors.Join(err, total(o.totals, out, time.Since(start)))
 	}
+	if o.report != "" {
+		err = errors.Join(err, report(ctx, c, o))
+	}
 	return err
 }
 
@@ -104,6 +116,10 @@ func ginkgo(ctx context.Context, c *cluster.Cluster, o options) ([]byte, error) 
 		return nil, err
 	}
 	if err := os.MkdirAll(reports, 0o755); err != nil {
+		return nil, err
+	}
+	// Results are this run's or none.
+	if err := os.RemoveAll(filepath.Join(reports, "junit_01.xml")); err != nil {
 		return nil, err
 	}
 	focus := o.focus
