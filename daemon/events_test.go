@@ -45,7 +45,7 @@ func TestWhatUsersAreTold(t *testing.T) {
 		var got []string
 		for _, s := range tt.got {
 			if s.about.Name != "" {
-				got = append(got, s.about.Name+"/"+s.about.UID+" "+s.reason)
+				got = append(got, s.about.Name+"/"+s.about.UID+" "+s.reason.String())
 			}
 		}
 		if !slices.Equal(got, tt.want) {

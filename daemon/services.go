@@ -10,6 +10,7 @@ import (
 	"poplin.dev/poplin/daemon/snapshot"
 	"poplin.dev/poplin/daemon/status"
 	"poplin.dev/poplin/pkg/apply/sysctl"
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/cluster/service"
 	kubeservices "poplin.dev/poplin/pkg/kube/services"
 	"poplin.dev/poplin/pkg/loop"
@@ -67,7 +68,7 @@ func newServices(now *state, sysctlRoot string, note func(sysctl.Change), log *s
 	answers := health.New(health.Deps{
 		Healthz: c.Services.Healthz.Address, Node: s.node, Alone: func() { s.module.SetAlone() }, Log: log,
 		Failed: func(key service.Key, message string) {
-			now.cluster.Event(s.view.Reference(key, false), "FailedToStartServiceHealthcheck", message)
+			now.cluster.Event(s.view.Reference(key, false), reason.FailedToStartServiceHealthcheck, message)
 		},
 	})
 	s.module = services.New(services.Deps{

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/ingress"
 	"poplin.dev/poplin/pkg/loop"
 )
@@ -17,7 +18,7 @@ import (
 // api is what the publisher asks of the API server.
 type api interface {
 	PublishStatus(context.Context, *cluster.Ingress, []cluster.IngressAddress) error
-	Event(ctx context.Context, i *cluster.Ingress, warning bool, reason, message string) error
+	Event(ctx context.Context, i *cluster.Ingress, why reason.Reason, message string) error
 }
 
 // goodbyeTime bounds the writes at the end.
@@ -137,7 +138,7 @@ func (p *publisher) one(ctx context.Context, n cluster.ObjectName, i *item, addr
 	var said []ingress.Finding
 	for _, f := range i.findings {
 		if !slices.Contains(told, f) {
-			if err := p.api.Event(ctx, i.Ingress, f.Severity == ingress.Warning, f.Reason, f.Text); err != nil {
+			if err := p.api.Event(ctx, i.Ingress, f.Reason, f.Text); err != nil {
 				errs = append(errs, err)
 				continue
 			}

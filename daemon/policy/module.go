@@ -15,6 +15,7 @@ import (
 	"poplin.dev/poplin/pkg/apply/diff"
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/cluster/policy"
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/loop"
 	compiler "poplin.dev/poplin/pkg/policy"
 	"poplin.dev/poplin/pkg/policy/claims"
@@ -71,7 +72,7 @@ type Deps struct {
 	Config Config
 	Source Source
 	// Event tells users about an object what they should mend.
-	Event func(about cluster.Reference, reason, message string)
+	Event func(about cluster.Reference, why reason.Reason, message string)
 	Log   *slog.Logger
 	// Namespaces gets, when it may have changed, whether policies are about
 	// pods of each; ahead of the kernel.

@@ -14,7 +14,7 @@ import (
 	"poplin.dev/poplin/pkg/apply/permit"
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/cluster/policy"
-	compiler "poplin.dev/poplin/pkg/policy"
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/trace"
 	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/enforce"
@@ -42,10 +42,10 @@ func start(t *testing.T) *running {
 		// Without an owner, the test can read the table too.
 		Config: module.Config{Node: "worker-1", Plain: true, Verify: 100 * time.Millisecond}, Source: r.objects, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Namespaces: func(map[string]bool) {},
-		Event: func(about cluster.Reference, reason, _ string) {
+		Event: func(about cluster.Reference, why reason.Reason, _ string) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			r.told = append(r.told, about.String()+" "+reason)
+			r.told = append(r.told, about.String()+" "+why.String())
 		},
 		Report: func(s module.State) {
 			r.mu.Lock()
@@ -142,7 +142,7 @@ func TestMistakesAreToldAboutTheirPolicy(t *testing.T) {
 	await.Success(t, 20*time.Second, func() error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		for _, want := range []string{"ClusterNetworkPolicy guard " + compiler.BadRule, "NetworkPolicy shop/web " + compiler.BadPort} {
+		for _, want := range []string{"ClusterNetworkPolicy guard BadRule", "NetworkPolicy shop/web BadPort"} {
 			if !slices.Contains(r.told, want) {
 				return fmt.Errorf("told %q, not %q", r.told, want)
 			}

@@ -11,6 +11,7 @@ import (
 
 	"poplin.dev/poplin/pkg/apply/kubeproxy"
 	"poplin.dev/poplin/pkg/apply/listening"
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/program"
 )
@@ -92,7 +93,7 @@ func (p *pass) keepPorts(changed []service.Key) {
 		}
 		message := fmt.Sprintf("a program of node %s listens at %s %s, a node port of Service %s: connections go to the Service's endpoints", p.node.Name, s.Proto, s.At, k)
 		taken[c] = errors.New(message)
-		p.deps.Event(p.deps.Source.Reference(k, false), "NodePortInUse", message)
+		p.deps.Event(p.deps.Source.Reference(k, false), reason.NodePortInUse, message)
 	}
 	for c := range fresh {
 		p.problem(fmt.Sprint("port ", c), taken[c])

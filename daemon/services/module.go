@@ -17,6 +17,7 @@ import (
 	"poplin.dev/poplin/pkg/apply/diff"
 	"poplin.dev/poplin/pkg/apply/sysctl"
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/loop"
 	"poplin.dev/poplin/pkg/services"
@@ -83,7 +84,7 @@ type Deps struct {
 	// it may be nil.
 	Note func(sysctl.Change)
 	// Event tells users about an object what they should mend.
-	Event func(about cluster.Reference, reason, message string)
+	Event func(about cluster.Reference, why reason.Reason, message string)
 	Log   *slog.Logger
 	// Report gets what is true after every pass, and Changed how many changes
 	// of a resource came in. None of these functions may block.

@@ -11,6 +11,7 @@ import (
 	"poplin.dev/poplin/daemon/ingress/view"
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/cluster/object"
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/ingress"
 	kube "poplin.dev/poplin/pkg/kube/ingress"
@@ -116,7 +117,7 @@ func (g *gatherer) findings(ctx context.Context, w *way.Web, v *view.View) error
 			}
 		}
 		for _, f := range v.Result.Findings[i.ObjectName] {
-			if f.Severity == ingress.Warning && f.Reason != "InvalidCertificate" {
+			if f.Reason.Warns() && f.Reason != reason.InvalidCertificate {
 				w.Notes = append(w.Notes, fmt.Sprintf("Ingress %s: %s", i.ObjectName, f.Text))
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/ingress/annotation"
 	"poplin.dev/poplin/pkg/program/web"
 )
@@ -29,8 +30,8 @@ type claim struct {
 	findings []Finding
 }
 
-func (cl *claim) warn(reason, format string, args ...any) {
-	cl.findings = append(cl.findings, Finding{Warning, reason, fmt.Sprintf(format, args...)})
+func (cl *claim) warn(why reason.Reason, format string, args ...any) {
+	cl.findings = append(cl.findings, Finding{why, fmt.Sprintf(format, args...)})
 }
 
 // claim reads one Ingress.
@@ -43,11 +44,11 @@ func (c *Compiler) claim(i *cluster.Ingress) *claim {
 		if p.Closed {
 			text += "; until then every request is refused"
 		}
-		cl.warn("InvalidAnnotation", "%s", text)
+		cl.warn(reason.InvalidAnnotation, "%s", text)
 	}
 	c.resolve(cl)
 	if s := cl.settings; s.Upstream.Protocol.TLS() && s.Upstream.Insecure {
-		cl.findings = append(cl.findings, Finding{Note, "BackendNotVerified",
+		cl.findings = append(cl.findings, Finding{reason.BackendNotVerified,
 			"the back end's certificate is not verified: name its CA in " + annotation.Prefix + "backend-ca-secret and set backend-tls-verify"})
 	}
 	options := cl.settings.Options
@@ -83,7 +84,7 @@ func (cl *claim) collect(c *Compiler) {
 	}
 	for i, r := range cl.Rules {
 		if err := checkHost(r.Host); err != "" {
-			cl.warn("InvalidHost", "spec.rules[%d].host: %q %s", i, r.Host, err)
+			cl.warn(reason.InvalidHost, "spec.rules[%d].host: %q %s", i, r.Host, err)
 			continue
 		}
 		host(r.Host)
@@ -104,7 +105,7 @@ func (cl *claim) collect(c *Compiler) {
 
 func (cl *claim) noteResource(field string, b cluster.IngressBackend) {
 	if b.Resource != "" {
-		cl.warn("UnsupportedBackend", "%s.resource: %s is no Service: the path is not served", field, b.Resource)
+		cl.warn(reason.UnsupportedBackend, "%s.resource: %s is no Service: the path is not served", field, b.Resource)
 	}
 }
 

@@ -118,7 +118,7 @@ func told(t *testing.T, r Result, name string, parts ...string) {
 	list := r.Findings[objectName(name)]
 	ok := len(list) == len(parts)
 	for i := range parts {
-		ok = ok && strings.Contains(list[i].Reason+": "+list[i].Text, parts[i])
+		ok = ok && strings.Contains(list[i].Reason.String()+": "+list[i].Text, parts[i])
 	}
 	if !ok {
 		t.Errorf("findings of %s:\n%+v\nwant %q", name, list, parts)

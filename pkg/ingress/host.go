@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/program/web"
 )
 
@@ -78,13 +79,13 @@ func (c *Compiler) claimsOf(name string, h *hostCompiler) []*claim {
 		if cl.Namespace == owner.Namespace {
 			return false
 		}
-		h.warn(cl, "HostTaken", "host %s belongs to namespace %s: Ingress %s is older", name, owner.Namespace, owner.ObjectName)
+		h.warn(cl, reason.HostTaken, "host %s belongs to namespace %s: Ingress %s is older", name, owner.Namespace, owner.ObjectName)
 		return true
 	})
 }
 
-func (h *hostCompiler) warn(cl *claim, reason, format string, args ...any) {
-	h.findings[cl.ObjectName] = append(h.findings[cl.ObjectName], Finding{Warning, reason, fmt.Sprintf(format, args...)})
+func (h *hostCompiler) warn(cl *claim, why reason.Reason, format string, args ...any) {
+	h.findings[cl.ObjectName] = append(h.findings[cl.ObjectName], Finding{why, fmt.Sprintf(format, args...)})
 }
 
 // add takes one Ingress' rules for the host, and reports whether it has any.
@@ -122,7 +123,7 @@ func (h *hostCompiler) addDefault(cl *claim, only bool) bool {
 		}
 		h.hasDefault = only
 	case only:
-		h.warn(cl, "Conflict", "spec.defaultBackend: Ingress %s is older and has the default backend of all hosts", now.Ingress)
+		h.warn(cl, reason.Conflict, "spec.defaultBackend: Ingress %s is older and has the default backend of all hosts", now.Ingress)
 	}
 	return true
 }
@@ -137,7 +138,7 @@ func (h *hostCompiler) addPath(cl *claim, p cluster.IngressPath, id web.BackendI
 		Options: cl.optionsFor(h.host.Name, text), Rewrite: cl.settings.Rewrite,
 	}
 	if why := h.notServable(cl, r); why != "" {
-		h.warn(cl, "InvalidAnnotation", "%s", why)
+		h.warn(cl, reason.InvalidAnnotation, "%s", why)
 		closed := *r.Options
 		closed.Closed = why
 		r.Options = &closed
@@ -148,11 +149,11 @@ func (h *hostCompiler) addPath(cl *claim, p cluster.IngressPath, id web.BackendI
 	}
 	clean, err := web.Clean(text)
 	if err != nil {
-		h.warn(cl, "InvalidPath", "host %q, path %q: %v", h.host.Name, text, err)
+		h.warn(cl, reason.InvalidPath, "host %q, path %q: %v", h.host.Name, text, err)
 		return
 	}
 	if strings.Contains(r.Rewrite, "$") {
-		h.warn(cl, "InvalidAnnotation", "rewrite-target: %q uses groups, but path %q is no regular expression: set its pathType to ImplementationSpecific", r.Rewrite, text)
+		h.warn(cl, reason.InvalidAnnotation, "rewrite-target: %q uses groups, but path %q is no regular expression: set its pathType to ImplementationSpecific", r.Rewrite, text)
 		return
 	}
 	routes, key := h.host.Prefix, web.PrefixKey(clean)
@@ -188,9 +189,9 @@ func longer(clean, other string) bool {
 func (h *hostCompiler) conflict(cl *claim, r, now *web.Route) {
 	switch {
 	case now.Ingress != cl.ObjectName:
-		h.warn(cl, "Conflict", "host %q, path %q (%s): Ingress %s is older and has it", h.host.Name, r.Path, r.Type, now.Ingress)
+		h.warn(cl, reason.Conflict, "host %q, path %q (%s): Ingress %s is older and has it", h.host.Name, r.Path, r.Type, now.Ingress)
 	case now.Path == r.Path && now.Backend != r.Backend:
-		h.warn(cl, "Conflict", "host %q, path %q (%s): stands twice; the first one counts", h.host.Name, r.Path, r.Type)
+		h.warn(cl, reason.Conflict, "host %q, path %q (%s): stands twice; the first one counts", h.host.Name, r.Path, r.Type)
 	}
 }
 
@@ -206,13 +207,13 @@ func (h *hostCompiler) addRegexp(cl *claim, r *web.Route) {
 	pattern, err := regexp.Compile(flags + "^(?:" + r.Path + ")")
 	switch {
 	case len(r.Path) > maxPattern:
-		h.warn(cl, "InvalidPath", "host %q: a regular expression of %d bytes, at most %d", h.host.Name, len(r.Path), maxPattern)
+		h.warn(cl, reason.InvalidPath, "host %q: a regular expression of %d bytes, at most %d", h.host.Name, len(r.Path), maxPattern)
 		return
 	case err != nil:
-		h.warn(cl, "InvalidPath", "host %q, path %q: %v (RE2 syntax, without look-around)", h.host.Name, r.Path, err)
+		h.warn(cl, reason.InvalidPath, "host %q, path %q: %v (RE2 syntax, without look-around)", h.host.Name, r.Path, err)
 		return
 	case missingGroup(r.Rewrite, pattern.NumSubexp()):
-		h.warn(cl, "InvalidAnnotation", "rewrite-target: %q uses a group that path %q does not have", r.Rewrite, r.Path)
+		h.warn(cl, reason.InvalidAnnotation, "rewrite-target: %q uses a group that path %q does not have", r.Rewrite, r.Path)
 		return
 	}
 	r.Match = pattern

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/ingress/index"
 	"poplin.dev/poplin/pkg/program/web"
 )
@@ -35,20 +36,9 @@ type Config struct {
 	OneNamespacePerHost bool
 }
 
-// Severity is how bad a finding is.
-type Severity string
-
-// The severities of findings.
-const (
-	Note    Severity = "note"    // works, but is worth knowing
-	Warning Severity = "warning" // something the user asked for is not done
-)
-
 // Finding is something an Ingress' owner should know.
 type Finding struct {
-	Severity Severity `json:"severity"`
-	// Reason is one word in CamelCase, as Events want it.
-	Reason string `json:"reason"`
+	Reason reason.Reason `json:"reason"`
 	// Text names the field or annotation, its value and the cure.
 	Text string `json:"text"`
 }
@@ -301,7 +291,7 @@ func (c *Compiler) findings(n cluster.ObjectName) []Finding {
 	}
 	for _, id := range cl.backends {
 		if p := c.backendProblems[id]; p != "" {
-			list = append(list, Finding{Warning, "BackendUnavailable", p})
+			list = append(list, Finding{reason.BackendUnavailable, p})
 		}
 	}
 	return list

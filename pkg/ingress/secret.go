@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/program/web"
 )
 
@@ -58,7 +59,7 @@ func (c *Compiler) certificateFor(name string, claims []*claim, now time.Time, h
 			}
 			cert, err := c.usable(cluster.ObjectName{Namespace: cl.Namespace, Name: s}, name, now)
 			if err != nil {
-				h.warn(cl, "InvalidCertificate", "spec.tls: Secret %s for host %s %v", s, name, err)
+				h.warn(cl, reason.InvalidCertificate, "spec.tls: Secret %s for host %s %v", s, name, err)
 			}
 			if chosen == nil {
 				chosen = cert
@@ -103,7 +104,7 @@ func (c *Compiler) resolve(cl *claim) {
 	set := &cl.settings
 	closed := func(key string, err error) {
 		text := fmt.Sprintf("annotation %s %v", key, err)
-		cl.warn("InvalidAnnotation", "%s; until then every request is refused", text)
+		cl.warn(reason.InvalidAnnotation, "%s; until then every request is refused", text)
 		if set.Closed == "" {
 			set.Closed = text
 		}

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/kube/access"
 	"poplin.dev/poplin/pkg/kube/event"
 	"poplin.dev/poplin/pkg/kube/follow"
@@ -176,8 +177,8 @@ func (c *Client) Nodes() ([]cluster.Node, bool) {
 }
 
 // Event warns the owner of an object: say it as long as it is true.
-func (c *Client) Event(about cluster.Reference, reason, message string) {
-	c.events.Event(about, reason, message)
+func (c *Client) Event(about cluster.Reference, why reason.Reason, message string) {
+	c.events.Event(about, why, message)
 }
 
 // Skipped are the NodeNetworks that are not understood, with the reason.

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"poplin.dev/poplin/pkg/cluster/policy"
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/policy/peers"
 	"poplin.dev/poplin/pkg/policy/ports"
 )
@@ -13,22 +14,10 @@ import (
 // Finding is something a user should mend, to be reported on a policy.
 type Finding struct {
 	Policy policy.Key
-	// Reason is one word for the Event's reason, Message what is wrong,
-	// where, and what was done about it.
-	Reason, Message string
+	Reason reason.Reason
+	// Message is what is wrong, where, and what was done about it.
+	Message string
 }
-
-// Reasons of findings.
-const (
-	BadPolicy   = "BadPolicy"
-	BadRule     = "BadRule"
-	BadPort     = "BadPort"
-	BadPeer     = "BadPeer"
-	BadSelector = "BadSelector"
-	TooLarge    = "TooLarge"
-	// MoreFindings counts those that are not told one by one.
-	MoreFindings = "MoreFindings"
-)
 
 // mostFindings about one policy are told: who mends ten sees the others then.
 const mostFindings = 10
@@ -54,7 +43,7 @@ func checked(p policy.NetworkPolicy) (policy.NetworkPolicy, []Finding) {
 		}
 		list := slices.Clone(**d.rules)
 		if n, b := len(list), blocks(list); n > mostRules || b > mostBlocks {
-			c.find(TooLarge, "spec.%s: %d rules with %d blocks and exceptions are too much, at most %d and %d are served; it permits nothing", d.name, n, b, mostRules, mostBlocks)
+			c.find(reason.TooLarge, "spec.%s: %d rules with %d blocks and exceptions are too much, at most %d and %d are served; it permits nothing", d.name, n, b, mostRules, mostBlocks)
 			list = policy.Rules{}
 		}
 		for i := range list {
@@ -81,7 +70,7 @@ func blocks(rules policy.Rules) (n int) {
 func checkedCluster(p policy.ClusterPolicy) (policy.ClusterPolicy, []Finding) {
 	c := check{key: p.Key}
 	if p.Unread != "" {
-		c.find(BadPolicy, "%s; the policy is not in force", p.Unread)
+		c.find(reason.BadPolicy, "%s; the policy is not in force", p.Unread)
 		p.Ingress, p.Egress = nil, nil
 	}
 	c.selector("spec.subject", p.Namespaces)
@@ -104,10 +93,10 @@ func (c *check) clusterRules(direction string, list []policy.ClusterRule) []poli
 		case r.Unread == "":
 			r.Rule = c.rule(at, r.Rule)
 		case r.Action == policy.Accept:
-			c.find(BadRule, "%s: %s; the rule accepts nothing", at, r.Unread)
+			c.find(reason.BadRule, "%s: %s; the rule accepts nothing", at, r.Unread)
 			r.Rule = policy.Rule{Ports: []policy.Port{}}
 		default:
-			c.find(BadRule, "%s: %s; the rule denies everybody", at, r.Unread)
+			c.find(reason.BadRule, "%s: %s; the rule denies everybody", at, r.Unread)
 			r.Action, r.Rule = policy.Deny, policy.Rule{}
 		}
 	}
@@ -121,25 +110,25 @@ type check struct {
 	untold   int
 }
 
-func (c *check) find(reason, format string, args ...any) {
+func (c *check) find(why reason.Reason, format string, args ...any) {
 	if len(c.findings) == mostFindings-1 {
 		c.untold++
 		return
 	}
-	c.findings = append(c.findings, Finding{c.key, reason, fmt.Sprintf(format, args...)})
+	c.findings = append(c.findings, Finding{c.key, why, fmt.Sprintf(format, args...)})
 }
 
 func (c *check) all() []Finding {
 	if c.untold == 0 {
 		return c.findings
 	}
-	return append(c.findings, Finding{c.key, MoreFindings, fmt.Sprintf("and %d more mistakes like these", c.untold)})
+	return append(c.findings, Finding{c.key, reason.MoreFindings, fmt.Sprintf("and %d more mistakes like these", c.untold)})
 }
 
 func (c *check) selector(at string, s policy.Selector) {
 	for _, r := range s {
 		if !peers.Valid(r) {
-			c.find(BadSelector, "%s: the operator %q of label %q with %d values is none there is, so this selector matches nothing", at, r.Operator, r.Label, len(r.Values))
+			c.find(reason.BadSelector, "%s: the operator %q of label %q with %d values is none there is, so this selector matches nothing", at, r.Operator, r.Label, len(r.Values))
 		}
 	}
 }
@@ -153,11 +142,11 @@ func (c *check) rule(at string, r policy.Rule) policy.Rule {
 		where := fmt.Sprintf("%s: port %d", at, i)
 		switch {
 		case p.First > p.Last:
-			c.find(BadPort, "%s: the range from %d to %d is empty; it matches nothing", where, p.First, p.Last)
+			c.find(reason.BadPort, "%s: the range from %d to %d is empty; it matches nothing", where, p.First, p.Last)
 		case p.Protocol != 0 && !slices.Contains(ports.Protocols, p.Protocol):
-			c.find(BadPort, "%s: %s has no ports; it matches nothing", where, p.Protocol)
+			c.find(reason.BadPort, "%s: %s has no ports; it matches nothing", where, p.Protocol)
 		case p.Name != "" && (p.First != 0 || p.Last != 0):
-			c.find(BadPort, "%s has a name, %q, and a number; the name counts", where, p.Name)
+			c.find(reason.BadPort, "%s has a name, %q, and a number; the name counts", where, p.Name)
 		}
 	}
 	return r
@@ -165,14 +154,14 @@ func (c *check) rule(at string, r policy.Rule) policy.Rule {
 
 func (c *check) peer(where string, p *policy.Peer) {
 	if p.Unknown {
-		c.find(BadPeer, "%s is of a kind that this version does not know; it matches nobody", where)
+		c.find(reason.BadPeer, "%s is of a kind that this version does not know; it matches nobody", where)
 	}
 	p.Block = c.block(where, p.Block)
 	p.Except = slices.Clone(p.Except)
 	for i, e := range p.Except {
 		p.Except[i] = c.block(where, e)
 		if !p.Block.Overlaps(p.Except[i]) {
-			c.find(BadPeer, "%s: the exception %s is not in %s, so it excepts nothing", where, e, p.Block)
+			c.find(reason.BadPeer, "%s: the exception %s is not in %s, so it excepts nothing", where, e, p.Block)
 		}
 	}
 	for _, s := range []*policy.Selector{p.Pods, p.Namespaces, p.Nodes} {
@@ -189,6 +178,6 @@ func (c *check) block(where string, b netip.Prefix) netip.Prefix {
 		return b
 	}
 	plain := netip.PrefixFrom(b.Addr().Unmap(), b.Bits()-96)
-	c.find(BadPeer, "%s: %s is IPv4 in the notation of IPv6; it is read as %s", where, b, plain)
+	c.find(reason.BadPeer, "%s: %s is IPv4 in the notation of IPv6; it is read as %s", where, b, plain)
 	return plain
 }

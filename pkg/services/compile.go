@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/program/vip"
 )
@@ -47,7 +48,7 @@ func compile(node *Node, s service.Service, list []service.Slice) *plan {
 	healthy := [2]map[netip.Addr]bool{{}, {}} // per family: a pod has an address in each
 	for _, p := range s.Ports {
 		if p.Port == 0 || !known(p.Protocol) {
-			c.find(BadPort, "port %q: %s port %d cannot be served, only TCP, UDP and SCTP ports from 1 on", p.Name, p.Protocol, p.Port)
+			c.find(reason.BadPort, "port %q: %s port %d cannot be served, only TCP, UDP and SCTP ports from 1 on", p.Name, p.Protocol, p.Port)
 			continue
 		}
 		maps.Copy(healthy[0], c.port(p, false))
@@ -74,7 +75,7 @@ func (c *compiler) collect(list []service.Slice) {
 		}
 		for _, p := range slice.Ports {
 			if p.Port == 0 {
-				c.findIn(slice, BadEndpoint, "port %q: number 0 is no port, left out", p.Name)
+				c.findIn(slice, reason.BadEndpoint, "port %q: number 0 is no port, left out", p.Name)
 				continue
 			}
 			key := portKey{p.Name, p.Protocol, slice.Family == 6}
@@ -96,11 +97,11 @@ func (c *compiler) collect(list []service.Slice) {
 func (c *compiler) accepts(slice *service.Slice, p service.SlicePort, e *service.Endpoint) bool {
 	switch {
 	case !usable(e.Addr):
-		c.findIn(slice, BadEndpoint, "endpoint %q is no address of a pod or host, left out", e.Addr)
+		c.findIn(slice, reason.BadEndpoint, "endpoint %q is no address of a pod or host, left out", e.Addr)
 	case e.Addr.Is6() != (slice.Family == 6):
-		c.findIn(slice, BadEndpoint, "endpoint %s is not of the slice's address type IPv%d, left out", e.Addr, slice.Family)
+		c.findIn(slice, reason.BadEndpoint, "endpoint %s is not of the slice's address type IPv%d, left out", e.Addr, slice.Family)
 	case c.forged(e.Addr, p.Protocol, p.Port):
-		c.findIn(slice, BadEndpoint, "endpoint %s: UDP port %d of a node is the overlay's, left out", e.Addr, p.Port)
+		c.findIn(slice, reason.BadEndpoint, "endpoint %s: UDP port %d of a node is the overlay's, left out", e.Addr, p.Port)
 	default:
 		return true
 	}
@@ -171,7 +172,7 @@ func (c *compiler) target(p service.Port, ipv6, local bool, list []netip.AddrPor
 	}
 	s := &c.plan.service
 	if len(list) > vip.MaxEndpoints {
-		c.find(TooManyEndpoints, "port %q has %d endpoints, this node uses %d of them", p.Name, len(list), vip.MaxEndpoints)
+		c.find(reason.TooManyEndpoints, "port %q has %d endpoints, this node uses %d of them", p.Name, len(list), vip.MaxEndpoints)
 		list = c.some(list)
 	}
 	key := groupKey{s.Key, p.Name, p.Protocol, ipv6, local, s.Affinity > 0}
@@ -208,10 +209,10 @@ func (c *compiler) some(list []netip.AddrPort) []netip.AddrPort {
 	return out
 }
 
-func (c *compiler) find(reason, format string, args ...any) {
-	c.plan.findings = append(c.plan.findings, Finding{Object: c.plan.service.Key, Reason: reason, Message: fmt.Sprintf(format, args...)})
+func (c *compiler) find(why reason.Reason, format string, args ...any) {
+	c.plan.findings = append(c.plan.findings, Finding{Object: c.plan.service.Key, Reason: why, Message: fmt.Sprintf(format, args...)})
 }
 
-func (c *compiler) findIn(slice *service.Slice, reason, format string, args ...any) {
-	c.plan.findings = append(c.plan.findings, Finding{Object: slice.Key, Slice: true, Reason: reason, Message: fmt.Sprintf(format, args...)})
+func (c *compiler) findIn(slice *service.Slice, why reason.Reason, format string, args ...any) {
+	c.plan.findings = append(c.plan.findings, Finding{Object: slice.Key, Slice: true, Reason: why, Message: fmt.Sprintf(format, args...)})
 }

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/program/vip"
 )
@@ -31,7 +32,7 @@ func (c *compiler) fronts(p service.Port, ipv6 bool, internal, external entry) {
 		switch {
 		case a.Is6() != ipv6 || !c.address("spec.externalIPs", a, p):
 		case !contains(c.node.ExternalRanges, a):
-			c.find(AddressRefused, "spec.externalIPs: %s is outside the ranges that services.externalIPCIDRs of Poplin's configuration allows", a)
+			c.find(reason.ExternalAddressRefused, "spec.externalIPs: %s is outside the ranges that services.externalIPCIDRs of Poplin's configuration allows", a)
 		default:
 			c.front(a, p.Port, p, external)
 		}
@@ -54,9 +55,9 @@ func (c *compiler) fronts(p service.Port, ipv6 bool, internal, external entry) {
 func (c *compiler) address(field string, a netip.Addr, p service.Port) bool {
 	switch {
 	case !usable(a):
-		c.find(BadAddress, "%s: %q is no address that can be served", field, a)
+		c.find(reason.BadAddress, "%s: %q is no address that can be served", field, a)
 	case c.forged(a, p.Protocol, p.Port):
-		c.find(BadAddress, "%s: UDP port %d of node address %s is the overlay's", field, p.Port, a)
+		c.find(reason.BadAddress, "%s: UDP port %d of node address %s is the overlay's", field, p.Port, a)
 	default:
 		return true
 	}
@@ -71,7 +72,7 @@ func (c *compiler) front(a netip.Addr, number uint16, p service.Port, e entry) {
 		// An address may be listed twice; a fence around it holds.
 		c.plan.entries[f] = e
 	case other.port != e.port:
-		c.find(Conflict, "port %q: %s is taken by port %q of this Service", p.Name, f, other.port)
+		c.find(reason.AddressInUse, "port %q: %s is taken by port %q of this Service", p.Name, f, other.port)
 	}
 }
 
@@ -83,7 +84,7 @@ func (c *compiler) sources(at netip.Addr) (ranges []netip.Prefix, fenced bool) {
 	for _, r := range c.plan.service.SourceRanges {
 		switch {
 		case !r.IsValid() || r.Addr().Is4In6():
-			c.find(BadAddress, "spec.loadBalancerSourceRanges: %q is no range of addresses, lets nobody in", r)
+			c.find(reason.BadAddress, "spec.loadBalancerSourceRanges: %q is no range of addresses, lets nobody in", r)
 			fenced = true
 			continue
 		case r.Addr().Is6() != at.Is6():

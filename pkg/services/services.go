@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/program/vip"
 )
@@ -37,21 +38,10 @@ type Finding struct {
 	// Object is a Service, or an EndpointSlice where Slice is set.
 	Object service.Key
 	Slice  bool
-	// Reason is one word for the Event's reason, Message what is wrong,
-	// where, and what was done about it.
-	Reason, Message string
+	Reason reason.Reason
+	// Message is what is wrong, where, and what was done about it.
+	Message string
 }
-
-// Reasons of findings.
-const (
-	BadEndpoint      = "BadEndpoint"
-	BadAddress       = "BadAddress"
-	BadPort          = "BadPort"
-	AddressRefused   = "ExternalAddressRefused"
-	Conflict         = "AddressInUse"
-	TooManyEndpoints = "TooManyEndpoints"
-	TooManyServices  = "TooManyServices"
-)
 
 // Health is what a health-check port says of a Service.
 type Health struct {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/program/vip"
 )
@@ -130,37 +131,39 @@ func TestProgramOfAService(t *testing.T) {
 // What is wrong is named, and the rest is served.
 func TestFindings(t *testing.T) {
 	for _, c := range []struct {
-		name, reason, message string
-		slice                 bool
-		change                func(*service.Service, []service.Slice)
+		name    string
+		reason  reason.Reason
+		message string
+		slice   bool
+		change  func(*service.Service, []service.Slice)
 	}{
-		{"port 0 in a slice", BadEndpoint, `port "http": number 0`, true, func(_ *service.Service, l []service.Slice) { l[1].Ports[0].Port = 0 }},
-		{"wrong family", BadEndpoint, "10.244.3.3 is not of the slice's address type IPv6", true,
+		{"port 0 in a slice", reason.BadEndpoint, `port "http": number 0`, true, func(_ *service.Service, l []service.Slice) { l[1].Ports[0].Port = 0 }},
+		{"wrong family", reason.BadEndpoint, "10.244.3.3 is not of the slice's address type IPv6", true,
 			func(_ *service.Service, l []service.Slice) { l[1].Endpoints[0].Addr = addr("10.244.3.3") }},
-		{"mapped address", BadEndpoint, "::ffff:10.244.3.3", true,
+		{"mapped address", reason.BadEndpoint, "::ffff:10.244.3.3", true,
 			func(_ *service.Service, l []service.Slice) { l[1].Endpoints[0].Addr = addr("::ffff:10.244.3.3") }},
-		{"loopback", BadEndpoint, "127.0.0.1", true, func(_ *service.Service, l []service.Slice) { l[0].Endpoints[1].Addr = addr("127.0.0.1") }},
-		{"the overlay's port of a node", BadEndpoint, "UDP port 8472 of a node", true, func(s *service.Service, l []service.Slice) {
+		{"loopback", reason.BadEndpoint, "127.0.0.1", true, func(_ *service.Service, l []service.Slice) { l[0].Endpoints[1].Addr = addr("127.0.0.1") }},
+		{"the overlay's port of a node", reason.BadEndpoint, "UDP port 8472 of a node", true, func(s *service.Service, l []service.Slice) {
 			s.Ports = append(s.Ports, service.Port{Name: "u", Protocol: service.UDP, Port: 99})
 			l[0].Ports = append(l[0].Ports, service.SlicePort{Name: "u", Protocol: service.UDP, Port: 8472})
 			l[0].Endpoints[1].Addr = addr("172.30.0.12")
 		}},
-		{"external address outside the ranges", AddressRefused, "8.8.8.8", false,
+		{"external address outside the ranges", reason.ExternalAddressRefused, "8.8.8.8", false,
 			func(s *service.Service, _ []service.Slice) { s.ExternalIPs = []netip.Addr{addr("8.8.8.8")} }},
-		{"impossible address", BadAddress, "224.0.0.5", false,
+		{"impossible address", reason.BadAddress, "224.0.0.5", false,
 			func(s *service.Service, _ []service.Slice) { s.Ingress = []service.Ingress{{Addr: addr("224.0.0.5")}} }},
-		{"no port", BadPort, "port 0", false,
+		{"no port", reason.BadPort, "port 0", false,
 			func(s *service.Service, _ []service.Slice) {
 				s.Ports = append(s.Ports, service.Port{Name: "zero", Protocol: service.TCP})
 			}},
-		{"unknown protocol", BadPort, "protocol 6", false,
+		{"unknown protocol", reason.BadPort, "protocol 6", false,
 			func(s *service.Service, _ []service.Slice) {
 				s.Ports = append(s.Ports, service.Port{Protocol: 60, Port: 1})
 			}},
-		{"two ports, one number", Conflict, "taken by port", false, func(s *service.Service, _ []service.Slice) {
+		{"two ports, one number", reason.AddressInUse, "taken by port", false, func(s *service.Service, _ []service.Slice) {
 			s.Ports = append(s.Ports, service.Port{Name: "again", Protocol: service.TCP, Port: 80})
 		}},
-		{"a range that is none", BadAddress, "loadBalancerSourceRanges", false, func(s *service.Service, _ []service.Slice) {
+		{"a range that is none", reason.BadAddress, "loadBalancerSourceRanges", false, func(s *service.Service, _ []service.Slice) {
 			s.Ingress, s.SourceRanges = []service.Ingress{{Addr: addr("198.51.100.1")}}, []netip.Prefix{{}}
 		}},
 	} {
@@ -244,7 +247,7 @@ func TestMoreEndpointsThanAGroupHolds(t *testing.T) {
 	if v := table.Program().Frontends[vip.Front{Addr: addr("10.96.0.10"), Proto: service.TCP, Port: 80}]; v.Count() != vip.MaxEndpoints {
 		t.Errorf("got %s", v)
 	}
-	if f := table.Findings(s.Key); len(f) != 1 || f[0].Reason != TooManyEndpoints {
+	if f := table.Findings(s.Key); len(f) != 1 || f[0].Reason != reason.TooManyEndpoints {
 		t.Errorf("findings: %v", f)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/program/elements"
 	"poplin.dev/poplin/pkg/program/vip"
@@ -297,13 +298,13 @@ func (t *Table) Findings(key service.Key) []Finding {
 	out := slices.Clone(p.findings)
 	for _, f := range slices.SortedFunc(maps.Keys(p.entries), compareFronts) {
 		if first := t.claims[f][0]; first != p {
-			out = append(out, Finding{Object: key, Reason: Conflict,
+			out = append(out, Finding{Object: key, Reason: reason.AddressInUse,
 				Message: fmt.Sprintf("%s is taken by the older Service %s", f, first.service.Key)})
 		}
 	}
 	for k := range p.groups {
 		if t.groups[k] == nil {
-			return append(out, Finding{Object: key, Reason: TooManyServices,
+			return append(out, Finding{Object: key, Reason: reason.TooManyServices,
 				Message: fmt.Sprintf("this node serves at most %d lists of endpoints, connections are dropped", vip.MaxGroups-vip.FirstGroup)})
 		}
 	}

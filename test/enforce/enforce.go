@@ -21,6 +21,7 @@ import (
 	"poplin.dev/poplin/daemon/status"
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/cluster/policy"
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/policy/claims"
 	file "poplin.dev/poplin/plugins/isolation"
 )
@@ -243,7 +244,7 @@ func Start(c Config, objects *Objects) (*Daemon, error) {
 		Waiting: d.waiting, Saved: func() {}, Log: c.Log,
 	})
 	module = daemon.New(daemon.Deps{
-		Config: daemon.Config{Node: c.Node, Verify: time.Hour}, Source: objects, Event: func(cluster.Reference, string, string) {},
+		Config: daemon.Config{Node: c.Node, Verify: time.Hour}, Source: objects, Event: func(cluster.Reference, reason.Reason, string) {},
 		Log: c.Log, Namespaces: gate.Set, Report: d.report,
 	})
 	answers := status.New(status.Deps{

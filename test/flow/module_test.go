@@ -16,6 +16,7 @@ import (
 	daemon "poplin.dev/poplin/daemon/services"
 	applyvip "poplin.dev/poplin/pkg/apply/vip"
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/services"
 	"poplin.dev/poplin/test/await"
@@ -123,10 +124,10 @@ func (w *world) run(t testing.TB, l *lab, plain bool, verify time.Duration) (m *
 	m = daemon.New(daemon.Deps{
 		Config: daemon.Config{OverlayPort: 8472, ExternalIPs: labNode().ExternalRanges, Plain: plain, Verify: verify},
 		Source: source{w}, Cluster: nodes{w}, Health: w, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		Event: func(about cluster.Reference, reason, message string) {
+		Event: func(about cluster.Reference, why reason.Reason, message string) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			w.events = append(w.events, fmt.Sprintf("%s: %s: %s", about, reason, message))
+			w.events = append(w.events, fmt.Sprintf("%s: %s: %s", about, why, message))
 		},
 		Changed: func(string, int) {},
 		Report: func(s daemon.State) {

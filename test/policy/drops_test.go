@@ -20,6 +20,7 @@ import (
 	applypermit "poplin.dev/poplin/pkg/apply/permit"
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/cluster/policy"
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/enforce"
@@ -93,7 +94,7 @@ func (l *lab) daemon(t *testing.T, node int, logDrops int, list []policy.Network
 	d := daemon.New(daemon.Deps{
 		Config: daemon.Config{Node: w.name, Verify: time.Hour, LogDrops: logDrops},
 		Source: m.objects, Log: slog.New(slog.NewJSONHandler(&m.lines, nil)),
-		Event:      func(cluster.Reference, string, string) {},
+		Event:      func(cluster.Reference, reason.Reason, string) {},
 		Namespaces: func(map[string]bool) {},
 		Report:     func(daemon.State) { m.passes.Add(1) },
 		Dropped: func(d daemon.Drop) {

@@ -55,7 +55,7 @@ type Surprise struct {
 // Ready reports whether the Ingress can move as it is.
 func (r Report) Ready() bool {
 	return len(r.Ignored)+len(r.Refused)+len(r.Surprises) == 0 &&
-		!slices.ContainsFunc(r.Findings, func(f ingress.Finding) bool { return f.Severity == ingress.Warning })
+		!slices.ContainsFunc(r.Findings, func(f ingress.Finding) bool { return f.Reason.Warns() })
 }
 
 // Reports looks at every Ingress that a compilation of all of them served,

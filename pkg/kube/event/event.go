@@ -20,13 +20,14 @@ import (
 	"k8s.io/client-go/rest"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/cluster/reason"
 )
 
 // Event is one sentence about an object.
 type Event struct {
-	About           cluster.Reference
-	Warning         bool
-	Reason, Message string
+	About   cluster.Reference
+	Reason  reason.Reason
+	Message string
 }
 
 // Writer writes Events.
@@ -87,13 +88,10 @@ func (w Writer) Create(ctx context.Context, e Event) (created bool, err error) {
 		APIVersion: "v1", Kind: "Event",
 		Metadata: metav1.ObjectMeta{Namespace: e.namespace(), Name: e.name()},
 		Involved: reference{e.About.APIVersion, e.About.Kind, e.About.Namespace, e.About.Name, e.About.UID},
-		Reason:   e.Reason, Message: e.message(), Type: "Normal",
+		Reason:   e.Reason.String(), Message: e.message(), Type: e.Reason.Type(),
 		Source:             source{w.Component, w.Instance},
 		ReportingComponent: w.Component, ReportingInstance: w.Instance,
 		times: times{&now, now, 1},
-	}
-	if e.Warning {
-		o.Type = "Warning"
 	}
 	err = w.do(ctx, w.Core.Post(), e, o)
 	switch {
@@ -141,7 +139,7 @@ func (e Event) namespace() string {
 }
 
 func (e Event) name() string {
-	sum := sha256.Sum256([]byte(strings.Join([]string{e.About.Kind, e.About.UID, e.Reason, e.Message}, "\x00")))
+	sum := sha256.Sum256([]byte(strings.Join([]string{e.About.Kind, e.About.UID, e.Reason.String(), e.Message}, "\x00")))
 	return e.About.Name[:min(len(e.About.Name), 230)] + "." + hex.EncodeToString(sum[:8])
 }
 

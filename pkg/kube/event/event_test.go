@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/kube/group"
 	"poplin.dev/poplin/pkg/kube/kubetest"
 )
@@ -52,23 +53,23 @@ func TestSaidOnce(t *testing.T) {
 	r := recorder(t, s, "worker-1")
 	run(t, r)
 	for range 100 {
-		r.Event(worker, "NoPodCIDR", "the Node has no range")
+		r.Event(worker, reason.PodCIDRMissing, "the Node has no range")
 	}
-	r.Event(worker, "Other", strings.Repeat("ä", 1000))
+	r.Event(worker, reason.ForeignFirewall, strings.Repeat("ä", 1000))
 	s.Until("both are written", func() bool { return len(s.Requests("POST "+collection)) == 2 })
-	e := s.Get(collection + "/" + Event{worker, true, "NoPodCIDR", "the Node has no range"}.name())
+	e := s.Get(collection + "/" + Event{worker, reason.PodCIDRMissing, "the Node has no range"}.name())
 	if e == nil {
 		t.Fatal(s.Requests("POST"))
 	}
 	for _, want := range []string{
-		"type:Warning", "reason:NoPodCIDR", "message:the Node has no range", "count:1", "reportingComponent:poplind",
+		"type:Warning", "reason:PodCIDRMissing", "message:the Node has no range", "count:1", "reportingComponent:poplind",
 		"involvedObject:map[apiVersion:v1 kind:Node name:worker-1 uid:uid-1]", "source:map[component:poplind host:worker-1]",
 	} {
 		if text := fmt.Sprint(e); !strings.Contains(text, want) {
 			t.Errorf("got %s\nwant %s in it", text, want)
 		}
 	}
-	if m := s.Get(collection + "/" + Event{worker, true, "Other", strings.Repeat("ä", 1000)}.name())["message"].(string); len(m) > 1024 || strings.Contains(m, "\ufffd") {
+	if m := s.Get(collection + "/" + Event{worker, reason.ForeignFirewall, strings.Repeat("ä", 1000)}.name())["message"].(string); len(m) > 1024 || strings.Contains(m, "\ufffd") {
 		t.Errorf("a message of %d bytes: %q", len(m), m)
 	}
 }
@@ -78,7 +79,7 @@ func TestSaidAgain(t *testing.T) {
 	s := kubetest.New(t)
 	r := recorder(t, s, "worker-1")
 	run(t, r)
-	e := Event{worker, true, "NoPodCIDR", "text"}
+	e := Event{worker, reason.PodCIDRMissing, "text"}
 	at := collection + "/" + e.name()
 	say := func() { r.Event(e.About, e.Reason, e.Message) }
 	later := func() {
@@ -100,7 +101,7 @@ func TestSaidAgain(t *testing.T) {
 // Many nodes that see the same write one Event, and none changes another's.
 func TestManySayTheSame(t *testing.T) {
 	s := kubetest.New(t)
-	e := Event{cluster.NodeReference("worker-9", ""), true, "PeerRefused", "text"}
+	e := Event{cluster.NodeReference("worker-9", ""), reason.PeerRefused, "text"}
 	tries := func() int { return len(s.Requests("POST " + collection)) }
 	for i := range 3 {
 		r := recorder(t, s, fmt.Sprint("worker-", i))
@@ -126,13 +127,13 @@ func TestBounds(t *testing.T) {
 	s := kubetest.New(t)
 	r := recorder(t, s, "worker-1") // does not run
 	for i := range 3 * perObject {
-		r.Event(worker, "Chatty", fmt.Sprint(i))
+		r.Event(worker, reason.PeerRefused, fmt.Sprint(i))
 	}
 	if n := len(r.said); n != perObject {
 		t.Errorf("%d sentences about one object, want %d", n, perObject)
 	}
 	for i := range 2 * total {
-		r.Event(cluster.NodeReference(fmt.Sprint(i), ""), "Many", "text")
+		r.Event(cluster.NodeReference(fmt.Sprint(i), ""), reason.PeerRefused, "text")
 	}
 	if n := len(r.said); n != waiting {
 		t.Errorf("%d sentences wait, want %d", n, waiting)
@@ -141,7 +142,7 @@ func TestBounds(t *testing.T) {
 		s.last = time.Now().Add(-forget)
 	}
 	<-r.queue
-	r.Event(worker, "Later", "text")
+	r.Event(worker, reason.ChecksumFault, "text")
 	if n := len(r.said); n != 1 {
 		t.Errorf("%d sentences are remembered after their time, want 1", n)
 	}
@@ -154,7 +155,7 @@ func TestServerAway(t *testing.T) {
 	r := recorder(t, s, "worker-1")
 	s.Stop()
 	run(t, r)
-	r.Event(worker, "NoPodCIDR", "text")
+	r.Event(worker, reason.PodCIDRMissing, "text")
 	time.Sleep(100 * time.Millisecond)
 	s.Start(address)
 	s.Until("it is written", func() bool { return len(s.Requests("POST "+collection)) > 0 })

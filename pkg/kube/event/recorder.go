@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/cluster/reason"
 )
 
 const (
@@ -51,11 +52,11 @@ func NewRecorder(w Writer, spread func() time.Duration, log *slog.Logger) *Recor
 	return &Recorder{writer: w, log: log, spread: spread, queue: make(chan Event, waiting), said: map[Event]*sentence{}}
 }
 
-// Event warns an object's owner. It never blocks, and costs nothing where the
-// same was said a moment ago: say it as long as it is true. reason is a word
-// in CamelCase for programs, message a sentence for people.
-func (r *Recorder) Event(about cluster.Reference, reason, message string) {
-	e := Event{About: about, Warning: true, Reason: reason, Message: message}
+// Event tells an object's owner. It never blocks, and costs nothing where the
+// same was said a moment ago: say it as long as it is true. message is
+// a sentence.
+func (r *Recorder) Event(about cluster.Reference, why reason.Reason, message string) {
+	e := Event{About: about, Reason: why, Message: message}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()

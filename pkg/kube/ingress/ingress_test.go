@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/test/ingress/api"
 )
 
@@ -202,7 +203,7 @@ func TestWrites(t *testing.T) {
 		i = v.get("ingress blue/web").(cluster.Ingress)
 	}
 	for range 2 {
-		if err := c.Event(t.Context(), &i, true, "Conflict", strings.Repeat("x", 2000)); err != nil {
+		if err := c.Event(t.Context(), &i, reason.Conflict, strings.Repeat("x", 2000)); err != nil {
 			t.Fatal(err)
 		}
 	}

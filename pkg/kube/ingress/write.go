@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"poplin.dev/poplin/pkg/cluster"
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/pkg/kube/event"
 )
 
@@ -41,10 +42,10 @@ func (c *Client) PublishStatus(ctx context.Context, i *cluster.Ingress, addresse
 
 // Event tells the Ingress' owner something. A replica that starts says
 // nothing twice within the hour that Events live.
-func (c *Client) Event(ctx context.Context, i *cluster.Ingress, warning bool, reason, message string) error {
+func (c *Client) Event(ctx context.Context, i *cluster.Ingress, why reason.Reason, message string) error {
 	w := event.Writer{Core: c.core, Component: c.cfg.Component, Instance: c.cfg.Instance}
 	about := cluster.Reference{APIVersion: networkingV1.String(), Kind: "Ingress", Namespace: i.Namespace, Name: i.Name, UID: i.UID}
-	_, err := w.Create(ctx, event.Event{About: about, Warning: warning, Reason: reason, Message: message})
+	_, err := w.Create(ctx, event.Event{About: about, Reason: why, Message: message})
 	if apierrors.IsNotFound(err) {
 		return nil // its namespace is gone
 	}

@@ -1,7 +1,7 @@
 // Package operate keeps the tables of docs/operate.md as the code has them. In:
-// the daemon's configuration, the programs' metrics; out: the page, which go test -update writes, or a
-// failed test. It refuses a table without a mark in the page, and what says
-// nothing about itself.
+// the daemon's configuration, the programs' metrics and reasons of Events; out:
+// the page, which go test -update writes, or a failed test. It refuses a table
+// without a mark in the page, and what says nothing about itself.
 package operate
 
 import (
@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"poplin.dev/poplin/pkg/cluster/reason"
 	"poplin.dev/poplin/test/golden"
 	"poplin.dev/poplin/test/monitoring"
 )
@@ -25,9 +26,11 @@ var mark = regexp.MustCompile(`(?m)^<!-- (\w+): made from the code by .* -->\n`)
 
 // tables are made by what the page calls them.
 var tables = map[string]func(*testing.T) string{
-	"keys":    keys,
-	"metrics": metrics(monitoring.Daemon),
-	"ingress": metrics(monitoring.Ingress),
+	"keys":          keys,
+	"metrics":       metrics(monitoring.Daemon),
+	"ingress":       metrics(monitoring.Ingress),
+	"events":        events(reason.Poplind),
+	"ingressEvents": events(reason.Ingress),
 }
 
 func TestPage(t *testing.T) {
