@@ -120,7 +120,7 @@ fuzz: go ## every fuzz target, FUZZTIME=10s each, as many at once as there are C
 
 .PHONY: bench
 bench: go ## CNI against ptp and bridge with host-local, packets beside bare devices, Services against kube-proxy, 1,000 policies, 5,000 Ingresses, Ingress against nginx and HAProxy, as ratios of one run (BENCHFLAGS=-quick: less of it)
-	@test/packages iproute2 nftables containernetworking-plugins nginx-light haproxy nghttp2-client
+	@test/packages iproute2 nftables iptables containernetworking-plugins nginx-light haproxy nghttp2-client
 	go run -trimpath -buildvcs=false ./test/bench $(BENCHFLAGS)
 
 .PHONY: conformance

@@ -80,6 +80,22 @@ func (c Conn) Elements(family byte, table, set string) (uint32, error) {
 	return wire.Number(count), nil
 }
 
+// Rules is how many there are in a chain, with what jumps to it; none where it
+// is not there.
+func (c Conn) Rules(family byte, table, chain string) (uint32, error) {
+	var w wire.Attrs
+	w.Text(unix.NFTA_CHAIN_TABLE, table)
+	w.Text(unix.NFTA_CHAIN_NAME, chain)
+	b, err := c.ask(unix.NFT_MSG_GETCHAIN, family, w)
+	if errors.Is(err, unix.ENOENT) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("look at chain %s: %w", chain, err)
+	}
+	return wire.Number(wire.Find(b, unix.NFTA_CHAIN_USE)), nil
+}
+
 const (
 	// look is how often the kernel is asked.
 	look = 2 * time.Millisecond

@@ -24,7 +24,7 @@ func (w way) rate() float64 { return batch / report.Quantile(w.turn, 0.5).Second
 
 // echoes are the Services that lead to a pod: of each node one whose clients
 // go anywhere, and one whose clients stay.
-const echoes = 4
+const echoes = 6
 
 func echo(n byte, sticky bool) (name string, a netip.Addr) {
 	if sticky {

@@ -88,8 +88,7 @@ func (p *proxy) wait(ctx context.Context, run *process.Process, services uint32)
 	}
 	defer k.Close()
 	last, err = k.Settled(limit, func() error { return errors.Join(run.Alive(), ctx.Err()) }, func() (bool, error) {
-		n, err := k.Elements(p.family, p.table, p.set)
-		return n == services, err
+		return p.there(k, services)
 	})
 	if err != nil {
 		return last, fmt.Errorf("%s and %d Services: %w", p.name, services, err)

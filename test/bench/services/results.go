@@ -65,7 +65,7 @@ func (all results) verdicts() (list []report.Verdict) {
 		if p.proxy != poplin {
 			continue
 		}
-		k, _ := all.of(kubeProxy, p.size)
+		k, _ := all.of(nftables, p.size)
 		// What kube-proxy does grows with the square: of fewer Services a
 		// twentieth of it is less than the kernel needs for the elements.
 		if p.services >= 10000 {

@@ -1,14 +1,16 @@
 // Package services measures Poplin's Services against kube-proxy in nftables
-// mode: a real etcd and API server, no controllers, and each proxy in a network
+// mode and in iptables mode: a real etcd and API server, no controllers, and each proxy in a network
 // namespace of its own, served the same objects by turns. Inputs are options
 // and the programs; outputs are figures and verdicts. It refuses to let both
 // proxies run at once, as they would take each other's time.
 package services
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"time"
 
@@ -97,13 +99,19 @@ func Measure(ctx context.Context, o Options) (report.Area, error) {
 	if err != nil {
 		return report.Area{}, err
 	}
-	a := report.Area{Name: "Services", Options: "kube-proxy " + t.Kubernetes.Version + " in nftables mode, IPv4, one proxy at a time"}
+	version, err := exec.Command("iptables", "--version").Output()
+	if err != nil {
+		return report.Area{}, fmt.Errorf("find iptables, which kube-proxy calls: %w; apt-get install iptables", err)
+	}
+	a := report.Area{Name: "Services", Options: fmt.Sprintf("kube-proxy %s in nftables mode and, up to %d endpoints, in iptables mode with %s, IPv4, one proxy at a time",
+		t.Kubernetes.Version, mostOfIPTables, bytes.TrimSpace(version))}
 	l := &lab{}
 	defer l.Close()
 	if err := steps.Do("control plane", func() error { return l.Up(ctx, t) }); err != nil {
 		return a, err
 	}
-	proxies := []*proxy{l.kubeProxy(t.Kubernetes.Program(build.Proxy)), l.poplin()}
+	program := t.Kubernetes.Program(build.Proxy)
+	proxies := []*proxy{l.nftables(program), l.iptables(program), l.poplin()}
 	for _, p := range proxies {
 		if err := l.prepare(ctx, p); err != nil {
 			return a, err
@@ -115,6 +123,9 @@ func Measure(ctx context.Context, o Options) (report.Area, error) {
 			return a, err
 		}
 		for _, p := range proxies {
+			if p.most > 0 && s.services*s.endpoints > p.most {
+				continue
+			}
 			if err := steps.Do(s.String()+" "+p.name, func() error {
 				r, err := l.measure(ctx, p, s, o)
 				all = append(all, r)
