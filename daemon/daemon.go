@@ -83,11 +83,12 @@ func Run(ctx context.Context, cfg Config) error {
 	log.Info("poplind starts", "version", version.Version, "commit", version.Commit, "node", cfg.NodeName)
 
 	count := metrics.New()
+	heard := newContact(count)
 	saved := endpointsFile{dir: cfg.StateDir}
 	cluster, err := kube.New(kube.Config{
 		NodeName: cfg.NodeName, Kubeconfig: cfg.Kubeconfig, Credentials: cfg.Credentials,
 		Endpoints: settings.APIServer.Endpoints, Saved: saved.load(log), Save: saved.save,
-		Log: log, Observer: count,
+		Log: log, Observer: heard,
 	})
 	if err != nil {
 		return err
@@ -96,6 +97,7 @@ func Run(ctx context.Context, cfg Config) error {
 		Source: cluster, Node: cfg.NodeName, Path: filepath.Join(cfg.StateDir, "nodes.json"), Grace: grace, Log: log,
 	})
 	now := newState(cfg, settings, cluster, known, count)
+	now.contact = heard
 	forPlugin := conflistConfig(settings, cfg.Socket)
 	network := conflist.New(conflist.Deps{
 		Config:   forPlugin,
@@ -150,7 +152,7 @@ func Run(ctx context.Context, cfg Config) error {
 	asked := status.Deps{
 		Health: settings.Health.Address, Metrics: settings.Metrics.Address, Socket: cfg.Socket,
 		CertFile: settings.Metrics.CertFile, KeyFile: settings.Metrics.KeyFile, Node: cfg.NodeName,
-		Exported: count.Handler(), Alive: now.alive, Report: now.report, Log: log,
+		Exported: count.Handler(), Alive: now.alive, Report: now.report, Cluster: now.objects, Log: log,
 	}
 	if settings.Metrics.Reachable() {
 		if asked.Access, err = cluster.Access(); err != nil {

@@ -28,6 +28,7 @@ type state struct {
 	settings config.Config
 	socket   string
 	cluster  *kube.Client
+	contact  *contact
 	known    *snapshot.Keeper
 	network  *conflist.Module
 	path     *reach.Module

@@ -31,7 +31,7 @@ func draw(ctx context.Context, args []string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
-	held, desired, err := trace.Whole(ctx, c, nodes[0])
+	held, desired, _, err := trace.Whole(ctx, c, nodes[0])
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ func ask(ctx context.Context, args []string) error {
 	f.StringVar(&p.Socket, "socket", "/run/poplin/poplind.sock", "`path` of the daemon's socket")
 	f.StringVar(&p.StateDir, "state-dir", "/var/lib/poplin", "`directory` of what survives a reboot")
 	f.StringVar(&p.CNICache, "cache", "/var/lib/cni/results", "`directory` of the container runtime's attachments")
-	kinds := f.String("kinds", "", "`list` of what is wanted: daemon, network, rules, flows, pods, peers; none is all")
+	kinds := f.String("kinds", "", "`list` of what is wanted: daemon, network, rules, flows, pods, peers, cluster; none is all but cluster")
 	text := f.String("question", "", "`JSON` of flows and peers that narrow the answer; none is everything")
 	watch := f.String("watch", "", "`JSON` of packets to look out for, and of requests to make; lines of the input say when")
 	if done, err := parse(f, args); done || err != nil {

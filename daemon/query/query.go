@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"poplin.dev/poplin/daemon/ipam"
+	"poplin.dev/poplin/daemon/snapshot"
 	"poplin.dev/poplin/daemon/status"
 	"poplin.dev/poplin/pkg/apply/foreign"
 	"poplin.dev/poplin/pkg/apply/inspect"
@@ -52,6 +53,8 @@ type Places struct {
 const (
 	// patience is with a daemon that hangs.
 	patience = 500 * time.Millisecond
+	// longer is with what it knows of a large cluster.
+	longer = 2 * time.Second
 	// mostFlows and mostPods bound the answer.
 	mostFlows = 10_000
 	mostPods  = 32
@@ -72,7 +75,7 @@ func Run(ctx context.Context, p Places, node string, q facts.Question) facts.Nod
 		read func(context.Context)
 	}{
 		{facts.OfDaemon, a.daemon}, {facts.OfNetwork, a.network}, {facts.OfRules, a.rules},
-		{facts.OfFlows, a.flows}, {facts.OfPods, a.pods},
+		{facts.OfFlows, a.flows}, {facts.OfPods, a.pods}, {facts.OfCluster, a.cluster},
 	} {
 		if q.Asks(part.kind) {
 			part.read(ctx)
@@ -140,6 +143,22 @@ func (a *answer) daemon(ctx context.Context) {
 	ports, err := hostPorts(filepath.Join(a.places.StateDir, "hostports"))
 	a.Lacks("hostPorts", err)
 	d.HostPorts = ports
+}
+
+// cluster is what the daemon knows; of one that does not run, its file says which
+// nodes there are.
+func (a *answer) cluster(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, longer)
+	defer cancel()
+	c, err := status.Cluster(ctx, a.places.Socket)
+	if err != nil {
+		c = facts.Cluster{Problem: err.Error()}
+		c.Lacks("services", err.Error())
+		c.Lacks("policy", err.Error())
+		c.Since, c.Self, c.Nodes, err = snapshot.Last(filepath.Join(a.places.StateDir, "nodes.json"), a.Name)
+	}
+	a.Lacks(string(facts.OfCluster), err)
+	a.Cluster = &c
 }
 
 // conflist is where the daemon writes it.

@@ -203,3 +203,21 @@ func TestRun(t *testing.T) {
 		t.Errorf("without leave: %+v", n)
 	}
 }
+
+// TestCluster: of a daemon that does not run, its file says which nodes there are,
+// and what it does not say has a reason.
+func TestCluster(t *testing.T) {
+	dir := t.TempDir()
+	file := `{"Version":1,"Saved":"2026-01-02T03:04:05Z","Self":{"Name":"n1","UID":"u"},"Nodes":[{"Name":"n1"},{"Name":"n2"}]}`
+	if err := os.WriteFile(filepath.Join(dir, "nodes.json"), []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	places := Places{Socket: filepath.Join(dir, "none.sock"), StateDir: dir}
+	n := Run(t.Context(), places, "n1", facts.Question{Kinds: []facts.Kind{facts.OfCluster}})
+	if c := n.Cluster; c == nil || len(c.Nodes) != 2 || c.Self.Name != "n1" || c.Since.Year() != 2026 || c.Missing["services"] == "" || c.Missing["policy"] == "" {
+		t.Errorf("%+v, missing %v", c, n.Missing)
+	}
+	if n = Run(t.Context(), places, "n2", facts.Question{Kinds: []facts.Kind{facts.OfCluster}}); len(n.Cluster.Nodes) != 0 || n.Missing[string(facts.OfCluster)] == "" {
+		t.Errorf("of another node's file: %+v, missing %v", n.Cluster, n.Missing)
+	}
+}

@@ -91,6 +91,15 @@ func New(deps Deps) *Keeper {
 	return k
 }
 
+// Last reads what the file of a node says, and when that was written.
+func Last(path, node string) (saved time.Time, self cluster.Self, nodes []cluster.Node, err error) {
+	v, err := load(path, node)
+	if err != nil {
+		return saved, self, nil, fmt.Errorf("read the last known view of the cluster: %w", err)
+	}
+	return v.Saved, v.Self, v.Nodes, nil
+}
+
 func load(path, node string) (*view, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {

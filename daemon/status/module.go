@@ -21,6 +21,7 @@ import (
 	"sync"
 	"time"
 
+	"poplin.dev/poplin/pkg/facts"
 	"poplin.dev/poplin/pkg/loop"
 )
 
@@ -48,7 +49,9 @@ type Deps struct {
 	Alive func() error
 	// Report says what is true now.
 	Report func() Report
-	Log    *slog.Logger
+	// Cluster says what is known of the API's objects.
+	Cluster func() facts.Cluster
+	Log     *slog.Logger
 }
 
 // Module is the three servers; it implements loop.Task.
@@ -86,7 +89,8 @@ func (m *Module) listeners() []listener {
 	}
 	metrics.Handle("GET /metrics", exported)
 	socket := http.NewServeMux()
-	socket.HandleFunc("GET /status", m.status)
+	socket.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { m.say(w, m.deps.Report()) })
+	socket.HandleFunc("GET /cluster", func(w http.ResponseWriter, _ *http.Request) { m.say(w, m.deps.Cluster()) })
 	socket.HandleFunc("GET /debug/pprof/", pprof.Index)
 	socket.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	socket.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
@@ -231,9 +235,9 @@ func (m *Module) readyz(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-func (m *Module) status(w http.ResponseWriter, _ *http.Request) {
+func (m *Module) say(w http.ResponseWriter, what any) {
 	w.Header().Set("Content-Type", "application/json")
-	if err := json.NewEncoder(w).Encode(m.deps.Report()); err != nil {
+	if err := json.NewEncoder(w).Encode(what); err != nil {
 		m.deps.Log.Debug("cannot answer", "error", err)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"poplin.dev/poplin/pkg/facts"
 )
 
 // Report is what a daemon says of itself and its node.
@@ -87,28 +89,38 @@ type Refusal struct {
 }
 
 // Read asks the daemon of this node.
-func Read(ctx context.Context, socket string) (Report, error) {
-	var r Report
+func Read(ctx context.Context, socket string) (r Report, err error) {
+	err = fetch(ctx, socket, "/status", &r)
+	return r, err
+}
+
+// Cluster asks the daemon of this node what it knows of the API's objects.
+func Cluster(ctx context.Context, socket string) (c facts.Cluster, err error) {
+	err = fetch(ctx, socket, "/cluster", &c)
+	return c, err
+}
+
+func fetch(ctx context.Context, socket, what string, answer any) error {
 	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}}}
 	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://poplind/status", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://poplind"+what, nil)
 	if err != nil {
-		return r, err
+		return err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return r, fmt.Errorf("ask the daemon of this node (is poplind running, and are you root?): %w", err)
+		return fmt.Errorf("ask the daemon of this node (is poplind running, and are you root?): %w", err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return r, fmt.Errorf("ask the daemon of this node: it answers %s", resp.Status)
+		return fmt.Errorf("ask the daemon of this node: it answers %s", resp.Status)
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&r); err != nil {
-		return r, fmt.Errorf("read the daemon's answer: %w", err)
+	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
+		return fmt.Errorf("read the daemon's answer: %w", err)
 	}
-	return r, nil
+	return nil
 }
 
 // Text is the report for people.

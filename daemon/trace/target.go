@@ -28,6 +28,8 @@ type name struct {
 	dns bool
 }
 
+func (n name) key() service.Key { return service.Key{Namespace: n.namespace, Name: n.name} }
+
 // domain is the cluster's, as nearly all have it.
 const domain = "cluster.local"
 
@@ -64,7 +66,7 @@ func (n *name) inside(from *object.Pod) {
 // alias finds a Service, or the one for whose name it stands.
 func (g *gatherer) alias(ctx context.Context, t *way.Target, n name) (s object.Service, err error) {
 	for range 4 { // an alias of an alias is rare, and may be a circle
-		if s, err = person.Get[object.Service](ctx, g.api, person.Path("v1", n.namespace, "services", n.name)); err != nil || s.Spec.Type != "ExternalName" {
+		if s, err = g.objects.Service(ctx, n.key()); err != nil || s.Spec.Type != "ExternalName" {
 			break
 		}
 		target := s.Spec.ExternalName
@@ -78,7 +80,7 @@ func (g *gatherer) alias(ctx context.Context, t *way.Target, n name) (s object.S
 		t.Unresolved = ""
 		alias := s.String()
 		n.name, n.namespace = service, namespace
-		if _, err := person.Get[object.Service](ctx, g.api, person.Path("v1", namespace, "services", service)); errors.Is(err, person.ErrAbsent) {
+		if _, err := g.objects.Service(ctx, n.key()); errors.Is(err, person.ErrAbsent) {
 			t.Unresolved = fmt.Sprintf("Service %s stands for %s, and there is no such Service", alias, target)
 			return s, nil
 		}
@@ -154,9 +156,9 @@ func (g *gatherer) from(ctx context.Context, text string) (way.End, error) {
 		}
 		return way.End{}, fmt.Errorf("there is no node %q", n.name)
 	}
-	p, err := person.Get[object.Pod](ctx, g.api, person.Path("v1", n.namespace, "pods", n.name))
+	p, err := g.objects.Pod(ctx, n.key())
 	if errors.Is(err, person.ErrAbsent) {
-		return way.End{}, fmt.Errorf("there is no pod %s/%s", n.namespace, n.name)
+		return way.End{}, g.absent("pod", n)
 	} else if err != nil {
 		return way.End{}, err
 	}
@@ -196,12 +198,12 @@ func (g *gatherer) to(ctx context.Context, text string) (way.Target, error) {
 		}
 	}
 	if n.kind != "service" {
-		p, err := person.Get[object.Pod](ctx, g.api, person.Path("v1", n.namespace, "pods", n.name))
+		p, err := g.objects.Pod(ctx, n.key())
 		if err == nil {
 			g.in.Objects.Pods = append(g.in.Objects.Pods, p)
 			t.Pod, t.Addrs = &p, p.Addresses()
 			if t.Port = number(n.port); t.Port == 0 {
-				if t.Port, _ = p.Port(n.port, t.Proto); t.Port == 0 && len(p.Declared(t.Proto)) > 0 {
+				if t.Port, _ = p.Port(n.port, t.Proto); t.Port == 0 && len(p.Declared(t.Proto)) > 0 && !g.objects.Away() {
 					t.Port = p.Declared(t.Proto)[0]
 				}
 			}
@@ -211,11 +213,14 @@ func (g *gatherer) to(ctx context.Context, text string) (way.Target, error) {
 			return t, err
 		}
 	}
+	if g.objects.Away() {
+		return t, g.absent(cmp.Or(n.kind, "Service or pod"), n)
+	}
 	if n.dns {
 		t.ByName, t.Unresolved = true, fmt.Sprintf("%s is the name of no Service: there is no %s in namespace %s", text, n.name, n.namespace)
 		return t, nil
 	}
-	t.Missing = fmt.Sprintf("there is no %s %s/%s", cmp.Or(n.kind, "Service or pod"), n.namespace, n.name)
+	t.Missing = g.absent(cmp.Or(n.kind, "Service or pod"), n).Error()
 	return t, nil
 }
 
@@ -243,8 +248,7 @@ func (g *gatherer) service(ctx context.Context, t *way.Target, s object.Service,
 	if outside && len(t.Addrs) == 0 {
 		t.Addrs = s.ClusterIPs()
 	}
-	at := person.Path("discovery.k8s.io/v1", s.Namespace, "endpointslices", "")
-	list, err := person.List[object.Slice](ctx, g.api, at, "kubernetes.io/service-name="+s.Name, "")
+	list, err := g.objects.Slices(ctx, s.Key())
 	if err != nil {
 		return err
 	}
@@ -253,7 +257,7 @@ func (g *gatherer) service(ctx context.Context, t *way.Target, s object.Service,
 	if len(s.Spec.Selector) == 0 {
 		namespace = ""
 	}
-	pods, err := person.List[object.Pod](ctx, g.api, person.Path("v1", namespace, "pods", ""), "", "")
+	pods, err := g.objects.PodsOf(ctx, namespace)
 	g.in.Objects.Slices = append(g.in.Objects.Slices, list...)
 	g.in.Objects.Pods = append(g.in.Objects.Pods, pods...)
 	if outside && s.Spec.External == "Local" {
@@ -314,12 +318,12 @@ func (g *gatherer) headless(t *way.Target) {
 // address finds out whose an address is.
 func (g *gatherer) address(ctx context.Context, n name, t way.Target) (way.Target, error) {
 	t.Addrs, t.Port = []netip.Addr{n.addr}, number(n.port)
-	pods, err := person.List[object.Pod](ctx, g.api, person.Path("v1", "", "pods", ""), "", "status.podIP="+n.addr.String())
+	pods, err := g.objects.PodsAt(ctx, n.addr)
 	if err != nil {
 		return t, err
 	}
 	if len(pods) == 0 && g.in.InPodRange(n.addr) { // the field has a pod's first address only
-		if pods, err = person.List[object.Pod](ctx, g.api, person.Path("v1", "", "pods", ""), "", ""); err != nil {
+		if pods, err = g.objects.PodsOf(ctx, ""); err != nil {
 			return t, err
 		}
 	}
@@ -327,7 +331,7 @@ func (g *gatherer) address(ctx context.Context, n name, t way.Target) (way.Targe
 	if t.Pod = g.in.Objects.PodAt(n.addr); t.Pod != nil {
 		return t, nil
 	}
-	services, err := person.List[object.Service](ctx, g.api, person.Path("v1", "", "services", ""), "", "")
+	services, err := g.objects.Services(ctx)
 	if err != nil {
 		return t, err
 	}
@@ -352,6 +356,10 @@ func (g *gatherer) address(ctx context.Context, n name, t way.Target) (way.Targe
 		return t, g.hostPort(ctx, node, &t)
 	}
 	if t.Service == nil && g.in.InPodRange(n.addr) {
+		if g.objects.Away() {
+			g.stranger(&t, n.addr)
+			return t, nil
+		}
 		t.Missing = fmt.Sprintf("%s is in a node's pod range, and no pod has it", n.addr)
 	}
 	return t, nil
@@ -359,7 +367,7 @@ func (g *gatherer) address(ctx context.Context, n name, t way.Target) (way.Targe
 
 // hostPort finds the pod to which a port of a node leads, if one does.
 func (g *gatherer) hostPort(ctx context.Context, node string, t *way.Target) error {
-	pods, err := person.List[object.Pod](ctx, g.api, person.Path("v1", "", "pods", ""), "", "spec.nodeName="+node)
+	pods, err := g.objects.PodsOn(ctx, node)
 	g.in.Objects.Pods = append(g.in.Objects.Pods, pods...)
 	for i, p := range pods {
 		if port, ok := p.HostPort(t.Port, t.Proto); ok && !p.Spec.HostNetwork && !p.Ended() {

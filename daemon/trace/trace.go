@@ -6,8 +6,10 @@
 package trace
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,12 +18,12 @@ import (
 	"sync"
 	"time"
 
+	"poplin.dev/poplin/daemon/trace/objects"
+	"poplin.dev/poplin/daemon/trace/should"
 	"poplin.dev/poplin/pkg/cluster/object"
 	"poplin.dev/poplin/pkg/facts"
 	"poplin.dev/poplin/pkg/kube"
 	"poplin.dev/poplin/pkg/kube/person"
-	"poplin.dev/poplin/pkg/kube/policies"
-	"poplin.dev/poplin/pkg/kube/services"
 	"poplin.dev/poplin/pkg/trace/path"
 	"poplin.dev/poplin/pkg/trace/way"
 	"poplin.dev/poplin/pkg/trace/witness"
@@ -55,30 +57,20 @@ type gatherer struct {
 	kube *kube.Client
 	in   way.Input
 
-	services *services.View
-	policies *policies.View
-	// keepNumbers has compilers keep the numbers that a node has given.
-	keepNumbers bool
+	objects *objects.Reader
+	// compiled is what nodes should hold things of, once it was all read.
+	compiled func(context.Context) should.Objects
 	// daemons are the pods to ask, by node.
 	daemons map[string]string
 }
 
 // Run traces.
 func Run(ctx context.Context, conf Config) (way.Report, error) {
-	g, err := newGatherer(conf)
+	g, done, err := gather(ctx, conf)
 	if err != nil {
 		return way.Report{}, err
 	}
-	ctx, stop := context.WithCancel(ctx)
-	var views sync.WaitGroup
-	defer views.Wait()
-	defer stop()
-	if err := g.follow(ctx, &views); err != nil {
-		return way.Report{}, err
-	}
-	if err := g.cluster(ctx); err != nil {
-		return way.Report{}, err
-	}
+	defer done()
 	if g.in.From, err = g.from(ctx, conf.From); err != nil {
 		return way.Report{}, err
 	}
@@ -91,8 +83,9 @@ func Run(ctx context.Context, conf Config) (way.Report, error) {
 	g.narrow()
 	cases := way.Cases(&g.in)
 	g.ask(ctx, cases)
+	all := g.compiled(ctx)
 	for _, node := range way.Involved(cases) {
-		g.in.Desired[node] = g.desired(ctx, node)
+		g.in.Desired[node] = should.Hold(all, node, g.in.Facts[node], false)
 	}
 	g.in.Now = time.Now()
 	r := path.Walk(&g.in)
@@ -102,50 +95,103 @@ func Run(ctx context.Context, conf Config) (way.Report, error) {
 	return r, nil
 }
 
-func newGatherer(conf Config) (g *gatherer, err error) {
+// gather begins: it knows the cluster's nodes, and how to find objects.
+func gather(ctx context.Context, conf Config) (g *gatherer, done func(), err error) {
 	g = &gatherer{conf: conf, daemons: map[string]string{}}
 	g.in.Facts, g.in.Absent, g.in.Desired = map[string]facts.Node{}, map[string]string{}, map[string]way.Desired{}
-	if g.api, err = person.New(conf.Kubeconfig); err != nil {
+	done, err = g.connect(ctx)
+	if err != nil && conf.Local != nil {
+		done, err = func() {}, g.remember(err)
+	}
+	return g, done, err
+}
+
+// connect begins to read from the API server; all that it began ends with done.
+func (g *gatherer) connect(ctx context.Context) (done func(), err error) {
+	if g.api, err = person.New(g.conf.Kubeconfig); err != nil {
 		return nil, err
 	}
-	g.kube, err = kube.New(kube.Config{Kubeconfig: conf.Kubeconfig, Log: slog.New(slog.DiscardHandler)})
-	return g, err
+	g.objects = objects.New(g.api)
+	if g.kube, err = kube.New(kube.Config{Kubeconfig: g.conf.Kubeconfig, Log: slog.New(slog.DiscardHandler)}); err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	var views sync.WaitGroup
+	done = func() { stop(); views.Wait() }
+	if err := g.follow(ctx, &views); err != nil {
+		done()
+		return nil, err
+	}
+	if err := g.cluster(ctx); err != nil {
+		done()
+		return nil, err
+	}
+	return done, nil
 }
 
 // follow begins to read what is compiled, so that it is there when it is needed.
-func (g *gatherer) follow(ctx context.Context, views *sync.WaitGroup) (err error) {
-	if g.services, err = g.kube.Services(); err != nil {
+func (g *gatherer) follow(ctx context.Context, views *sync.WaitGroup) error {
+	services, err := g.kube.Services()
+	if err != nil {
 		return err
 	}
-	if g.policies, err = g.kube.Policies(); err != nil {
+	policies, err := g.kube.Policies()
+	if err != nil {
 		return err
 	}
-	for _, run := range []func(context.Context) error{g.services.Run, g.policies.Run} {
+	for _, run := range []func(context.Context) error{services.Run, policies.Run} {
 		views.Go(func() { _ = run(ctx) }) // ends without an error when told to
+	}
+	g.compiled = func(ctx context.Context) should.Objects {
+		o := should.Objects{Objects: g.in.Objects, Missing: map[string]string{}}
+		if err := wait(ctx, services.Ready(), services.Waiting); err != nil {
+			o.Missing["services"] = err.Error()
+		} else {
+			o.Services, o.Slices, o.Ranges = services.Services(), services.Slices, services.Ranges()
+		}
+		if err := wait(ctx, policies.Ready(), policies.Waiting); err != nil {
+			o.Missing["policy"] = err.Error()
+		} else {
+			o.Policies = policies.Objects()
+		}
+		return o
 	}
 	return nil
 }
 
+// viewTime is how long the whole of Services or policies is waited for.
+const viewTime = 3 * time.Second
+
+func wait(ctx context.Context, ready <-chan struct{}, waiting func() string) error {
+	ctx, stop := context.WithTimeout(ctx, viewTime)
+	defer stop()
+	select {
+	case <-ready:
+		return nil
+	case <-ctx.Done():
+		return errors.New(waiting())
+	}
+}
+
 // cluster reads nodes, the daemons' pods and the name server.
 func (g *gatherer) cluster(ctx context.Context) error {
+	if g.conf.Local != nil { // there is somebody else to ask
+		var stop func()
+		ctx, stop = context.WithTimeout(ctx, viewTime)
+		defer stop()
+	}
 	var daemons []object.Pod
-	var dns []object.Service
 	var wg sync.WaitGroup
-	errs := make([]error, 4)
+	var errs [2]error
 	wg.Go(func() {
 		g.in.Objects.Nodes, errs[0] = person.List[object.Node](ctx, g.api, person.Path("v1", "", "nodes", ""), "", "")
 	})
 	wg.Go(func() { g.in.Objects.Networks, errs[1] = g.kube.Networks(ctx) })
-	wg.Go(func() {
-		daemons, errs[2] = person.List[object.Pod](ctx, g.api, person.Path("v1", g.conf.System, "pods", ""), "app.kubernetes.io/name=poplind", "")
+	wg.Go(func() { // who may not ask daemons gets no answer of theirs
+		daemons, _ = person.List[object.Pod](ctx, g.api, person.Path("v1", g.conf.System, "pods", ""), "app.kubernetes.io/name=poplind", "")
 	})
-	wg.Go(func() {
-		if dns, errs[3] = person.List[object.Service](ctx, g.api, person.Path("v1", "kube-system", "services", ""), "k8s-app=kube-dns", ""); len(dns) == 0 {
-			return
-		}
-		g.in.Objects.DNS = &dns[0]
-		g.in.Objects.DNSSlices, errs[3] = person.List[object.Slice](ctx, g.api,
-			person.Path("discovery.k8s.io/v1", "kube-system", "endpointslices", ""), "kubernetes.io/service-name="+dns[0].Name, "")
+	wg.Go(func() { // without, the hop is unknown
+		g.in.Objects.DNS, g.in.Objects.DNSSlices, _ = g.objects.NameServer(ctx)
 	})
 	wg.Wait()
 	for _, p := range daemons {
@@ -153,12 +199,7 @@ func (g *gatherer) cluster(ctx context.Context) error {
 			g.daemons[p.Spec.NodeName] = p.Name
 		}
 	}
-	for _, err := range errs[:2] {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return cmp.Or(errs[:]...)
 }
 
 // narrow leaves one family.
@@ -273,9 +314,9 @@ func (g *gatherer) node(ctx context.Context, node string, q facts.Question) (f f
 	if g.conf.Local != nil && node == g.conf.LocalName {
 		return g.conf.Local(q), nil
 	}
-	pod := g.daemons[node]
-	if pod == "" {
-		return f, fmt.Errorf("no pod of poplind runs there")
+	pod, err := g.daemon(node)
+	if err != nil {
+		return f, err
 	}
 	text, err := json.Marshal(q)
 	if err != nil {

@@ -3,7 +3,6 @@ package trace
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"math/rand/v2"
 	"net/netip"
@@ -47,9 +46,9 @@ func (g *gatherer) talk(ctx context.Context, node string, w facts.Watch, in io.R
 	if g.conf.LocalWatch != nil && node == g.conf.LocalName {
 		return g.conf.LocalWatch(ctx, w, in, out)
 	}
-	pod := g.daemons[node]
-	if pod == "" {
-		return errors.New("no pod of poplind runs there")
+	pod, err := g.daemon(node)
+	if err != nil {
+		return err
 	}
 	text, err := json.Marshal(w)
 	if err != nil {

@@ -29,6 +29,11 @@ func (g *gatherer) web(ctx context.Context, u *url.URL, t way.Target) (way.Targe
 	if p, err := strconv.ParseUint(u.Port(), 10, 16); err == nil {
 		t.Port = uint16(p)
 	}
+	if g.objects.Away() { // Ingresses and Secrets are no node's matter
+		t.Forgotten = true
+		g.front(ctx, &t, u.Scheme)
+		return t, nil
+	}
 	v, err := view.Read(ctx, kube.Config{Kubeconfig: g.conf.Kubeconfig, Component: "poplinctl", Log: slog.New(slog.DiscardHandler)},
 		ingress.Config{Controllers: []string{ingress.Controller}})
 	if err != nil {
@@ -46,14 +51,19 @@ func (g *gatherer) web(ctx context.Context, u *url.URL, t way.Target) (way.Targe
 	if w.Replicas, err = person.List[object.Pod](ctx, g.api, person.Path("v1", g.conf.System, "pods", ""), "app.kubernetes.io/name=poplin-ingress", ""); err != nil {
 		return t, err
 	}
-	front, err := person.Get[object.Service](ctx, g.api, person.Path("v1", g.conf.System, "services", "poplin-ingress"))
+	g.front(ctx, &t, u.Scheme)
+	return t, g.behind(ctx)
+}
+
+// front is the controller's Service.
+func (g *gatherer) front(ctx context.Context, t *way.Target, port string) {
+	s, err := g.objects.Service(ctx, service.Key{Namespace: g.conf.System, Name: "poplin-ingress"})
 	if err == nil {
-		err = g.service(ctx, &t, front, u.Scheme)
+		err = g.service(ctx, t, s, port)
 	}
 	if err != nil {
 		t.Missing = "the Ingress controller's Service cannot be read: " + err.Error()
 	}
-	return t, g.behind(ctx)
 }
 
 // behind finds the Service of the route.
@@ -64,7 +74,7 @@ func (g *gatherer) behind(ctx context.Context) error {
 	}
 	name := a.Route.Backend.Service
 	b := &way.Target{Name: a.Route.Backend.String(), Proto: service.TCP}
-	s, err := person.Get[object.Service](ctx, g.api, person.Path("v1", name.Namespace, "services", name.Name))
+	s, err := g.objects.Service(ctx, service.Key{Namespace: name.Namespace, Name: name.Name})
 	if err != nil {
 		g.in.Web.Findings = append(g.in.Web.Findings, way.Finding{
 			Ingress: a.Route.Ingress.String(), Class: way.IngressRoute, Text: fmt.Sprintf("its Service %s: %v", name, err),

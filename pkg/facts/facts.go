@@ -33,9 +33,10 @@ const (
 	OfFlows   Kind = "flows"   // connection tracking
 	OfPods    Kind = "pods"    // the inside of pods
 	OfPeers   Kind = "peers"   // answers of other nodes to packets of our own
+	OfCluster Kind = "cluster" // the API's objects, as the daemon knows them
 )
 
-// Kinds are all of them.
+// Kinds are all of the node's own: the cluster is large, and has to be asked for.
 func Kinds() []Kind { return []Kind{OfDaemon, OfNetwork, OfRules, OfFlows, OfPods, OfPeers} }
 
 // Node is the answer.
@@ -52,6 +53,7 @@ type Node struct {
 	Flows   *Flows   `json:"flows,omitempty"`
 	Pods    []Pod    `json:"pods,omitempty"`
 	Peers   []Peer   `json:"peers,omitempty"`
+	Cluster *Cluster `json:"cluster,omitempty"`
 }
 
 // Lacks notes why a part is not known.

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/cluster"
 	"poplin.dev/poplin/test/cluster/place"
+	"poplin.dev/poplin/test/fault/corpus"
 	"poplin.dev/poplin/test/live"
 	"poplin.dev/poplin/test/load"
 	"poplin.dev/poplin/test/soak"
@@ -163,4 +165,74 @@ func TestPowerCycleWithoutAPIServer(t *testing.T) {
 	back()
 	ready(t, c, peer)
 	reached(t, c, all[victim], survivor)
+}
+
+// TestTraceWithoutAPIServer: on a node that the API server has left alone, a trace
+// tells from what the node knows, and says so: a way to a pod of the node is well,
+// of a Service what nobody kept is unknown, and a fault in the kernel is named at
+// its hop, even while the daemon hangs.
+func TestTraceWithoutAPIServer(t *testing.T) {
+	c := shared(t)
+	lab := corpus.Open(t, c, 2000+random("port").IntN(28000))
+	all, err := corpus.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cases []*corpus.Case
+	for _, f := range []corpus.Fault{corpus.Healthy(corpus.Path{Kind: corpus.PodToPod}), corpus.Healthy(corpus.Path{Kind: corpus.PodToService})} {
+		f.Path.OneNode = true
+		cases = append(cases, lab.Draw(t, f, random(f.Name)))
+	}
+	for _, f := range all {
+		if slices.Contains([]string{"link-down-host", "overlay-fdb-missing", "firewall-raw"}, f.Name) {
+			f.Path.OneNode = !f.Path.OtherNode
+			cases = append(cases, lab.Draw(t, f, random(f.Name)))
+		}
+	}
+	for _, of := range cases {
+		if err := of.Works(t.Context()); err != nil {
+			t.Fatalf("%s: %v", of, err)
+		}
+		if e := here(t, c, of); e.LastGood != nil || e.Status != "OK" && of.Path.OneNode {
+			t.Errorf("%s: with the API server: %s, %+v", of, e, e.LastGood)
+		}
+	}
+	back := apiServerAway(t, c)
+	for _, of := range cases {
+		breaks(t, of, func() {
+			e := here(t, c, of)
+			t.Logf("%s: %s", of, e)
+			switch {
+			case e.LastGood == nil || e.LastGood.Node != of.Near():
+				t.Errorf("%s: it does not say whose knowledge it is: %+v", of, e.LastGood)
+			case of.Hop != "" && !e.is(of.Fault):
+				t.Errorf("%s: want %s broken", of, of.Hop)
+			case of.Hop == "" && of.Path.Kind == corpus.PodToPod && e.Status != "OK":
+				t.Errorf("%s: nothing is wrong", of)
+			case of.Hop == "" && of.Path.Kind == corpus.PodToService && (e.Status != "UNKNOWN" || e.Hop != "service"):
+				t.Errorf("%s: want the Service's selector unknown, and nothing else", of)
+			}
+		})
+	}
+	back()
+}
+
+// breaks lets a case's fault, if it has one, be for as long as then takes.
+func breaks(t *testing.T, of *corpus.Case, then func()) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	defer func() {
+		if err := errors.Join(of.Do(ctx, of.Mend), of.Works(ctx)); err != nil {
+			t.Errorf("%s: mend: %v", of, err)
+		}
+	}()
+	if err := of.Do(t.Context(), of.Break); err != nil {
+		t.Fatalf("%s: break: %v", of, err)
+	}
+	if of.Hop != "" {
+		if err := of.Fails(t.Context()); err != nil {
+			t.Fatalf("%s: %v", of, err)
+		}
+	}
+	then()
 }

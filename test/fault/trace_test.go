@@ -25,6 +25,7 @@ type explanation struct {
 	Status, Hop, Node, Cause string
 	Hops                     []struct{ Hop, Node, About, Status, Cause string }
 	Probe                    []struct{ Result, Why string }
+	LastGood                 *struct{ Node, Why string }
 	took                     time.Duration
 }
 
@@ -38,18 +39,40 @@ func (e explanation) is(f corpus.Fault) bool { return e.Status == "BROKEN" && e.
 // tracing is the command that traces a case's path.
 func tracing(ctx context.Context, t testing.TB, c *cluster.Cluster, of *corpus.Case, mode ...string) *exec.Cmd {
 	t.Helper()
+	return live.Poplinctl(ctx, t, c, question(of, mode)...)
+}
+
+func question(of *corpus.Case, mode []string) []string {
 	from, to := of.Ends()
 	if of.Path.UDP {
 		to += "/udp"
 	}
-	return live.Poplinctl(ctx, t, c, append([]string{"trace", from, to, "-family", fmt.Sprint(of.Family()), "-o", "json"}, mode...)...)
+	return append([]string{"trace", from, to, "-family", fmt.Sprint(of.Family()), "-o", "json"}, mode...)
 }
 
 // explained is what the tool says about the path of a case.
 func explained(t testing.TB, c *cluster.Cluster, of *corpus.Case, mode ...string) (e explanation) {
 	t.Helper()
+	return answer(t, tracing(t.Context(), t, c, of, mode...))
+}
+
+// here is what the tool says to root on the client's node.
+func here(t testing.TB, c *cluster.Cluster, of *corpus.Case) explanation {
+	t.Helper()
+	program, err := cluster.ProjectRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd, err := c.Command(t.Context(), of.Near(), append([]string{program + "/bin/poplinctl"}, question(of, []string{"-node", of.Near(), "-kubeconfig", c.Kubeconfig()})...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer(t, cmd)
+}
+
+func answer(t testing.TB, cmd *exec.Cmd) (e explanation) {
+	t.Helper()
 	begin := time.Now()
-	cmd := tracing(t.Context(), t, c, of, mode...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output() // its status is that of the report

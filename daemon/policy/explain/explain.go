@@ -10,7 +10,6 @@ import (
 
 	"poplin.dev/poplin/pkg/cluster/policy"
 	"poplin.dev/poplin/pkg/kube"
-	"poplin.dev/poplin/pkg/kube/policies"
 )
 
 // Read reads all objects of a cluster once.
@@ -37,23 +36,5 @@ func Read(ctx context.Context, conf kube.Config) (policy.Objects, error) {
 	case <-ctx.Done():
 		return o, fmt.Errorf("read pods, namespaces, nodes and policies: %w: %s", ctx.Err(), view.Waiting())
 	}
-	o.Pods = all(view, policies.Pods, view.Pod)
-	o.Namespaces = all(view, policies.Namespaces, view.Namespace)
-	o.Nodes = all(view, policies.Nodes, view.Node)
-	o.Policies = all(view, policies.Policies, view.Policy)
-	o.Cluster = all(view, policies.ClusterPolicies, func(k policy.Key) (policy.ClusterPolicy, bool) {
-		p, found, _ := view.ClusterPolicy(k) // nodes are known
-		return p, found
-	})
-	return o, nil
-}
-
-// all are the objects of one kind.
-func all[V any](view *policies.View, resource string, get func(policy.Key) (V, bool)) (list []V) {
-	for _, k := range view.Keys(resource) {
-		if v, found := get(k); found {
-			list = append(list, v)
-		}
-	}
-	return list
+	return view.Objects(), nil // nodes are known: none waits
 }

@@ -62,13 +62,16 @@ type IP struct {
 
 // Container is one of a pod's.
 type Container struct {
-	Name  string `json:"name"`
-	Ports []struct {
-		Name     string `json:"name"`
-		Port     uint16 `json:"containerPort"`
-		HostPort uint16 `json:"hostPort"`
-		Protocol string `json:"protocol"`
-	} `json:"ports"`
+	Name  string          `json:"name"`
+	Ports []ContainerPort `json:"ports"`
+}
+
+// ContainerPort is a port that a container names.
+type ContainerPort struct {
+	Name     string `json:"name"`
+	Port     uint16 `json:"containerPort"`
+	HostPort uint16 `json:"hostPort"`
+	Protocol string `json:"protocol"`
 }
 
 // Condition is one of a status.
@@ -228,13 +231,16 @@ func (s Service) Selects(p Pod) bool {
 // Slice is an EndpointSlice.
 type Slice struct {
 	Meta      `json:"metadata"`
-	Family    string     `json:"addressType"`
-	Endpoints []Endpoint `json:"endpoints"`
-	Ports     []struct {
-		Name     string `json:"name"`
-		Protocol string `json:"protocol"`
-		Port     uint16 `json:"port"`
-	} `json:"ports"`
+	Family    string      `json:"addressType"`
+	Endpoints []Endpoint  `json:"endpoints"`
+	Ports     []SlicePort `json:"ports"`
+}
+
+// SlicePort is where all endpoints of a slice listen.
+type SlicePort struct {
+	Name     string `json:"name"`
+	Protocol string `json:"protocol"`
+	Port     uint16 `json:"port"`
 }
 
 // Endpoint is one of a slice.
@@ -277,12 +283,23 @@ type Node struct {
 		PodCIDRs []netip.Prefix `json:"podCIDRs"`
 	} `json:"spec"`
 	Status struct {
-		Addresses []struct {
-			Type    string `json:"type"`
-			Address string `json:"address"`
-		} `json:"addresses"`
-		Conditions []Condition `json:"conditions"`
+		Addresses  []NodeAddress `json:"addresses"`
+		Conditions []Condition   `json:"conditions"`
 	} `json:"status"`
+}
+
+// NodeAddress is one of a node's.
+type NodeAddress struct {
+	Type    string `json:"type"`
+	Address string `json:"address"`
+}
+
+// SetAddresses makes these the node's.
+func (n *Node) SetAddresses(addrs ...netip.Addr) {
+	n.Status.Addresses = nil
+	for _, a := range addrs {
+		n.Status.Addresses = append(n.Status.Addresses, NodeAddress{Type: "InternalIP", Address: a.String()})
+	}
 }
 
 // Addresses are those of type InternalIP.

@@ -6,6 +6,7 @@
 package policy
 
 import (
+	"encoding/json"
 	"net/netip"
 	"time"
 
@@ -69,6 +70,9 @@ type NetworkPolicy struct {
 // Rules allow what any one of them allows.
 type Rules []Rule
 
+// MarshalJSON has Rules without any, which isolate, differ from no Rules at all.
+func (r Rules) MarshalJSON() ([]byte, error) { return list(r) }
+
 // Rule allows traffic with one of the peers at one of the ports.
 type Rule struct {
 	// Peers, if nil, are everybody.
@@ -101,6 +105,17 @@ type Port struct {
 // Selector matches labels: all of its requirements hold. Without any it
 // matches everything.
 type Selector []Requirement
+
+// MarshalJSON has a Selector of everything differ from none.
+func (s Selector) MarshalJSON() ([]byte, error) { return list(s) }
+
+// list writes one without elements as [], as null is what a nil pointer is.
+func list[V any](of []V) ([]byte, error) {
+	if of == nil {
+		of = []V{}
+	}
+	return json.Marshal(of)
+}
 
 // Requirement is about one label.
 type Requirement struct {

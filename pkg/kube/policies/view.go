@@ -215,6 +215,31 @@ func (v *View) Keys(resource string) []policy.Key {
 	return nil
 }
 
+// Objects are all of them. A ClusterNetworkPolicy that waits for nodes is not
+// among them.
+func (v *View) Objects() policy.Objects {
+	var o policy.Objects
+	o.Pods = all(v, Pods, v.Pod)
+	o.Namespaces = all(v, Namespaces, v.Namespace)
+	o.Nodes = all(v, Nodes, v.Node)
+	o.Policies = all(v, Policies, v.Policy)
+	o.Cluster = all(v, ClusterPolicies, func(k policy.Key) (policy.ClusterPolicy, bool) {
+		p, found, waits := v.ClusterPolicy(k)
+		return p, found && !waits
+	})
+	return o
+}
+
+// all are the objects of one kind.
+func all[V any](v *View, resource string, get func(policy.Key) (V, bool)) (list []V) {
+	for _, k := range v.Keys(resource) {
+		if o, found := get(k); found {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
 func keys[V any](m map[policy.Key]V) []policy.Key {
 	list := make([]policy.Key, 0, len(m))
 	for k := range m {

@@ -352,6 +352,47 @@ func TestIgnoranceIsUnknown(t *testing.T) {
 	}
 }
 
+// Without the API server a node tells what it knows: what it does not keep is
+// unknown, and what its kernel lacks is broken.
+func TestWithoutTheAPIServer(t *testing.T) {
+	remembered := func(t *testing.T) *way.Input {
+		in := two(t)
+		in.Memory = &way.Memory{Node: "n1", Why: "connection refused"}
+		for i := range in.Objects.Nodes {
+			in.Objects.Nodes[i].Status.Conditions = nil
+		}
+		in.To.Service.Spec.Selector, in.To.Service.Spec.Ports[0].Target = nil, ""
+		return in
+	}
+	in := remembered(t)
+	in.To = way.Target{Name: "pod/web", Pod: &in.Objects.Pods[1], Addrs: []netip.Addr{addr(web)}, Port: 8080, Proto: service.TCP}
+	if r := Walk(in); r.Status != way.OK || r.Memory != in.Memory {
+		t.Errorf("to a pod: %s %s: %s", r.Status, r.Hop, r.Cause)
+	}
+	in = remembered(t)
+	if r := Walk(in); r.Status != way.Unknown || r.Hop != way.Service || !strings.Contains(r.Cause, "API server is away") {
+		t.Errorf("to a Service: %s %s: %s", r.Status, r.Hop, r.Cause)
+	}
+	in = remembered(t)
+	in.Facts["n1"].Network.FDB[0].MAC = "02:00:00:00:00:99"
+	if r := Walk(in); r.Status != way.Broken || r.Hop != way.Overlay {
+		t.Errorf("with a fault: %s %s: %s", r.Status, r.Hop, r.Cause)
+	}
+	in = remembered(t)
+	delete(in.Facts, "n2")
+	in.Objects.Pods = in.Objects.Pods[:1]
+	for _, h := range Walk(in).Hops {
+		if h.Status != way.Unknown && (h.Node == "n2" || h.Hop == way.Endpoints) || h.Status == way.Broken {
+			t.Errorf("nobody asks n2: %s %s %s: %s", h.Status, h.Hop, h.Node, h.Cause)
+		}
+	}
+	in = remembered(t)
+	in.To.Forgotten = true
+	if r := Walk(in); r.Status != way.Unknown || r.Hop != way.IngressClass {
+		t.Errorf("to a URL: %s %s: %s", r.Status, r.Hop, r.Cause)
+	}
+}
+
 // NodeLocal DNSCache listens at the Service's own address, on the node, and has
 // the packets to it spared: that is no fault.
 func TestTheNodeAnswersInTheServicesPlace(t *testing.T) {

@@ -22,6 +22,9 @@ func Report(w io.Writer, r way.Report, verbose, colour bool) error {
 		return "\x1b[" + code + "m" + text + "\x1b[0m"
 	}
 	fmt.Fprintf(w, "from %s to %s\n\n", r.From, r.To)
+	if m := r.Memory; m != nil {
+		fmt.Fprintf(w, "the API server is away (%s):\nthis is what node %s last knew of the cluster, %s\n\n", m.Why, m.Node, m.Age(r.Taken))
+	}
 	for _, h := range r.Hops {
 		where := h.About
 		if h.Node != "" && h.About != "node "+h.Node {

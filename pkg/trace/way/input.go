@@ -25,6 +25,8 @@ type Input struct {
 	Behind *Target
 
 	Objects Objects
+	// Memory is nil where Objects are the API server's.
+	Memory *Memory
 	// Facts are by node; Absent has, for nodes without, the reason.
 	Facts  map[string]facts.Node
 	Absent map[string]string
@@ -33,6 +35,24 @@ type Input struct {
 	// Web is what an Ingress controller should serve; nil where no URL was asked for.
 	Web *Web
 	Now time.Time
+}
+
+// Memory says that the API server is away, and whose knowledge Objects are.
+type Memory struct {
+	Node string `json:"node"`
+	// Since is when that node's daemon last heard of the API server; zero where it
+	// does now.
+	Since time.Time `json:"since,omitzero"`
+	// Why is what asking the API server came to.
+	Why string `json:"why"`
+}
+
+// Age is how old the knowledge is.
+func (m *Memory) Age(now time.Time) string {
+	if m.Since.IsZero() {
+		return "and its daemon has not lost the API server"
+	}
+	return now.Sub(m.Since).Round(time.Second).String() + " ago"
 }
 
 // End is a pod, a node, or, with neither, a client outside.
@@ -87,6 +107,8 @@ type Target struct {
 	Asked string
 	// Unresolved says why the name stands for nothing.
 	Unresolved string
+	// Forgotten says that it is a URL of an Ingress, which no node keeps.
+	Forgotten bool
 	// Missing says why there is no such target.
 	Missing string
 }
@@ -167,7 +189,7 @@ type Finding struct {
 	Cure    string
 }
 
-// nodeOf is the node that has an address.
+// NodeOf is the node that has an address.
 func (in *Input) NodeOf(a netip.Addr) string {
 	for _, n := range in.Objects.Nodes {
 		if slices.Contains(n.Addresses(), a) {
@@ -184,7 +206,7 @@ func (in *Input) InPodRange(a netip.Addr) bool {
 	})
 }
 
-// inside of a pod, where somebody could look.
+// Inside of a pod, where somebody could look.
 func (in *Input) Inside(p *object.Pod) *facts.Network {
 	f, known := in.Facts[p.Spec.NodeName]
 	if !known {
@@ -233,5 +255,5 @@ func Restart(node string) string {
 }
 
 func Logs(node string) string {
-	return "kubectl -n poplin-system Logs daemonset/poplind --all-pods --prefix | grep " + node
+	return "kubectl -n poplin-system logs daemonset/poplind --all-pods --prefix | grep " + node
 }

@@ -114,7 +114,9 @@ type Report struct {
 	Cause  string    `json:"cause,omitempty"`
 	Cure   string    `json:"cure,omitempty"`
 	Taken  time.Time `json:"taken"`
-	Hops   []Hop     `json:"hops"`
+	// Memory is whose knowledge this rests on, where the API server is away.
+	Memory *Memory `json:"lastGood,omitempty"`
+	Hops   []Hop   `json:"hops"`
 	// Probe is what became of real packets, where some were looked for.
 	Probe []Witness `json:"probe,omitempty"`
 }

@@ -55,7 +55,7 @@ func (l *Lab) Draw(t testing.TB, f Fault, random *rand.Rand) *Case {
 			}
 		}
 	}
-	for c.far == nil || f.Path.OtherNode && c.far == c.near || f.Path.Workers && (c.far.number == 1 || c.near.number == 1) {
+	for c.far == nil || f.Path.OtherNode && c.far == c.near || f.Path.OneNode && c.far != c.near || f.Path.Workers && (c.far.number == 1 || c.near.number == 1) {
 		c.far = l.nodes[random.IntN(len(l.nodes))]
 		if f.Path.Workers && c.near.number == 1 {
 			c.near = l.nodes[1+random.IntN(len(l.nodes)-1)]
@@ -72,6 +72,9 @@ func (l *Lab) Draw(t testing.TB, f Fault, random *rand.Rand) *Case {
 func (c *Case) String() string {
 	return fmt.Sprintf("%s, IPv%d, near is %s, far is %s", c.Path.Kind, c.family, c.near.name, c.far.name)
 }
+
+// Near is the client's node.
+func (c *Case) Near() string { return c.near.name }
 
 // draw gives scripts what they may say.
 func (c *Case) draw(t testing.TB) map[string]string {

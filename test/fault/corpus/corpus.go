@@ -57,8 +57,9 @@ type Path struct {
 	UDP, Large bool
 	// Family is 4 or 6, or 0 for either.
 	Family int
-	// OtherNode keeps the two ends apart, Workers off the control plane's node.
-	OtherNode, Workers bool
+	// OtherNode keeps the two ends apart, OneNode together, Workers off the
+	// control plane's node.
+	OtherNode, OneNode, Workers bool
 }
 
 // Kinds of paths.

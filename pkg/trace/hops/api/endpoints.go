@@ -73,7 +73,12 @@ func nearEnough(in *way.Input, h *way.Hop, s *object.Service, front netip.Addr, 
 // alive: what is of a pod range is a pod's.
 func alive(in *way.Input, h *way.Hop, s *object.Service, ready []way.ReadyEndpoint) {
 	for _, e := range ready {
-		if in.InPodRange(e.At.Addr()) && in.Objects.PodAt(e.At.Addr()) == nil {
+		if !in.InPodRange(e.At.Addr()) || in.Objects.PodAt(e.At.Addr()) != nil {
+			continue
+		}
+		if in.Memory != nil {
+			h.Unknown("which pod has %s, one of its endpoints, is not known: the API server is away", e.At)
+		} else {
 			h.Broken(fmt.Sprintf("kubectl -n %s get endpointslices -l kubernetes.io/service-name=%s", s.Namespace, s.Name), "no pod has %s, which is one of its endpoints", e.At)
 		}
 	}

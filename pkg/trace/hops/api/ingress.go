@@ -9,7 +9,10 @@ import (
 // Ingress: an Ingress of a class of ours has the host and the path, its
 // certificate is good, and replicas of the controller run.
 func Ingress(in *way.Input) []way.Hop {
-	if in.Web == nil {
+	switch {
+	case in.Web == nil && in.To.Forgotten:
+		return forgotten(in.To.Name)
+	case in.Web == nil:
 		return nil
 	}
 	about := in.Web.Host + in.Web.Path
@@ -50,6 +53,16 @@ func Ingress(in *way.Input) []way.Hop {
 		hops = append(hops, tls)
 	}
 	return append(hops, replicas(in))
+}
+
+// forgotten: no node keeps what Ingresses say.
+func forgotten(url string) (hops []way.Hop) {
+	for _, class := range []way.Class{way.IngressClass, way.IngressRoute, way.IngressTLS, way.IngressProgram} {
+		h := way.Hop{Hop: class, About: url}
+		h.Unknown("Ingresses and their Secrets are not known: the API server is away")
+		hops = append(hops, h)
+	}
+	return hops
 }
 
 // replicas: the controller runs and is ready, which it is once it serves what

@@ -24,6 +24,10 @@ func Service(in *way.Input, to way.Target) []way.Hop {
 		h.Broken(edit, "it has no port %d/%s, only %s", to.Port, to.Proto, portsOf(s))
 		return []way.Hop{*h}
 	}
+	if in.Memory != nil {
+		h.Unknown("it has port %d/%s; its selector and targetPort are not known: the API server is away", port.Port, port.Proto())
+		return []way.Hop{*h}
+	}
 	h.Saw("port %d/%s leads to targetPort %s", port.Port, port.Proto(), port.Target)
 	if s.Spec.Type == "ExternalName" {
 		h.Unknown("it stands for %s, which is outside of the cluster", s.Spec.ExternalName)

@@ -20,6 +20,10 @@ func Up(c *way.Case) (hops []way.Hop) {
 		o, found := c.Objects.Node(name)
 		_, answered := c.Facts[name]
 		switch {
+		case c.Memory != nil && answered: // what its kubelet says nobody knows
+			n.Saw("it answers")
+		case c.Memory != nil:
+			n.Unknown("whether it is ready is not known: the API server is away")
 		case !found && len(c.Objects.Nodes) > 0:
 			n.Broken("kubectl get nodes", "there is no Node of this name")
 		case found && !o.Ready() && !answered:
