@@ -30,6 +30,9 @@ func run(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	cfg := daemon.Config{Pod: os.Getenv("POD_NAME"), Out: os.Stdout}
+	if len(args) > 0 && args[0] == "query" {
+		return query(args[1:], cfg.Pod, cfg.Out)
+	}
 	level := slog.LevelInfo
 	f := flag.NewFlagSet("poplin-ingress", flag.ContinueOnError)
 	show := f.Bool("version", false, "say which build this is")

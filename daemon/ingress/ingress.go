@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"time"
 
+	"poplin.dev/poplin/daemon/ingress/ask"
 	"poplin.dev/poplin/pkg/apply/proxy"
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/ingress"
@@ -87,9 +88,12 @@ func Run(ctx context.Context, cfg Config) error {
 	r.secrets, r.publish = client.WantSecrets, p
 	front := &listeners{cfg: cfg, engine: engine, after: r.Ready(), ready: loop.NewReady()}
 	answers := &answers{cfg: cfg, exported: count.handler(), engine: engine, serving: front.Ready(), ready: loop.NewReady()}
+	questions := ask.New(ask.Deps{
+		Pod: cfg.Pod, Settings: ask.Settings{Compile: cfg.Compile, Namespaces: cfg.Namespaces}, Program: engine.Program, Log: cfg.Log,
+	})
 	// Stopped from last to first: while the proxy drains, its routes and
 	// endpoints are still kept current.
-	return loop.Group(ctx, cfg.Log, access, answers, client, p, r, front)
+	return loop.Group(ctx, cfg.Log, access, answers, questions, client, p, r, front)
 }
 
 // listeners serves clients, once there is something to serve.

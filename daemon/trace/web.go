@@ -7,8 +7,10 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"time"
 
 	"poplin.dev/poplin/daemon/ingress/view"
+	"poplin.dev/poplin/daemon/trace/replicas"
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/cluster/object"
 	"poplin.dev/poplin/pkg/cluster/reason"
@@ -16,6 +18,7 @@ import (
 	"poplin.dev/poplin/pkg/ingress"
 	kube "poplin.dev/poplin/pkg/kube/ingress"
 	"poplin.dev/poplin/pkg/kube/person"
+	"poplin.dev/poplin/pkg/trace"
 	"poplin.dev/poplin/pkg/trace/way"
 )
 
@@ -34,25 +37,51 @@ func (g *gatherer) web(ctx context.Context, u *url.URL, t way.Target) (way.Targe
 		g.front(ctx, &t, u.Scheme)
 		return t, nil
 	}
-	v, err := view.Read(ctx, kube.Config{Kubeconfig: g.conf.Kubeconfig, Component: "poplinctl", Log: slog.New(slog.DiscardHandler)},
-		ingress.Config{Controllers: []string{ingress.Controller}})
-	if err != nil {
-		return t, err
-	}
 	path := u.EscapedPath()
 	if path == "" {
 		path = "/"
 	}
-	w := &way.Web{Program: v.Result.Program, TLS: u.Scheme == "https", Host: u.Hostname(), Path: path}
+	w := &way.Web{TLS: u.Scheme == "https", Host: u.Hostname(), Path: path}
 	g.in.Web = w
-	if err := g.findings(ctx, w, v); err != nil {
+	var err error
+	if w.Replicas, err = person.List[object.Pod](ctx, g.api, person.Path("v1", g.conf.System, "pods", ""), "app.kubernetes.io/name=poplin-ingress", ""); err != nil {
 		return t, err
 	}
-	if w.Replicas, err = person.List[object.Pod](ctx, g.api, person.Path("v1", g.conf.System, "pods", ""), "app.kubernetes.io/name=poplin-ingress", ""); err != nil {
+	v, err := g.serve(ctx, w)
+	if err != nil {
+		return t, err
+	}
+	if err := g.findings(ctx, w, v); err != nil {
 		return t, err
 	}
 	g.front(ctx, &t, u.Scheme)
 	return t, g.behind(ctx)
+}
+
+// settle is how long a change may take to reach all replicas.
+const settle = 500 * time.Millisecond
+
+// serve compiles what replicas should serve, and asks what they do. Where that
+// differs it may be a change under way: both are looked at again.
+func (g *gatherer) serve(ctx context.Context, w *way.Web) (v *view.View, err error) {
+	for turn := range 2 {
+		if turn > 0 {
+			time.Sleep(settle)
+		}
+		answers := replicas.Ask(ctx, g.api, w.Replicas, g.in.Visit())
+		settings := answers.Settings()
+		v, err = view.Read(ctx, kube.Config{
+			Kubeconfig: g.conf.Kubeconfig, Namespaces: settings.Namespaces, Component: "poplinctl", Log: slog.New(slog.DiscardHandler),
+		}, settings.Compile)
+		if err != nil {
+			return nil, err
+		}
+		w.Program = v.Result.Program
+		if w.Told = answers.Compare(settings, trace.Served(w.Program, g.in.Visit())); !w.Differs() {
+			break
+		}
+	}
+	return v, nil
 }
 
 // front is the controller's Service.

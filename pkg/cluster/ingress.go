@@ -18,6 +18,12 @@ func (n ObjectName) String() string { return n.Namespace + "/" + n.Name }
 // MarshalText is String.
 func (n ObjectName) MarshalText() ([]byte, error) { return []byte(n.String()), nil }
 
+// UnmarshalText reads what MarshalText writes.
+func (n *ObjectName) UnmarshalText(text []byte) error {
+	n.Namespace, n.Name, _ = strings.Cut(string(text), "/")
+	return nil
+}
+
 // Compare orders names by namespace, then name.
 func (n ObjectName) Compare(o ObjectName) int {
 	return cmp.Or(strings.Compare(n.Namespace, o.Namespace), strings.Compare(n.Name, o.Name))

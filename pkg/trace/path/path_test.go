@@ -15,6 +15,7 @@ import (
 	"poplin.dev/poplin/pkg/program"
 	"poplin.dev/poplin/pkg/program/permit"
 	"poplin.dev/poplin/pkg/program/vip"
+	webprogram "poplin.dev/poplin/pkg/program/web"
 	"poplin.dev/poplin/pkg/trace/way"
 )
 
@@ -348,6 +349,28 @@ func TestIgnoranceIsUnknown(t *testing.T) {
 		hide(in)
 		if r := Walk(in); r.Status != way.Unknown || r.Cause == "" {
 			t.Errorf("%s: %s %s: %s", name, r.Status, r.Hop, r.Cause)
+		}
+	}
+}
+
+// A replica of the Ingress controller that serves what the objects do not say has
+// missed a change; what one does not tell is unknown.
+func TestReplicas(t *testing.T) {
+	for _, row := range []struct {
+		told   way.Told
+		status way.Status
+		says   string
+	}{
+		{way.Told{}, way.OK, ""},
+		{way.Told{Differs: "it answers 404"}, way.Broken, "pod blue/web has missed a change: it answers 404"},
+		{way.Told{Unknown: "forbidden"}, way.Unknown, "not known: forbidden"},
+	} {
+		in := two(t)
+		in.Web = &way.Web{Host: "a.example.com", Path: "/", Program: &webprogram.Program{}, Replicas: in.Objects.Pods[1:], Told: map[string]way.Told{"blue/web": row.told}}
+		for _, h := range Walk(in).Hops {
+			if h.Hop == way.IngressProgram && (h.Status != row.status || !strings.Contains(h.Cause, row.says)) {
+				t.Errorf("%+v: %s: %s", row.told, h.Status, h.Cause)
+			}
 		}
 	}
 }

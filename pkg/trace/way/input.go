@@ -177,8 +177,24 @@ type Web struct {
 	Findings []Finding
 	// Notes are what else is to be said of them.
 	Notes []string
-	// Replicas are the controller's pods.
+	// Replicas are the controller's pods; Told is what they have programmed, by
+	// namespace and name.
 	Replicas []object.Pod
+	Told     map[string]Told
+}
+
+// Told is how what a replica says differs from what it should serve, or why it
+// is not known. Both are empty where it serves what it should.
+type Told struct{ Differs, Unknown string }
+
+// Differs reports whether a replica serves something else.
+func (w *Web) Differs() bool {
+	for _, t := range w.Told {
+		if t.Differs != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // Finding is something about an Ingress.

@@ -4,16 +4,23 @@ import (
 	"net/netip"
 
 	"poplin.dev/poplin/pkg/cluster/service"
+	"poplin.dev/poplin/pkg/facts"
 	"poplin.dev/poplin/pkg/trace"
 )
 
-// Answer is the request's fate at the Ingress controller.
-func (in *Input) Answer() trace.Answer {
-	client := netip.AddrFrom4([4]byte{198, 51, 100, 1})
+// Visit is the request, as the Ingress controller sees it.
+func (in *Input) Visit() facts.Visit {
+	v := facts.Visit{TLS: in.Web.TLS, Host: in.Web.Host, Path: in.Web.Path, Client: netip.AddrFrom4([4]byte{198, 51, 100, 1})}
 	if len(in.From.Addrs) > 0 {
-		client = in.From.Addrs[0]
+		v.Client = in.From.Addrs[0]
 	}
-	return trace.HTTP(in.Web.Program, trace.Request{TLS: in.Web.TLS, Host: in.Web.Host, Path: in.Web.Path, Client: client})
+	return v
+}
+
+// Answer is its fate there.
+func (in *Input) Answer() trace.Answer {
+	v := in.Visit()
+	return trace.HTTP(in.Web.Program, trace.Request{TLS: v.TLS, Host: v.Host, Path: v.Path, Client: v.Client})
 }
 
 // webCases are the way to each replica of the controller, and from there to

@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 
+	"poplin.dev/poplin/pkg/cluster/object"
 	"poplin.dev/poplin/pkg/trace/way"
 )
 
@@ -65,14 +66,14 @@ func forgotten(url string) (hops []way.Hop) {
 	return hops
 }
 
-// replicas: the controller runs and is ready, which it is once it serves what
-// the API server has.
+// replicas: the controller runs, is ready, and serves what the API server has.
 func replicas(in *way.Input) way.Hop {
 	h := way.Hop{Hop: way.IngressProgram, About: "poplin-ingress"}
 	ready := 0
 	for _, p := range in.Web.Replicas {
 		if p.Ready() && p.Deleted == nil {
 			ready++
+			serves(&h, p, in.Web.Told[p.String()])
 			continue
 		}
 		h.Suspect(fmt.Sprintf("kubectl -n %s describe pod %s", p.Namespace, p.Name), "pod %s is not ready", p)
@@ -82,6 +83,19 @@ func replicas(in *way.Input) way.Hop {
 		h.Broken("kubectl -n poplin-system get pods -l app.kubernetes.io/name=poplin-ingress", "no replica of poplin-ingress is ready")
 	}
 	return h
+}
+
+// serves: what a replica has programmed is what the objects say. One that has been
+// ready once stays so without the API server, and misses changes.
+func serves(h *way.Hop, p object.Pod, t way.Told) {
+	switch {
+	case t.Unknown != "":
+		h.Unknown("what pod %s has programmed is not known: %s", p, t.Unknown)
+	case t.Differs != "":
+		h.Broken(fmt.Sprintf("kubectl -n %s logs %s # why it does not follow the API server", p.Namespace, p.Name), "pod %s has missed a change: %s", p, t.Differs)
+	default:
+		h.Saw("pod %s has programmed what the objects say", p)
+	}
 }
 
 func last(steps []string) string {
