@@ -18,6 +18,7 @@ import (
 )
 
 const (
+	// namespace is the manifests'.
 	namespace = "poplin-system"
 	container = "poplind"
 	selector  = "app.kubernetes.io/name=" + container
@@ -33,7 +34,8 @@ type Client interface {
 // Pod is a daemon's.
 type Pod struct {
 	Meta struct {
-		Name string `json:"name"`
+		Namespace string `json:"namespace"`
+		Name      string `json:"name"`
 	} `json:"metadata"`
 	Spec struct {
 		NodeName string `json:"nodeName"`
@@ -44,9 +46,13 @@ type Pod struct {
 }
 
 // Pods are those of all nodes, by node. Of two on one node, as in an update, the
-// one that runs counts.
+// one that runs counts. Who has installed Poplin in another namespace than its
+// manifests do has them found in any, which takes the right to list pods there.
 func Pods(ctx context.Context, c *person.Client) (map[string]Pod, error) {
 	list, err := person.List[Pod](ctx, c, person.Path("v1", namespace, "pods", ""), selector, "")
+	if err == nil && len(list) == 0 {
+		list, err = person.List[Pod](ctx, c, person.Path("v1", "", "pods", ""), selector, "")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("find the daemons' pods: %w", err)
 	}
@@ -111,7 +117,7 @@ func one(ctx context.Context, c Client, pods map[string]Pod, node string, comman
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	out, err := c.Run(ctx, namespace, pod.Meta.Name, container, command)
+	out, err := c.Run(ctx, pod.Meta.Namespace, pod.Meta.Name, container, command)
 	if err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("no answer within %s: is the node down, or its kubelet?", patience)
 	}

@@ -353,6 +353,29 @@ func TestIgnoranceIsUnknown(t *testing.T) {
 	}
 }
 
+// A policy that lets a client ask the cache of names on its node, and nobody else,
+// lets it find names.
+func TestNamesFromTheNode(t *testing.T) {
+	in := two(t)
+	keepFromNames(t, in)
+	d := in.Desired["n1"]
+	d.Explain = func(_ bool, _ netip.Addr, to netip.AddrPort, _ service.Protocol) string {
+		if to == at("169.254.20.10:53") || to.Port() != 53 {
+			return ""
+		}
+		return "policy blue/client"
+	}
+	in.Desired["n1"] = d
+	if r := Walk(in); r.Hop != way.DNS || r.Status != way.Broken {
+		t.Errorf("without a cache: %s %s: %s", r.Status, r.Hop, r.Cause)
+	}
+	network := in.Facts["n1"].Network
+	network.Sockets = append(network.Sockets, facts.Socket{Proto: service.UDP, At: at("169.254.20.10:53")})
+	if r := Walk(in); r.Status != way.OK {
+		t.Errorf("with one: %s %s: %s", r.Status, r.Hop, r.Cause)
+	}
+}
+
 // A replica of the Ingress controller that serves what the objects do not say has
 // missed a change; what one does not tell is unknown.
 func TestReplicas(t *testing.T) {

@@ -57,6 +57,11 @@ func kept(in *way.Input) (why string) {
 	if explain == nil || in.From.Pod == nil || in.From.Pod.Spec.HostNetwork {
 		return ""
 	}
+	for _, to := range nearby(in) {
+		if from, speaks := in.From.Address(to.Addr()); speaks && explain(true, from, to, service.UDP) == "" {
+			return ""
+		}
+	}
 	for _, s := range in.Objects.DNSSlices {
 		for _, p := range s.Ports {
 			for _, e := range s.Endpoints {
@@ -75,6 +80,22 @@ func kept(in *way.Input) (why string) {
 		}
 	}
 	return why
+}
+
+// nearby is where a cache of names answers on the client's node, as NodeLocal
+// DNSCache does: at a link-local address, or at that of the name server itself.
+func nearby(in *way.Input) (list []netip.AddrPort) {
+	f, known := in.Facts[in.From.Node]
+	if !known || f.Network == nil {
+		return nil
+	}
+	for _, s := range f.Network.Sockets {
+		a := s.At.Addr()
+		if s.Proto == service.UDP && s.At.Port() == 53 && (a.Is4() && a.IsLinkLocalUnicast() || slices.Contains(in.Objects.DNS.ClusterIPs(), a)) {
+			list = append(list, s.At)
+		}
+	}
+	return list
 }
 
 // Entry: what a client outside sends to has to be an address for outside.

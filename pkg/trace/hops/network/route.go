@@ -58,8 +58,8 @@ func forwards(c *way.Case, h *way.Hop, f *facts.Node) {
 }
 
 // refused reports whether the kernel does not take the source address, which is
-// not routed to where the packet came in. It says EXDEV; since Linux 6.13 EINVAL,
-// as it does of addresses that nobody may have.
+// not routed to where the packet came in. It says EXDEV, or EINVAL (seen with Linux
+// 6.18), as it does of addresses that nobody may have.
 func refused(f *facts.Node, d facts.Decision, in facts.Link) bool {
 	all, _ := strconv.Atoi(f.Network.Sysctls["ipv4/conf/all/rp_filter"]) // the larger one holds
 	strict := max(all, in.Settings["ipv4/rp_filter"]) == 1
