@@ -41,7 +41,7 @@ func Remember(f facts.Node) *Reader {
 	for _, p := range f.Pods { // that the runtime has attached
 		namespace, name, _ := strings.Cut(p.Name, "/")
 		k := policy.Key{Namespace: namespace, Name: name}
-		if _, err := m.pod(k); err != nil {
+		if _, err := m.pod(k); err != nil && len(p.Addresses) > 0 { // its loopback has none
 			m.pods = append(m.pods, toPod(policy.Pod{Key: k, UID: p.Container, Node: f.Name, Addresses: p.Addresses}))
 		}
 	}

@@ -24,6 +24,7 @@ func TestRemember(t *testing.T) {
 		Name: "n1",
 		Pods: []facts.Pod{
 			{Name: "shop/web-1", Addresses: []netip.Addr{addr("10.0.0.9")}},
+			{Name: "shop/late", Interface: "lo"},
 			{Name: "shop/late", Addresses: []netip.Addr{addr("10.0.0.8"), addr("fd00::8")}},
 		},
 		Daemon:  &facts.Daemon{HostPorts: []facts.HostPort{{Proto: service.UDP, Port: 5353, To: netip.MustParseAddrPort("10.0.0.8:53"), Pod: "shop/late"}}},
