@@ -67,9 +67,11 @@ func run() error {
 		{"overlay", "The daemon on one node of a large cluster, pod network alone, against a real API server that holds the others.",
 			func() (report.Area, error) { return overlay.Measure(ctx, overlay.Options{Quick: *quick}) }},
 		{"traffic", "What packets pay for their way between namespaces that the plugin and the daemon have programmed, each way beside its limit: " +
-			"a veth pair or a VXLAN device between two namespaces with nothing else, or the pod's own address for what leads to it. Shares are of speed: more is better. " +
+			"a veth pair or a VXLAN device between two namespaces with nothing else, or the pod's own address for what leads to it. Upstream's ptp and bridge are on a node that has neither Services nor policies. Shares are of speed: more is better. " +
 			"Neither the daemons nor the control plane run meanwhile.",
-			func() (report.Area, error) { return traffic.Measure(ctx, traffic.Options{Quick: *quick}) }},
+			func() (report.Area, error) {
+				return traffic.Measure(ctx, traffic.Options{Quick: *quick, Upstream: cni.Upstream})
+			}},
 		{"services", "The daemon and kube-proxy, which serve the same objects of a real API server by turns, each on a node of its own.",
 			func() (report.Area, error) {
 				return services.Measure(ctx, services.Options{Quick: *quick, Sizes: *sizes})

@@ -115,8 +115,10 @@ func tables(all []result) []report.Table {
 }
 
 func verdicts(all []result) []report.Verdict {
-	first, last := all[0], all[len(all)-1]
+	first, some, last := all[0], all[1], all[len(all)-1]
 	return []report.Verdict{
+		report.AtMost(fmt.Sprintf("exponent by which passes of a start grow, %d to %d peers", some.peers, last.peers),
+			report.Exponent(seconds(some.pass), seconds(last.pass), float64(last.peers)/float64(some.peers)), 1.2),
 		report.AtMost(fmt.Sprintf("seconds until %d peers are programmed, from the start of the process", last.peers), seconds(last.start), 5),
 		report.AtMost(fmt.Sprintf("MiB that the daemon ever holds among %d peers, pod network alone", last.peers), mib(last.started.Peak), 60),
 		report.AtMost(fmt.Sprintf("%% of a core that looking after %d pods' settings costs", fullNode), report.Figure(100*(first.pods-first.idle)), 0.2), // where least else happens

@@ -142,6 +142,12 @@ func Rate(one, other []time.Duration) Figure {
 	return Figure(ratios[len(ratios)/2])
 }
 
+// Exponent is by which power of its size something grows, from what it is of
+// few to what it is of so many times as many: 1 is as the size does.
+func Exponent(few, many Figure, times float64) Figure {
+	return Figure(math.Log(float64(many/few)) / math.Log(times))
+}
+
 // Verdict is a figure and where it should be.
 type Verdict struct {
 	What   string

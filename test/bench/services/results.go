@@ -86,6 +86,8 @@ func (all results) verdicts() (list []report.Verdict) {
 		few, ok1 := all.of(poplin, pair[0])
 		many, ok2 := all.of(poplin, pair[1])
 		if ok1 && ok2 {
+			most(fmt.Sprintf("exponent by which objects to kernel grow, %s to %s", pair[0], pair[1]),
+				report.Exponent(seconds(few.synced), seconds(many.synced), float64(pair[1].services)/float64(pair[0].services)), 1.2)
 			most(fmt.Sprintf("a change, call to kernel p50, %s / %s", pair[1], pair[0]), ms(report.Quantile(many.changes.full, 0.5))/ms(report.Quantile(few.changes.full, 0.5)), 1.2)
 		}
 	}

@@ -216,6 +216,41 @@ func (l *lab) bare() (client place, onWire, onVXLAN *server, err error) {
 	return ends[0], onWire, onVXLAN, err
 }
 
+// upstream makes two pods by one of upstream's plugins, on a node of their own,
+// and a server in the second.
+func (l *lab) upstream(dir, plugin, more string) (client *cni.Pod, s *server, err error) {
+	n, err := cni.NewNode(filepath.Join(l.Dir, plugin), dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	l.OnClose(n.Close)
+	list, err := cni.List(fmt.Sprintf(`{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":%q,"mtu":1450,%s"ipam":{"type":"host-local",`+
+		`"dataDir":%q,"ranges":[[{"subnet":"10.246.0.0/24"}]],"routes":[{"dst":"0.0.0.0/0"}]}}]}`, plugin, more, filepath.Join(n.Dir, "ipam")))
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, name := range []string{"client", "server"} {
+		pod, err := cni.NewPod(plugin + "-" + name)
+		if err != nil {
+			return nil, nil, err
+		}
+		l.OnClose(pod.Close)
+		result, err := n.Add(list, pod)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%w; apt-get install containernetworking-plugins, or give -upstream", err)
+		}
+		if client == nil {
+			client = pod
+			continue
+		}
+		a, _ := netip.AddrFromSlice(result.IPs[0].Address.IP)
+		if s, err = l.serve(pod, a.Unmap()); err != nil {
+			return nil, nil, err
+		}
+	}
+	return client, s, nil
+}
+
 // visitor makes a namespace beside the near node, which is its router.
 func (l *lab) visitor() (*cni.Node, error) {
 	n, err := l.node("outside")

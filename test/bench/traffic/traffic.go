@@ -2,7 +2,8 @@
 // one node and of two, to a cluster address and through a node port, each beside
 // the least that the same way can cost. The real plugin and the real daemon
 // program two nodes; a veth pair and a VXLAN device between two namespaces that
-// have nothing else are the limits. Inputs are options and the programs; outputs
+// have nothing else are the limits, and pods of upstream's ptp and bridge, on a
+// node without Services and policies, are beside them. Inputs are options and the programs; outputs
 // are figures and verdicts. It refuses to let a daemon or the control plane run
 // beside the packets, and to relate what was not measured by turns.
 package traffic
@@ -25,6 +26,8 @@ import (
 type Options struct {
 	// Quick is a few turns.
 	Quick bool
+	// Upstream is the directory of upstream's plugins.
+	Upstream string
 }
 
 // turns is how often packets go each way.
@@ -32,7 +35,7 @@ func (o Options) turns() int {
 	if o.Quick {
 		return 3
 	}
-	return 25
+	return 22
 }
 
 // window is how long each thing is measured in a turn.
@@ -58,6 +61,8 @@ const (
 	clusterIPAcrossNodes
 	fromOutside
 	nodePort
+	byPTP
+	byBridge
 )
 
 // measures are what is measured of each way.
@@ -126,7 +131,7 @@ func (w *way) open() error {
 }
 
 // ways makes pods, servers, Services, and what they are measured beside.
-func (l *lab) ways(ctx context.Context) ([]*way, error) {
+func (l *lab) ways(ctx context.Context, upstream string) ([]*way, error) {
 	counter, err := newClock()
 	if err != nil {
 		return nil, err
@@ -158,6 +163,14 @@ func (l *lab) ways(ctx context.Context) ([]*way, error) {
 	if err := l.service(ctx, "far", toThere, there, far, false); err != nil {
 		return nil, err
 	}
+	ptp, byPlugin, err := l.upstream(upstream, "ptp", "")
+	if err != nil {
+		return nil, err
+	}
+	bridge, overBridge, err := l.upstream(upstream, "bridge", `"bridge":"pods","isGateway":true,`)
+	if err != nil {
+		return nil, err
+	}
 	all := []*way{
 		onWire:               {name: "bare veth pair", client: client{place: bare, to: wireEnd.addr, at: wireEnd}, limit: onWire},
 		onVXLAN:              {name: "bare VXLAN device on it", client: client{place: bare, to: vxlanEnd.addr, at: vxlanEnd}, limit: onWire},
@@ -167,6 +180,8 @@ func (l *lab) ways(ctx context.Context) ([]*way, error) {
 		clusterIPAcrossNodes: {name: "pod to ClusterIP, two nodes", client: client{place: pod, to: toThere, at: there}, limit: acrossNodes},
 		fromOutside:          {name: "outside to pod", client: client{place: visitor, to: here.addr, at: here}, limit: onWire},
 		nodePort:             {name: "outside to NodePort", client: client{place: visitor, to: plane.NodeAddress(near), at: here}, limit: fromOutside},
+		byPTP:                {name: "ptp, one node", client: client{place: ptp, to: byPlugin.addr, at: byPlugin}, limit: onWire},
+		byBridge:             {name: "bridge, one node", client: client{place: bridge, to: overBridge.addr, at: overBridge}, limit: onWire},
 	}
 	for _, w := range all {
 		w.clock = counter
@@ -181,7 +196,7 @@ func Measure(ctx context.Context, o Options) (report.Area, error) {
 	if err != nil {
 		return report.Area{}, err
 	}
-	a := report.Area{Name: "Traffic", Options: fmt.Sprintf("IPv4, two nodes joined by a veth pair, Services and policies on, no policy; %d turns of %v", o.turns(), window)}
+	a := report.Area{Name: "Traffic", Options: fmt.Sprintf("IPv4, two nodes joined by a veth pair, Services and policies on, no policy; ptp and bridge on a node with nothing else; %d turns of %v", o.turns(), window)}
 	l := &lab{}
 	defer l.close()
 	if err := steps.Do("control plane", func() error { return l.up(ctx, t) }); err != nil {
@@ -189,7 +204,7 @@ func Measure(ctx context.Context, o Options) (report.Area, error) {
 	}
 	var ways []*way
 	if err := steps.Do("pods and Services", func() error {
-		if ways, err = l.ways(ctx); err != nil {
+		if ways, err = l.ways(ctx, o.Upstream); err != nil {
 			return err
 		}
 		return l.settle(ctx, ways)
