@@ -7,7 +7,8 @@ import (
 )
 
 const (
-	// label marks the namespace in which everything is made.
+	// label is a label of the Namespace in which `poplinctl connectivity-test`
+	// makes everything.
 	label = "poplin.dev/connectivity-test"
 	port  = 8080
 	host  = "connectivity.poplin.test"

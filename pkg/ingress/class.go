@@ -8,8 +8,8 @@ import (
 	"poplin.dev/poplin/pkg/cluster"
 )
 
-// legacyClass came before spec.ingressClassName; the API asks controllers to
-// go on honouring it.
+// legacyClass is an annotation of an Ingress: its class, as before
+// `spec.ingressClassName`. The API asks controllers to go on honouring it.
 const legacyClass = "kubernetes.io/ingress.class"
 
 // serves reports whether an Ingress is ours. The legacy annotation wins where

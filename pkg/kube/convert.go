@@ -23,8 +23,11 @@ type self struct {
 }
 
 const (
+	// zoneLabel is a label of a Node: its zone, by which endpoints' hints are
+	// followed.
 	zoneLabel = "topology.kubernetes.io/zone"
-	// leavingTaint is the cluster autoscaler's, on nodes it is about to remove.
+	// leavingTaint is a taint of a Node that the cluster autoscaler is about to
+	// remove: `/healthz` of `services.healthz` is 503.
 	leavingTaint = "ToBeDeletedByClusterAutoscaler"
 )
 

@@ -72,9 +72,9 @@ func Classify(key string) Known {
 			return Unknown
 		}
 	}
-	i := slices.IndexFunc(rules, func(r rule) bool { return r.name == name || r.alias == name && compat })
+	i := slices.IndexFunc(rules, func(r Rule) bool { return r.Name == name || r.Alias == name && compat })
 	switch {
-	case i >= 0 && rules[i].noEffect:
+	case i >= 0 && rules[i].NoEffect:
 		return NoEffect
 	case i >= 0:
 		return Supported
@@ -97,7 +97,7 @@ func Read(annotations map[string]string) (Settings, []Problem) {
 		}
 		r.compat = compat
 		if err := rules[i].read(&r, strings.TrimSpace(value)); err != nil {
-			problems = append(problems, Problem{Key: key, Value: value, Text: err.Error(), Closed: rules[i].closed})
+			problems = append(problems, Problem{Key: key, Value: value, Text: err.Error(), Closed: rules[i].Closed})
 		}
 	}
 	// What is missing is told only where nothing was wrong: it may be that.
@@ -118,12 +118,12 @@ func Read(annotations map[string]string) (Settings, []Problem) {
 }
 
 // lookup finds a rule's value; our own name wins over ingress-nginx's.
-func lookup(annotations map[string]string, r *rule) (key, value string, compat, found bool) {
-	if value, found = annotations[Prefix+r.name]; found {
-		return Prefix + r.name, value, false, true
+func lookup(annotations map[string]string, r *Rule) (key, value string, compat, found bool) {
+	if value, found = annotations[Prefix+r.Name]; found {
+		return Prefix + r.Name, value, false, true
 	}
-	for _, name := range []string{r.name, r.alias} {
-		if name == "" || r.own {
+	for _, name := range []string{r.Name, r.Alias} {
+		if name == "" || r.Own {
 			continue
 		}
 		if value, found = annotations[Nginx+name]; found {
@@ -136,13 +136,13 @@ func lookup(annotations map[string]string, r *rule) (key, value string, compat, 
 // unread is the problem of a key under our prefixes that no rule reads.
 func unread(key, value string) *Problem {
 	if name, ours := strings.CutPrefix(key, Prefix); ours {
-		if slices.ContainsFunc(rules, func(r rule) bool { return r.name == name }) {
+		if slices.ContainsFunc(rules, func(r Rule) bool { return r.Name == name }) {
 			return nil
 		}
 		return &Problem{Key: key, Value: value, Text: "is not known: correct its name or remove it", Closed: decidesAccess(name)}
 	}
 	name, compat := strings.CutPrefix(key, Nginx)
-	if !compat || slices.ContainsFunc(rules, func(r rule) bool { return !r.own && (r.name == name || r.alias == name) }) {
+	if !compat || slices.ContainsFunc(rules, func(r Rule) bool { return !r.Own && (r.Name == name || r.Alias == name) }) {
 		return nil
 	}
 	p := &Problem{Key: key, Value: value, Text: "is not supported and is ignored"}

@@ -3,7 +3,6 @@ package annotation
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -226,7 +225,7 @@ func TestClassify(t *testing.T) {
 
 func FuzzRead(f *testing.F) {
 	for _, r := range rules {
-		f.Add(r.name, "https://a.com/$host,10.0.0.0/8")
+		f.Add(r.Name, "https://a.com/$host,10.0.0.0/8")
 	}
 	f.Fuzz(func(t *testing.T, name, value string) {
 		s, problems := Read(map[string]string{Nginx + name: value, Prefix + "enable-cors": "true", Prefix + "affinity": "cookie"})
@@ -237,19 +236,4 @@ func FuzzRead(f *testing.F) {
 		}
 		_ = fmt.Sprint(s)
 	})
-}
-
-// TestRulesAreDocumented holds docs/ingress.md to the code: a name stands
-// there whole, or by its end after its neighbours' beginning.
-func TestRulesAreDocumented(t *testing.T) {
-	b, err := os.ReadFile("../../../docs/ingress.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, r := range rules {
-		_, end, _ := strings.Cut(r.name, "-")
-		if i := strings.LastIndexByte(r.name, '-'); !strings.Contains(string(b), "`"+r.name+"`") && !strings.Contains(string(b), "`"+r.name[i:]+"`") && !strings.Contains(string(b), "`-"+strings.TrimPrefix(end, "cookie-")+"`") {
-			t.Errorf("docs/ingress.md does not name %s", r.name)
-		}
-	}
 }

@@ -5,24 +5,30 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 
 	"poplin.dev/poplin/pkg/program/web"
 )
 
-// rule reads one annotation.
-type rule struct {
-	name string
-	// alias is ingress-nginx's other name for it.
-	alias string
-	// own names exist under our prefix only.
-	own bool
-	// closed says that a value which cannot be read refuses all requests:
+// Rule reads one annotation.
+type Rule struct {
+	Name string
+	// Alias is ingress-nginx's other name for it.
+	Alias string
+	// Own names exist under our prefix only.
+	Own bool
+	// Closed says that a value which cannot be read refuses all requests:
 	// it decides who may enter, or which back end sees what.
-	closed   bool
-	noEffect bool
-	read     func(*reader, string) error
+	Closed   bool
+	NoEffect bool
+	// Means is what users are told of its value.
+	Means string
+	read  func(*reader, string) error
 }
+
+// Rules are all annotations that are read.
+func Rules() []Rule { return slices.Clone(rules) }
 
 // reader collects what several annotations say together.
 type reader struct {
@@ -43,61 +49,107 @@ type reader struct {
 	nginxHTTPS, insecure bool
 }
 
-var rules = []rule{
-	{name: "ssl-redirect", read: boolean(func(r *reader) *bool { return &r.SSLRedirect })},
-	{name: "force-ssl-redirect", read: boolean(func(r *reader) *bool { return &r.ForceSSLRedirect })},
-	{name: "hsts", own: true, read: (*reader).hsts},
-	{name: "permanent-redirect", closed: true, read: (*reader).permanentRedirect},
-	{name: "permanent-redirect-code", closed: true, read: (*reader).permanentRedirectCode},
-	{name: "temporal-redirect", closed: true, read: (*reader).temporalRedirect},
+var rules = []Rule{
+	{Name: "ssl-redirect", Means: "`true` (default) or `false`: answer requests over HTTP with a redirect (308) to HTTPS, for hosts in `spec.tls`.",
+		read: boolean(func(r *reader) *bool { return &r.SSLRedirect })},
+	{Name: "force-ssl-redirect", Means: "`true` or `false` (default): redirect requests for hosts that are not in `spec.tls` too.",
+		read: boolean(func(r *reader) *bool { return &r.ForceSSLRedirect })},
+	{Name: "hsts", Own: true, Means: "`true` (one year), or `max-age=SECONDS`, perhaps with `; includeSubDomains` and `; preload`: the header Strict-Transport-Security of answers over HTTPS.",
+		read: (*reader).hsts},
+	{Name: "permanent-redirect", Closed: true, Means: "URL to which every request is redirected, with 301.",
+		read: (*reader).permanentRedirect},
+	{Name: "permanent-redirect-code", Closed: true, Means: "300 to 308: the status of `permanent-redirect`.",
+		read: (*reader).permanentRedirectCode},
+	{Name: "temporal-redirect", Closed: true, Means: "URL to which every request is redirected, with 302.",
+		read: (*reader).temporalRedirect},
 
-	{name: "use-regex", closed: true, read: (*reader).useRegex},
-	{name: "rewrite-target", closed: true, read: (*reader).rewriteTarget},
-	{name: "upstream-vhost", closed: true, read: (*reader).upstreamHost},
+	{Name: "use-regex", Closed: true, Means: "`true` or `false`: paths of type ImplementationSpecific are regular expressions. Under nginx' prefix Prefix paths too, ignoring case.",
+		read: (*reader).useRegex},
+	{Name: "rewrite-target", Closed: true, Means: "Path that replaces the whole path, with `$1` to `$9` for groups of a regular expression. Under nginx' prefix it makes paths regular expressions.",
+		read: (*reader).rewriteTarget},
+	{Name: "upstream-vhost", Closed: true, Means: "The Host header that the back end gets.",
+		read: (*reader).upstreamHost},
 
-	{name: "proxy-body-size", closed: true, read: (*reader).bodySize},
-	{name: "proxy-connect-timeout", read: seconds(func(r *reader) *duration { return &r.Connect })},
-	{name: "proxy-read-timeout", read: seconds(func(r *reader) *duration { return &r.Read })},
-	{name: "proxy-send-timeout", read: seconds(func(r *reader) *duration { return &r.Send })},
+	{Name: "proxy-body-size", Closed: true, Means: "Bytes of a request's body at most, or with `k`, `m`, `g`; more is answered with 413. `0`, the default: no limit.",
+		read: (*reader).bodySize},
+	{Name: "proxy-connect-timeout", Means: "Seconds to connect to an endpoint; 5 by default.",
+		read: seconds(func(r *reader) *duration { return &r.Connect })},
+	{Name: "proxy-read-timeout", Means: "Seconds that an answer may be silent; 60 by default.",
+		read: seconds(func(r *reader) *duration { return &r.Read })},
+	{Name: "proxy-send-timeout", Means: "Seconds that an endpoint may take nothing of a request; that of `proxy-read-timeout` by default.",
+		read: seconds(func(r *reader) *duration { return &r.Send })},
 	// Bodies stream in both directions and headers have their own limits:
 	// there is no buffer to tune.
-	{name: "proxy-buffering", noEffect: true, read: onOff},
-	{name: "proxy-request-buffering", noEffect: true, read: onOff},
-	{name: "proxy-buffer-size", noEffect: true, read: size},
-	{name: "enable-access-log", read: (*reader).accessLog},
+	{Name: "proxy-buffering", NoEffect: true, Means: "`on` or `off`: bodies stream in either case.",
+		read: onOff},
+	{Name: "proxy-request-buffering", NoEffect: true, Means: "`on` or `off`: bodies stream in either case.",
+		read: onOff},
+	{Name: "proxy-buffer-size", NoEffect: true, Means: "Bytes: headers have limits of their own.",
+		read: size},
+	{Name: "enable-access-log", Means: "`true` (default) or `false`: log requests.",
+		read: (*reader).accessLog},
 
-	{name: "backend-protocol", closed: true, read: (*reader).backendProtocol},
-	{name: "backend-tls-verify", alias: "proxy-ssl-verify", closed: true, read: (*reader).backendVerify},
-	{name: "backend-ca-secret", alias: "proxy-ssl-secret", closed: true, read: secretName(func(r *reader) *string { return &r.BackendCA })},
-	{name: "backend-server-name", alias: "proxy-ssl-name", closed: true, read: (*reader).backendServerName},
+	{Name: "backend-protocol", Closed: true, Means: "`HTTP` (default), `HTTPS`, `H2C`, `GRPC` or `GRPCS`.",
+		read: (*reader).backendProtocol},
+	{Name: "backend-tls-verify", Alias: "proxy-ssl-verify", Closed: true, Means: "`on` or `off`: verify the back end's certificate. On by default; under nginx' prefix off.",
+		read: (*reader).backendVerify},
+	{Name: "backend-ca-secret", Alias: "proxy-ssl-secret", Closed: true, Means: "Secret with `ca.crt`, by which the back end's certificate is verified.",
+		read: secretName(func(r *reader) *string { return &r.BackendCA })},
+	{Name: "backend-server-name", Alias: "proxy-ssl-name", Closed: true, Means: "The name in the back end's certificate, which is sent to it too; SERVICE.NAMESPACE.svc by default.",
+		read: (*reader).backendServerName},
 
-	{name: "allowlist-source-range", alias: "whitelist-source-range", closed: true, read: ranges(func(r *reader) *[]netip.Prefix { return &r.Allow })},
-	{name: "denylist-source-range", closed: true, read: ranges(func(r *reader) *[]netip.Prefix { return &r.Deny })},
-	{name: "auth-type", closed: true, read: (*reader).setAuthType},
-	{name: "auth-secret", closed: true, read: secretName(func(r *reader) *string { return &r.AuthSecret })},
-	{name: "auth-secret-type", closed: true, read: (*reader).authSecretType},
-	{name: "auth-realm", read: (*reader).setAuthRealm},
-	{name: "auth-url", closed: true, read: (*reader).setAuthURL},
-	{name: "auth-signin", closed: true, read: (*reader).authSignIn},
-	{name: "auth-response-headers", closed: true, read: (*reader).authResponseHeaders},
+	{Name: "allowlist-source-range", Alias: "whitelist-source-range", Closed: true, Means: "Addresses and ranges whose requests are served, separated by commas; others get 403.",
+		read: ranges(func(r *reader) *[]netip.Prefix { return &r.Allow })},
+	{Name: "denylist-source-range", Closed: true, Means: "Addresses and ranges whose requests get 403.",
+		read: ranges(func(r *reader) *[]netip.Prefix { return &r.Deny })},
+	{Name: "auth-type", Closed: true, Means: "`basic`: requests need a name and a password of `auth-secret`.",
+		read: (*reader).setAuthType},
+	{Name: "auth-secret", Closed: true, Means: "Secret with htpasswd lines (bcrypt, apr1, SHA) under its key `auth`.",
+		read: secretName(func(r *reader) *string { return &r.AuthSecret })},
+	{Name: "auth-secret-type", Closed: true, Means: "`auth-file` (default), or `auth-map`: each key of the Secret is a user.",
+		read: (*reader).authSecretType},
+	{Name: "auth-realm", Means: "What browsers show when they ask for the password.",
+		read: (*reader).setAuthRealm},
+	{Name: "auth-url", Closed: true, Means: "URL that is asked about each request, which is served where the answer is 2xx. Variables are `$host`, `$scheme`, `$request_uri`, `$escaped_request_uri`, `$request_method`.",
+		read: (*reader).setAuthURL},
+	{Name: "auth-signin", Closed: true, Means: "URL to which requests that `auth-url` refuses with 401 are redirected; the same variables.",
+		read: (*reader).authSignIn},
+	{Name: "auth-response-headers", Closed: true, Means: "Headers of the answer of `auth-url` that the back end gets, separated by commas.",
+		read: (*reader).authResponseHeaders},
 
-	{name: "enable-cors", read: (*reader).enableCORS},
-	{name: "cors-allow-origin", closed: true, read: (*reader).corsAllowOrigin},
-	{name: "cors-allow-methods", read: tokens(func(r *reader) *string { return &r.corsOptions.Methods })},
-	{name: "cors-allow-headers", read: tokens(func(r *reader) *string { return &r.corsOptions.Headers })},
-	{name: "cors-expose-headers", read: tokens(func(r *reader) *string { return &r.corsOptions.Expose })},
-	{name: "cors-allow-credentials", read: (*reader).corsCredentials},
-	{name: "cors-max-age", read: count(func(r *reader) *int { return &r.corsOptions.MaxAgeSeconds })},
+	{Name: "enable-cors", Means: "`true` or `false`: answer preflight requests, and allow other origins' scripts to read answers.",
+		read: (*reader).enableCORS},
+	{Name: "cors-allow-origin", Closed: true, Means: "Origins, separated by commas; `*` in place of a host's first label is any. All by default.",
+		read: (*reader).corsAllowOrigin},
+	{Name: "cors-allow-methods", Means: "Methods; GET, PUT, POST, DELETE, PATCH, OPTIONS by default.",
+		read: tokens(func(r *reader) *string { return &r.corsOptions.Methods })},
+	{Name: "cors-allow-headers", Means: "Headers that scripts may send; DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization by default.",
+		read: tokens(func(r *reader) *string { return &r.corsOptions.Headers })},
+	{Name: "cors-expose-headers", Means: "Headers of answers that scripts may read; none by default.",
+		read: tokens(func(r *reader) *string { return &r.corsOptions.Expose })},
+	{Name: "cors-allow-credentials", Means: "`true` or `false`: let scripts send cookies. Off by default; under nginx' prefix on.",
+		read: (*reader).corsCredentials},
+	{Name: "cors-max-age", Means: "Seconds for which a preflight's answer holds; 1728000 by default.",
+		read: count(func(r *reader) *int { return &r.corsOptions.MaxAgeSeconds })},
 
-	{name: "affinity", read: (*reader).setAffinity},
-	{name: "affinity-mode", read: (*reader).affinityMode},
-	{name: "session-cookie-name", read: (*reader).cookieName},
-	{name: "session-cookie-path", read: (*reader).cookiePath},
-	{name: "session-cookie-domain", read: (*reader).cookieDomain},
-	{name: "session-cookie-max-age", alias: "session-cookie-expires", read: count(func(r *reader) *int { return &r.cookie.MaxAge })},
-	{name: "session-cookie-samesite", read: (*reader).cookieSameSite},
-	{name: "session-cookie-secure", read: boolean(func(r *reader) *bool { return &r.cookie.Secure })},
-	{name: "session-cookie-change-on-failure", read: boolean(func(r *reader) *bool { return &r.cookie.Move })},
+	{Name: "affinity", Means: "`cookie`: a client's requests go to the endpoint that its cookie names.",
+		read: (*reader).setAffinity},
+	{Name: "affinity-mode", Means: "`balanced` or `persistent`: a client stays with its endpoint in either case.",
+		read: (*reader).affinityMode},
+	{Name: "session-cookie-name", Means: "The cookie's name; `INGRESSCOOKIE` by default.",
+		read: (*reader).cookieName},
+	{Name: "session-cookie-path", Means: "The cookie's path.",
+		read: (*reader).cookiePath},
+	{Name: "session-cookie-domain", Means: "The cookie's domain.",
+		read: (*reader).cookieDomain},
+	{Name: "session-cookie-max-age", Alias: "session-cookie-expires", Means: "Seconds for which browsers keep the cookie; until they end by default.",
+		read: count(func(r *reader) *int { return &r.cookie.MaxAge })},
+	{Name: "session-cookie-samesite", Means: "`None`, `Lax` or `Strict`.",
+		read: (*reader).cookieSameSite},
+	{Name: "session-cookie-secure", Means: "`true` or `false`: browsers send the cookie over HTTPS alone.",
+		read: boolean(func(r *reader) *bool { return &r.cookie.Secure })},
+	{Name: "session-cookie-change-on-failure", Means: "`true` or `false`: after a failure the cookie names the endpoint that answered.",
+		read: boolean(func(r *reader) *bool { return &r.cookie.Move })},
 }
 
 // finish ties together what several annotations say.

@@ -9,7 +9,10 @@ import (
 )
 
 const (
+	// defaultClass is an annotation of an IngressClass: Ingresses that name no
+	// class are of it.
 	defaultClass = "ingressclass.kubernetes.io/is-default-class"
+	// serviceLabel is a label of an EndpointSlice: the Service that it belongs to.
 	serviceLabel = "kubernetes.io/service-name"
 )
 

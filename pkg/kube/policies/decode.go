@@ -11,8 +11,8 @@ import (
 	"poplin.dev/poplin/pkg/kube/decode"
 )
 
-// mirrored is on the API server's copy of a static pod, and is the UID of the
-// pod itself.
+// mirrored is an annotation of a Pod that is the API server's copy of a static
+// one: the UID by which the runtime knows it.
 const mirrored = "kubernetes.io/config.mirror"
 
 // Any label may be asked for by a selector; annotations are asked for by none.

@@ -11,9 +11,17 @@ import (
 )
 
 const (
+	// serviceName is a label of an EndpointSlice: the Service that it belongs to.
 	serviceName = "kubernetes.io/service-name"
-	proxyName   = "service.kubernetes.io/service-proxy-name"
-	changedAt   = "endpoints.kubernetes.io/last-change-trigger-time"
+	// proxyName is a label of a Service that another program serves, whatever
+	// its value: Poplin leaves it alone.
+	proxyName = "service.kubernetes.io/service-proxy-name"
+	// headless is a label of an EndpointSlice of a Service without an address: it
+	// is not asked for.
+	headless = "service.kubernetes.io/headless"
+	// changedAt is an annotation of an EndpointSlice: when what it tells changed,
+	// for the metric `poplin_network_programming_duration_seconds`.
+	changedAt = "endpoints.kubernetes.io/last-change-trigger-time"
 )
 
 // kept are the labels and annotations that anybody asks for.

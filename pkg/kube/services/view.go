@@ -70,7 +70,7 @@ func New(conf *rest.Config, how follow.Config) (*View, error) {
 	}, nil)
 	v.slices = follow.Add(v.View, follow.Collection{
 		API: discovery, Resource: "endpointslices", One: &sliceObject{}, Many: &sliceList{},
-		Labels: "!service.kubernetes.io/headless",
+		Labels: "!" + headless,
 	}, func(o any) (service.Key, slice) {
 		s := o.(*sliceObject)
 		return s.Key(), slice{s.value, string(s.UID), s.trigger}

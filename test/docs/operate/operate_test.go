@@ -31,6 +31,8 @@ var tables = map[string]func(*testing.T) string{
 	"ingress":       metrics(monitoring.Ingress),
 	"events":        events(reason.Poplind),
 	"ingressEvents": events(reason.Ingress),
+	"annotations":   annotations,
+	"marks":         marks,
 }
 
 func TestPage(t *testing.T) {
