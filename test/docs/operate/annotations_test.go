@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -47,25 +48,31 @@ var (
 	kind = regexp.MustCompile(`^\w+ is an? (label|annotation|taint) of (?:an?|the) (.*)$`)
 )
 
-// marks are labels, annotations and taints that the programs read by name.
+// marks are labels, annotations and taints that the programs read by name; one
+// of the constants that are such a name says what it means.
 func marks(t *testing.T) string {
-	var lines [][]string
+	meanings := map[string][]string{}
 	for _, v := range constants(t) {
 		name, err := strconv.Unquote(v.Values[0].(*ast.BasicLit).Value)
 		if err != nil {
 			t.Fatal(err)
 		}
 		said := kind.FindStringSubmatch(strings.Join(strings.Fields(v.Doc.Text()), " "))
-		if said == nil {
-			if qualified.MatchString(name) && name != ingress.Controller {
-				t.Errorf("the comment of the constant %s does not say of which object %s is a label, annotation or taint", v.Names[0], name)
-			}
-			continue
+		switch {
+		case said != nil:
+			meanings[name] = []string{"`" + name + "`", said[1], said[2]}
+		case qualified.MatchString(name) && name != ingress.Controller && meanings[name] == nil:
+			meanings[name] = nil
 		}
-		lines = append(lines, []string{"`" + name + "`", said[1], said[2]})
 	}
-	slices.SortFunc(lines, slices.Compare)
-	return rows([]string{"name", "what", "of"}, slices.CompactFunc(lines, slices.Equal))
+	var lines [][]string
+	for _, name := range slices.Sorted(maps.Keys(meanings)) {
+		if meanings[name] == nil {
+			t.Errorf("no comment of a constant says of which object %s is a label, annotation or taint", name)
+		}
+		lines = append(lines, meanings[name])
+	}
+	return rows([]string{"name", "what", "of"}, lines)
 }
 
 // constants are those of a single text in pkg and daemon.
