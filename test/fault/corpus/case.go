@@ -76,6 +76,9 @@ func (c *Case) String() string {
 // Near is the client's node.
 func (c *Case) Near() string { return c.near.name }
 
+// Value is what scripts know by a name, such as SERVER_IP.
+func (c *Case) Value(name string) string { return c.values[name] }
+
 // draw gives scripts what they may say.
 func (c *Case) draw(t testing.TB) map[string]string {
 	f, near, far := c.family, c.near, c.far
