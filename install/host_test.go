@@ -94,7 +94,7 @@ func TestHostPatch(t *testing.T) {
 	}
 	was, now := base.Spec.Template.Spec.InitContainers[0], read(text).Spec.Template.Spec
 	init := now.InitContainers[0]
-	if want := append(was.Command, "--etc=/host/etc"); init.Name != was.Name || !slices.Equal(init.Command, want) {
+	if want := append(slices.Clone(was.Command), "--etc=/host/etc"); init.Name != was.Name || !slices.Equal(init.Command, want) {
 		t.Errorf("%s: command %v, want %v", init.Name, init.Command, want)
 	}
 	if len(init.VolumeMounts) != 1 || init.VolumeMounts[0].MountPath != "/host/etc" || len(now.Volumes) != 1 || now.Volumes[0].Name != init.VolumeMounts[0].Name {

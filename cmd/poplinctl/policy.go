@@ -23,7 +23,7 @@ func policies(ctx context.Context, args []string) error {
 	if len(args) > 0 && args[0] == "test" {
 		return testPolicies(args[1:])
 	}
-	return errors.New("which one? poplinctl policy explain, or poplinctl policy test FILE...")
+	return errors.New("which one? poplinctl policy explain, or poplinctl policy test FILE")
 }
 
 func explainPolicy(ctx context.Context, args []string) error {

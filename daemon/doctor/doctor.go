@@ -71,7 +71,7 @@ func Clocks(list []Report) []Report {
 		if off.Abs() > skew {
 			state = Broken
 		}
-		list[i].Checks = append(r.Checks, check("clock", state, "have the node ask a time server (timedatectl set-ntp true)", "%s from the other nodes'", off))
+		list[i].Checks = append(list[i].Checks, check("clock", state, "have the node ask a time server (timedatectl set-ntp true)", "%s from the other nodes'", off))
 	}
 	return list
 }

@@ -131,8 +131,8 @@ func (l *Load) ping() error {
 	if _, err := l.packets.Write(packet(0, 0)); err != nil {
 		return err
 	}
-	l.packets.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
-	defer l.packets.SetReadDeadline(time.Time{})
+	_ = l.packets.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+	defer func() { _ = l.packets.SetReadDeadline(time.Time{}) }()
 	_, err := l.packets.Read(make([]byte, packetSize))
 	return err
 }
@@ -198,7 +198,7 @@ func (l *Load) ask() error {
 	}
 	defer c.Close()
 	n := l.sendOne(c)
-	c.SetReadDeadline(time.Now().Add(askPatience))
+	_ = c.SetReadDeadline(time.Now().Add(askPatience))
 	buf := make([]byte, 2*packetSize)
 	size, err := c.Read(buf) // an error is missed at the end
 	if id, got, ok := unpack(buf[:size]); err == nil && ok && id == l.id && got == n {

@@ -34,7 +34,7 @@ func Serve(ctx context.Context, name, address string) error {
 	server := http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		size, _ := strconv.Atoi(r.URL.Query().Get("size")) // none is 0
 		fmt.Fprintln(w, name)
-		w.Write(bytes.Repeat([]byte("."), min(max(size, 0), largest)))
+		_, _ = w.Write(bytes.Repeat([]byte("."), min(max(size, 0), largest)))
 	})}
 	defer context.AfterFunc(ctx, func() { server.Close(); packets.Close() })()
 	go returnPackets(packets)

@@ -37,7 +37,7 @@ func (e *Echo) Run(ctx context.Context) (bool, error) {
 		} else if err != nil {
 			return true, nil // an answer to the packet before
 		}
-		e.conn.SetReadDeadline(time.Now().Add(wait))
+		_ = e.conn.SetReadDeadline(time.Now().Add(wait))
 		if _, err := e.conn.Read(make([]byte, 1)); err == nil || errors.Is(err, unix.ECONNREFUSED) {
 			return true, nil
 		}

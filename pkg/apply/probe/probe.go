@@ -116,7 +116,7 @@ func sendSummed(c *net.UDPConn) error {
 func answered(c *net.UDPConn, send func(*net.UDPConn) error) bool {
 	err := send(c)
 	if err == nil {
-		c.SetReadDeadline(time.Now().Add(wait))
+		_ = c.SetReadDeadline(time.Now().Add(wait))
 		_, err = c.Read(make([]byte, 1))
 	}
 	return err == nil || errors.Is(err, unix.ECONNREFUSED)

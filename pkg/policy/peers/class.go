@@ -37,6 +37,7 @@ type Classes struct {
 	dead map[*Class]bool
 }
 
+// NewClasses holds the one class that is nobody's.
 func NewClasses() Classes {
 	none := &Class{users: 1}
 	return Classes{

@@ -73,7 +73,7 @@ func Union(sets ...Set) Set {
 	return out
 }
 
-// minus is every pair of s that is not in t.
+// Minus is every pair of s that is not in t.
 func (s Set) Minus(t Set) Set {
 	var out Set
 	for _, a := range s {
@@ -94,9 +94,10 @@ func (s Set) Minus(t Set) Set {
 	return out
 }
 
-// and is every pair that is in both.
+// And is every pair that is in both.
 func (s Set) And(t Set) Set { return s.Minus(s.Minus(t)) }
 
+// Key is the same for equal sets only.
 func (s Set) Key() string {
 	var b strings.Builder
 	for _, p := range s {

@@ -38,7 +38,7 @@ func (c *Case) Served() bool { return c.Translated() && c.To.Service != nil }
 // Remote reports whether the packet crosses from one node to another.
 func (c *Case) Remote() bool { return c.Enters != "" && c.Node != "" && c.Enters != c.Node }
 
-// tunnels reports whether packets are encapsulated.
+// Tunnels reports whether packets are encapsulated.
 func (c *Case) Tunnels() bool {
 	if !c.Remote() || c.Pod == nil {
 		return false
@@ -166,7 +166,7 @@ func Involved(cases []Case) (names []string) {
 	return names
 }
 
-// hop starts a hop on a node; without its facts, it is unknown.
+// At starts a hop on a node; without its facts, it is unknown.
 func (c *Case) At(class Class, node, about string) (*Hop, *facts.Node) {
 	h := &Hop{Hop: class, Node: node, About: about, Status: OK}
 	f, known := c.Facts[node]
@@ -181,7 +181,7 @@ func (c *Case) At(class Class, node, about string) (*Hop, *facts.Node) {
 	return h, &f
 }
 
-// source is the client's address; one that nobody has stands for any.
+// Source is the client's address; one that nobody has stands for any.
 func (c *Case) Source() netip.Addr {
 	switch {
 	case c.From.IsValid():
@@ -192,7 +192,7 @@ func (c *Case) Source() netip.Addr {
 	return netip.MustParseAddr("2001:db8::1") // RFC 3849
 }
 
-// seen is the source address that the receiver's node sees.
+// Seen is the source address that the receiver's node sees.
 func (c *Case) Seen() netip.Addr {
 	if c.Origin == trace.FromPod || c.Enters == c.Node {
 		return c.Source()

@@ -7,7 +7,7 @@ import (
 	"poplin.dev/poplin/pkg/cluster/object"
 )
 
-// servicePort is the port that the client uses: a Service's, or a node port.
+// ServicePort is the port that the client uses: a Service's, or a node port.
 func (t Target) ServicePort() (object.ServicePort, bool) {
 	for _, p := range t.Service.Spec.Ports {
 		if p.Proto() == t.Proto && (p.Port == t.Port || p.NodePort == t.Port && p.NodePort != 0 && !slices.Equal(t.Addrs, t.Service.ClusterIPs())) {
@@ -17,7 +17,7 @@ func (t Target) ServicePort() (object.ServicePort, bool) {
 	return object.ServicePort{}, false
 }
 
-// Ready are the endpoints that take new connections.
+// ReadyEndpoint is one that takes new connections.
 type ReadyEndpoint struct {
 	At   netip.AddrPort
 	Node string
@@ -64,6 +64,7 @@ func (in *Input) slicesOf(s *object.Service) (list []object.Slice) {
 	return list
 }
 
+// Selected are the pods behind a Service that still run.
 func (in *Input) Selected(s *object.Service) (list []object.Pod) {
 	for _, p := range in.Objects.Pods {
 		if s.Selects(p) && !p.Ended() {
@@ -73,7 +74,7 @@ func (in *Input) Selected(s *object.Service) (list []object.Pod) {
 	return list
 }
 
-// policyNode is the node on which an endpoint has to be, if any.
+// PolicyNode is the node on which an endpoint has to be, if any.
 func (in *Input) PolicyNode(s *object.Service, front netip.Addr) (node string, local bool) {
 	inside := slices.Contains(s.ClusterIPs(), front)
 	node, _ = in.enters(in.From, front)

@@ -74,7 +74,7 @@ func (e End) String() string {
 	return "a client outside"
 }
 
-// address picks the end's of the family of another; a client without one has
+// Address picks the end's of the family of another; a client without one has
 // an address that nobody has.
 func (e End) Address(other netip.Addr) (netip.Addr, bool) {
 	if e.Pod == nil && e.Node == "" && len(e.Addrs) == 0 {
@@ -239,6 +239,7 @@ func (in *Input) Inside(p *object.Pod) *facts.Network {
 	return nil
 }
 
+// PodOf is the node's pod with an address.
 func PodOf(f *facts.Node, a netip.Addr) (facts.Pod, bool) {
 	i := slices.IndexFunc(f.Pods, func(p facts.Pod) bool { return slices.Contains(p.Addresses, a) })
 	if i < 0 {
@@ -247,6 +248,7 @@ func PodOf(f *facts.Node, a netip.Addr) (facts.Pod, bool) {
 	return f.Pods[i], true
 }
 
+// PeerOf is another node as this one's overlay has it.
 func PeerOf(f *facts.Node, other string) (facts.Peer, bool) {
 	i := slices.IndexFunc(f.Peers, func(p facts.Peer) bool { return p.Node == other })
 	if i < 0 {
@@ -270,6 +272,7 @@ func Restart(node string) string {
 	return "kubectl -n poplin-system delete pod -l app.kubernetes.io/name=poplind --field-selector spec.nodeName=" + node
 }
 
+// Logs shows what the daemon of a node says.
 func Logs(node string) string {
 	return "kubectl -n poplin-system logs daemonset/poplind --all-pods --prefix | grep " + node
 }

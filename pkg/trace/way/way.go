@@ -80,15 +80,18 @@ type Hop struct {
 	Cure  string `json:"cure,omitempty"`
 }
 
+// Saw adds a line of evidence.
 func (h *Hop) Saw(format string, args ...any) {
 	h.Evidence = append(h.Evidence, fmt.Sprintf(format, args...))
 }
 
-// broken says why the hop does not let the packet pass; the first reason stays.
+// Broken says why the hop does not let the packet pass; the first reason stays.
 func (h *Hop) Broken(cure, format string, args ...any) { h.set(Broken, cure, format, args...) }
 
+// Suspect says what may be wrong, with the command that mends it.
 func (h *Hop) Suspect(cure, format string, args ...any) { h.set(Suspect, cure, format, args...) }
 
+// Unknown says what could not be looked at.
 func (h *Hop) Unknown(format string, args ...any) { h.set(Unknown, "", format, args...) }
 
 func (h *Hop) set(s Status, cure, format string, args ...any) {
@@ -121,7 +124,7 @@ type Report struct {
 	Probe []Witness `json:"probe,omitempty"`
 }
 
-// conclude names the hop.
+// Conclude names the hop.
 func (r *Report) Conclude() {
 	r.Status = OK
 	for _, h := range r.Hops {

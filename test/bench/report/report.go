@@ -55,7 +55,7 @@ var Missing = Figure(math.NaN())
 
 // MarshalJSON writes null for Missing, and no digits that nobody can measure.
 func (f Figure) MarshalJSON() ([]byte, error) {
-	if f != f {
+	if math.IsNaN(float64(f)) {
 		return []byte("null"), nil
 	}
 	if math.IsInf(float64(f), 0) {
@@ -76,7 +76,7 @@ func (f *Figure) UnmarshalJSON(b []byte) error {
 // String has three digits that count.
 func (f Figure) String() string {
 	switch size := math.Abs(float64(f)); {
-	case f != f:
+	case math.IsNaN(float64(f)):
 		return "-"
 	case size >= 100:
 		return fmt.Sprintf("%.0f", float64(f))

@@ -56,8 +56,8 @@ func (o Options) sizes() (list []size, err error) {
 	}
 	for part := range strings.SplitSeq(text, ",") {
 		var s size
-		if n, err := fmt.Sscanf(part, "%dx%d", &s.services, &s.endpoints); n != 2 || s.services < 1 || s.endpoints < 1 {
-			return nil, fmt.Errorf("size %q: want SERVICESxENDPOINTS, such as 1000x2 (%v)", part, err)
+		if n, _ := fmt.Sscanf(part, "%dx%d", &s.services, &s.endpoints); n != 2 || s.services < 1 || s.endpoints < 1 {
+			return nil, fmt.Errorf("size %q: want SERVICESxENDPOINTS, such as 1000x2", part)
 		}
 		list = append(list, s)
 	}

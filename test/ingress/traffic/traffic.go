@@ -176,7 +176,7 @@ func WebSocket(ctx context.Context, dial Dial, host string) (*Stream, error) {
 	}
 	s.patient(true)
 	defer s.patient(false)
-	resp, err := http.ReadResponse(s.r, nil)
+	resp, err := http.ReadResponse(s.r, nil) //nolint:bodyclose // a WebSocket's answer has no body
 	if err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
 		err = errors.New(resp.Status)
 	}
@@ -200,7 +200,7 @@ func GRPC(ctx context.Context, dial Dial, roots *x509.CertPool, host string) (*S
 	req.Header.Set("Te", "trailers")
 	client := Client(dial, roots, true)
 	client.Timeout = 0
-	resp, err := client.Do(req)
+	resp, err := client.Do(req) //nolint:bodyclose // the stream reads it; cancel ends it
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = errors.New(resp.Status)
 	}

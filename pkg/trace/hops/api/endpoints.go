@@ -42,7 +42,8 @@ func Endpoints(in *way.Input, to way.Target) []way.Hop {
 
 // whyNoneReady names a pod, and what it says of itself.
 func whyNoneReady(in *way.Input, h *way.Hop, s *object.Service) {
-	for _, p := range in.Selected(s) {
+	if selected := in.Selected(s); len(selected) > 0 {
+		p := selected[0]
 		why := "its phase is " + p.Status.Phase
 		for _, c := range p.Status.Conditions {
 			if c.Type == "Ready" && c.Status != "True" {
@@ -54,7 +55,6 @@ func whyNoneReady(in *way.Input, h *way.Hop, s *object.Service) {
 		}
 		h.Cause = fmt.Sprintf("no endpoint is ready: pod %s: %s", p, why)
 		h.Cure = fmt.Sprintf("kubectl -n %s describe pod %s", p.Namespace, p.Name)
-		return
 	}
 }
 
