@@ -51,6 +51,7 @@ func (c command) examples() []string {
 		"connectivity-test": {"connectivity-test", "connectivity-test -o json"},
 		"render":            {"render worker-1", "render worker-1 -show desired"},
 		"sysdump":           {"sysdump", "sysdump -f /tmp/bug.tar.gz"},
+		"ui":                {"ui", "ui -port 8001"},
 		"completion":        {"completion bash > /etc/bash_completion.d/poplinctl", "completion zsh > ~/.zfunc/_poplinctl", "completion fish > ~/.config/fish/completions/poplinctl.fish"},
 		"version":           {"version"},
 		"trace": {

@@ -102,7 +102,7 @@ var homes = []home{
 	{"github.com/vishvananda/netns", []string{"pkg/apply", "plugins/poplin/apply"}, "one place has side effects"},
 	{"github.com/google/nftables", []string{"pkg/apply"}, "one place has side effects"},
 	{"os/exec", []string{"pkg/apply", "install", "plugins/poplin"}, "one place has side effects"},
-	{"net/http", []string{"pkg/kube", "pkg/apply", "daemon/status", "daemon/isolation", "daemon/services/health", "daemon/ingress", "cmd/poplinctl", "pkg/metrics"}, "listeners are few and listed"},
+	{"net/http", []string{"pkg/kube", "pkg/apply", "daemon/status", "daemon/isolation", "daemon/services/health", "daemon/ingress", "pkg/metrics", "pkg/ui"}, "listeners are few and listed"},
 }
 
 func TestSideEffectsStayAtHome(t *testing.T) {
@@ -150,6 +150,8 @@ var direction = map[string][]string{
 	"pkg/trace":           {"pkg/cluster", "pkg/program", "pkg/facts", "pkg/trace"},
 	"pkg/ingress":         {"pkg/cluster", "pkg/program"},
 	"pkg/ingress/migrate": {"pkg/cluster", "pkg/ingress"},
+	"pkg/ui":              {"pkg/trace/way"},
+	"pkg/ui/graph":        {"pkg/cluster", "pkg/policy/peers", "pkg/trace/way"},
 	"pkg/kube":            {"pkg/cluster", "pkg/version", "pkg/kube/decode", "pkg/kube/event", "pkg/kube/follow", "pkg/kube/group", "pkg/kube/reach"},
 	"pkg/kube/manifest":   {"pkg/cluster", "pkg/kube/policies"},
 	"pkg/flows":           {"pkg/cluster", "pkg/facts"},

@@ -212,6 +212,11 @@ func (b *Browser) Run(ctx context.Context, body string, into any) error {
 	return b.ask(ctx, http.MethodPost, b.session+"/execute/sync", map[string]any{"script": body, "args": []any{}}, into)
 }
 
+// Resize gives the window a size in pixels.
+func (b *Browser) Resize(ctx context.Context, width, height int) error {
+	return b.ask(ctx, http.MethodPost, b.session+"/window/rect", map[string]any{"width": width, "height": height}, nil)
+}
+
 // Screenshot is the window as a PNG.
 func (b *Browser) Screenshot(ctx context.Context) ([]byte, error) {
 	var text string

@@ -45,7 +45,7 @@ func steps() []func(*way.Case) []way.Hop {
 
 // Walk explains.
 func Walk(in *way.Input) way.Report {
-	r := way.Report{From: in.From.String(), To: in.To.Name, Taken: in.Now, Memory: in.Memory}
+	r := way.Report{From: in.From.String(), To: in.To.Name, Taken: in.Now, Memory: in.Memory, Sections: way.Sections(in)}
 	add := func(hops ...way.Hop) {
 		for _, h := range hops {
 			if h.Status == "" {

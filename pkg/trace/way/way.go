@@ -120,6 +120,8 @@ type Report struct {
 	// Memory is whose knowledge this rests on, where the API server is away.
 	Memory *Memory `json:"lastGood,omitempty"`
 	Hops   []Hop   `json:"hops"`
+	// Sections are between which things the request goes.
+	Sections []Section `json:"sections,omitempty"`
 	// Probe is what became of real packets, where some were looked for.
 	Probe []Witness `json:"probe,omitempty"`
 }
