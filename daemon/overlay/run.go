@@ -286,6 +286,7 @@ func (p *pass) masquerade(me overlay.Self, peers []cluster.Node) program.Table {
 		return program.Table{Module: masquerade.Module}
 	}
 	near := slices.Concat(me.PodCIDRs, p.deps.Config.ClusterCIDRs, p.deps.Config.ExcludeCIDRs)
+	near = slices.Grow(near, len(peers)*len(me.PodCIDRs))
 	for _, n := range peers {
 		near = append(near, n.PodCIDRs...)
 	}

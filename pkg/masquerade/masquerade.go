@@ -88,7 +88,7 @@ func outRules(ports program.Masquerade) []program.Rule {
 // set keeps the prefixes of one family that no other prefix contains: the
 // kernel refuses a set whose intervals overlap.
 func set(name string, family program.Family, prefixes []netip.Prefix) program.Set {
-	var list []netip.Prefix
+	list := make([]netip.Prefix, 0, len(prefixes))
 	for _, p := range prefixes {
 		if p.Addr().Is4() == (family == program.IPv4) {
 			list = append(list, p.Masked())
@@ -97,7 +97,7 @@ func set(name string, family program.Family, prefixes []netip.Prefix) program.Se
 	slices.SortFunc(list, func(a, b netip.Prefix) int {
 		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 	})
-	s := program.Set{Name: name, Family: family}
+	s := program.Set{Name: name, Family: family, Elements: list[:0]}
 	for _, p := range list {
 		if n := len(s.Elements); n > 0 && s.Elements[n-1].Overlaps(p) {
 			continue

@@ -145,9 +145,15 @@ func Local(s Self) program.Net {
 // change between the two ways is the change of one route.
 func Peer(s Self, n cluster.Node) program.Net {
 	var out program.Net
+	s.reach(n, &out)
+	return out
+}
+
+// reach adds what Peer is to a program.
+func (s Self) reach(n cluster.Node, out *program.Net) {
 	tunnel := !s.NoTunnel && n.VTEP.Tunnel()
 	if tunnel {
-		out.FDB = []program.FDB{{MAC: n.VTEP.MAC, Dst: n.VTEP.Addr}}
+		out.FDB = append(out.FDB, program.FDB{MAC: n.VTEP.MAC, Dst: n.VTEP.Addr})
 	}
 	for _, p := range n.PodCIDRs {
 		if !s.hasFamily(p) {
@@ -165,15 +171,15 @@ func Peer(s Self, n cluster.Node) program.Net {
 		}
 		out.Routes = append(out.Routes, r)
 	}
-	return out
 }
 
 // Compile is the union of all fragments: the full program, against which
 // anything incremental is measured.
 func Compile(s Self, peers []cluster.Node) program.Net {
 	n := Local(s)
+	n.Grow(len(peers), len(s.PodCIDRs))
 	for _, p := range peers {
-		n.Add(Peer(s, p))
+		s.reach(p, &n)
 	}
 	return n
 }

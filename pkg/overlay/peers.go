@@ -19,6 +19,7 @@ func Peers(s Self, nodes []cluster.Node, within []netip.Prefix) (peers []cluster
 	nodes = slices.Clone(nodes)
 	cluster.SortNodes(nodes)
 	taken := newClaims(s, nodes)
+	peers = make([]cluster.Node, 0, len(nodes))
 	for _, n := range nodes {
 		if n.Name == s.Name || len(n.PodCIDRs) == 0 {
 			continue
@@ -130,10 +131,12 @@ type claim struct {
 
 func newClaims(s Self, nodes []cluster.Node) *claims {
 	c := &claims{
-		addrs:  map[netip.Addr]string{s.Underlay.Addr: s.Name},
-		macs:   map[cluster.MAC]string{s.MAC: s.Name}, // also where it has no tunnel: it may get one
-		ranges: map[netip.Prefix]claim{}, within: map[netip.Prefix]claim{},
+		addrs:  make(map[netip.Addr]string, len(nodes)+1),
+		macs:   make(map[cluster.MAC]string, len(nodes)+1),
+		ranges: make(map[netip.Prefix]claim, (len(nodes)+1)*len(s.PodCIDRs)),
+		within: map[netip.Prefix]claim{},
 	}
+	c.addrs[s.Underlay.Addr], c.macs[s.MAC] = s.Name, s.Name // also where it has no tunnel: it may get one
 	for _, n := range append(nodes, s.Node()) {
 		for _, p := range n.PodCIDRs {
 			if !slices.Contains(c.lengths, p.Bits()) {

@@ -97,6 +97,14 @@ type Sysctl struct {
 // Setting is a key and the value it holds.
 type Setting struct{ Key, Value string }
 
+// Grow makes room for so many peers of so many families, so that the entries of
+// a large cluster are not copied again and again while they are added.
+func (n *Net) Grow(peers, families int) {
+	n.FDB = slices.Grow(n.FDB, peers)
+	n.Neighs = slices.Grow(n.Neighs, peers*families)
+	n.Routes = slices.Grow(n.Routes, peers*families)
+}
+
 // Add appends o's entries; o has no Link of its own.
 func (n *Net) Add(o Net) {
 	n.Sysctls = append(n.Sysctls, o.Sysctls...)

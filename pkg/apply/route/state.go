@@ -55,19 +55,24 @@ func (st *state) index() int {
 }
 
 func newState(link *netlink.Vxlan) *state {
+	return stateFor(link, program.Net{})
+}
+
+// stateFor has room for a program.
+func stateFor(link *netlink.Vxlan, n program.Net) *state {
 	return &state{
 		link:   link,
-		addrs:  map[netip.Prefix]struct{}{},
-		neighs: map[netip.Addr]cluster.MAC{},
-		fdb:    map[cluster.MAC]netip.Addr{},
-		routes: map[routeKey]routeVia{},
+		addrs:  make(map[netip.Prefix]struct{}, len(n.Addrs)),
+		neighs: make(map[netip.Addr]cluster.MAC, len(n.Neighs)),
+		fdb:    make(map[cluster.MAC]netip.Addr, len(n.FDB)),
+		routes: make(map[routeKey]routeVia, len(n.Routes)),
 	}
 }
 
 // targetOf refuses a program that contradicts itself: whichever item won,
 // the other would be missing without a word.
 func targetOf(n program.Net) (*state, error) {
-	t := newState(nil)
+	t := stateFor(nil, n)
 	for _, p := range n.Addrs {
 		t.addrs[p] = struct{}{}
 	}
