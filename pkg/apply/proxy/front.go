@@ -59,6 +59,7 @@ func (p *Proxy) connection(base context.Context, full *queue, c net.Conn, config
 		}
 		_ = c.SetReadDeadline(time.Time{}) // what fails is the next read
 		if t.ConnectionState().NegotiatedProtocol == "h2" {
+			listen.Share(t.NetConn())
 			full.put(t)
 			return
 		}

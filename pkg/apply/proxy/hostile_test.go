@@ -216,12 +216,23 @@ type h2conn struct {
 
 func (f *fixture) h2conn() *h2conn {
 	f.t.Helper()
+	c := f.h2dial()
+	go io.Copy(io.Discard, c)
+	return f.h2greet(c)
+}
+
+func (f *fixture) h2dial() net.Conn {
+	f.t.Helper()
 	c, err := tls.Dial("tcp", f.secure, &tls.Config{InsecureSkipVerify: true, ServerName: "example.com", NextProtos: []string{"h2"}})
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	f.t.Cleanup(func() { c.Close() })
-	go io.Copy(io.Discard, c)
+	return c
+}
+
+// h2greet begins HTTP/2.
+func (f *fixture) h2greet(c net.Conn) *h2conn {
 	h := &h2conn{Conn: c}
 	h.enc = hpack.NewEncoder(&h.hpack)
 	io.WriteString(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
@@ -236,12 +247,45 @@ func (h *h2conn) frame(kind, flags byte, stream uint32, payload []byte) error {
 	return err
 }
 
+// endless asks for one answer, of which the proxy may send as much as it likes.
+func (h *h2conn) endless() {
+	h.frame(4, 0, 0, []byte{0, 4, 0x7f, 0xff, 0xff, 0xff})
+	h.frame(8, 0, 0, []byte{0x7f, 0, 0, 0})
+	h.frame(1, 4|1, 1, h.request())
+}
+
 func (h *h2conn) request() []byte {
 	h.hpack.Reset()
 	for _, kv := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "example.com"}, {":path", "/"}} {
 		h.enc.WriteField(hpack.HeaderField{Name: kv[0], Value: kv[1]})
 	}
 	return h.hpack.Bytes()
+}
+
+// TestClientsThatDoNotRead asks for a body without end, and takes none of it,
+// on a connection that has just been made: each is cut in time.
+func TestClientsThatDoNotRead(t *testing.T) { engines(t, testClientsThatDoNotRead) }
+
+func testClientsThatDoNotRead(t *testing.T, e engineName) {
+	t.Parallel()
+	f := run(t, e, Config{WriteTime: time.Second})
+	f.route(web.Options{}, server(t, func(w http.ResponseWriter, r *http.Request) {
+		for piece := make([]byte, 64<<10); r.Context().Err() == nil; {
+			if _, err := w.Write(piece); err != nil {
+				return
+			}
+		}
+	}))
+	for what, ask := range map[string]func(){
+		"HTTP/1.1": func() { io.WriteString(f.dial(false), "GET / HTTP/1.1\r\nHost: example.com\r\n\r\n") },
+		"HTTPS":    func() { io.WriteString(f.dial(true), "GET / HTTP/1.1\r\nHost: example.com\r\n\r\n") },
+		"h2c":      func() { f.h2greet(f.dial(false)).endless() },
+		"HTTP/2":   func() { f.h2greet(f.h2dial()).endless() },
+	} {
+		ask()
+		eventually(t, what+": it is under way", func() bool { return f.Active() == 1 })
+		eventually(t, what+": it is cut", func() bool { return f.Active() == 0 })
+	}
 }
 
 // TestHTTP2Floods sends what has taken servers down: streams opened and reset

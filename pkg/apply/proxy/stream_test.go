@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -418,5 +419,76 @@ func testInformationalAnswers(t *testing.T, e engineName) {
 		if !strings.HasPrefix(early, "HTTP/1.1 103 Early Hints\r\nLink: ") || !strings.HasPrefix(final, "HTTP/1.1 200 OK\r\n") || !strings.Contains(final, "X-Final: 1\r\n") || !strings.HasSuffix(final, "done") {
 			t.Errorf("%q: %q", request, got)
 		}
+	}
+}
+
+// countedListener counts the writes on its connections.
+type countedListener struct {
+	net.Listener
+	writes *atomic.Int64
+}
+
+func (l countedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return countedConn{c, l.writes}, err
+}
+
+type countedConn struct {
+	net.Conn
+	writes *atomic.Int64
+}
+
+func (c countedConn) Write(p []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(p)
+}
+
+// TestAnswersShareWrites has streams of one HTTP/2 connection answered at once
+// by one core: most share a system call, which is the dearest part of a small
+// answer.
+func TestAnswersShareWrites(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	f := run(t, own, Config{})
+	program, _ := f.program(web.Options{}, web.HTTP, server(t, echo))
+	for protocol, listener := range map[string]*string{"h2": &f.secure, "h2c": &f.plain} {
+		writes := new(atomic.Int64)
+		l := countedListener{listenLocal(t), writes}
+		p := New(Config{})
+		p.Set(program)
+		ended := make(chan error, 1)
+		ctx, stop := context.WithCancel(t.Context())
+		go func() {
+			if protocol == "h2" {
+				ended <- p.Serve(ctx, nil, l)
+			} else {
+				ended <- p.Serve(ctx, l, nil)
+			}
+		}()
+		*listener = l.Addr().String()
+		client := f.client(protocol)
+		const streams, each = 32, 30
+		var wg sync.WaitGroup
+		for range streams {
+			wg.Go(func() {
+				for range each {
+					resp, err := client.Get(scheme(protocol) + "example.com/")
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					_, _ = io.Copy(io.Discard, resp.Body)
+					resp.Body.Close()
+				}
+			})
+		}
+		wg.Wait()
+		n := writes.Load()
+		t.Logf("%s: %d writes for %d answers", protocol, n, streams*each)
+		if n > streams*each*3/4 {
+			t.Errorf("%s: %d writes for %d answers", protocol, n, streams*each)
+		}
+		client.CloseIdleConnections()
+		stop()
+		<-ended
 	}
 }

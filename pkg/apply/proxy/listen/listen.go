@@ -8,8 +8,10 @@ package listen
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -93,8 +95,11 @@ type conn struct {
 	net.Conn
 	l      *Listener
 	closed atomic.Bool
-	// writable is until when (Unix nanoseconds) the write deadline stands.
+	// writable is until when (Unix nanoseconds) the write deadline stands: 0
+	// is that there is none, theirs that somebody else has set one.
 	writable atomic.Int64
+	// shared says that many goroutines write.
+	shared bool
 
 	// The PROXY header is read when the address or the first byte is asked
 	// for: on the connection's own goroutine, never on the one that accepts.
@@ -126,17 +131,40 @@ func (c *conn) Read(p []byte) (int, error) {
 // Write moves the deadline on, but not for every write: a quarter of the
 // time may pass first.
 func (c *conn) Write(p []byte) (int, error) {
+	if c.shared {
+		runtime.Gosched()
+	}
 	if stall := c.l.cfg.Stall; stall > 0 {
 		now := time.Now()
 		if c.writable.Load()-now.UnixNano() < int64(stall) {
 			until := now.Add(stall + stall/4)
 			c.writable.Store(until.UnixNano())
-			if err := c.SetWriteDeadline(until); err != nil {
+			if err := c.Conn.SetWriteDeadline(until); err != nil {
 				return 0, err
 			}
 		}
 	}
 	return c.Conn.Write(p)
+}
+
+// theirs is later than any deadline of ours.
+const theirs = math.MaxInt64
+
+// SetWriteDeadline holds until it is taken back with the zero time, as
+// crypto/tls and net/http do after a handshake. Without one, Write sets its own.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	err := c.Conn.SetWriteDeadline(t)
+	if t.IsZero() {
+		c.writable.Store(0)
+	} else {
+		c.writable.Store(theirs)
+	}
+	return err
+}
+
+// SetDeadline is for both directions.
+func (c *conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
 func (c *conn) Close() error {
@@ -145,6 +173,17 @@ func (c *conn) Close() error {
 		c.l.cfg.Opened(-1)
 	}
 	return c.Conn.Close()
+}
+
+// Share says that c, as Accept returned it, carries many exchanges at once.
+// From then on each write lets other goroutines run first. net/http sends what
+// its HTTP/2 streams have ready as soon as one of them has something, and with
+// a system call for each piece that is twice for an answer; those that run
+// first have more ready. It must be called before others write to c.
+func Share(c net.Conn) {
+	if c, ok := c.(*conn); ok {
+		c.shared = true
+	}
 }
 
 // CloseWrite lets a tunnel end one direction.

@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"bytes"
 	"crypto/tls"
 	"net"
 )
@@ -36,8 +37,14 @@ type secureReplay struct {
 
 func (r *secureReplay) ConnectionState() tls.ConnectionState { return r.tls.ConnectionState() }
 
+// preface is how HTTP/2 begins (RFC 9113, section 3.4).
+const preface = "PRI * HTTP/2.0\r\n"
+
 // Replay gives back a connection of which rest was read already.
 func Replay(c net.Conn, rest []byte) net.Conn {
+	if bytes.HasPrefix(rest, []byte(preface)) {
+		Share(c)
+	}
 	if t, ok := c.(*tls.Conn); ok {
 		return &secureReplay{replay{c, rest}, t}
 	}
