@@ -13,8 +13,10 @@ import (
 	"poplin.dev/poplin/test/soak"
 )
 
-// counts are what is not the same twice: of packets, and of the epochs of policies.
-var counts = regexp.MustCompile(`packets \d+ bytes \d+|ct label (set )?\d+( \| \d+)*`)
+// counts are what is not the same twice: of packets, and of the epochs of policies,
+// with what is known in one.
+var counts = regexp.MustCompile(`packets \d+ bytes \d+|ct label (set )?\d+( \| \d+)*|meta priority set [0-9a-f]+:[0-9a-f]+|` +
+	`\n\s*elements = \{ [^}]*expires[^}]*\}`)
 
 // TestDaemonKilled: the daemon is killed over and over, and what runs on its
 // node notices nothing.

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	"poplin.dev/poplin/pkg/cluster/policy"
 	policies "poplin.dev/poplin/pkg/policy"
+	"poplin.dev/poplin/pkg/program/permit"
 	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/soak"
 	"poplin.dev/poplin/test/space"
@@ -122,4 +124,26 @@ func (l *lab) replaced(t *testing.T, w *worker) {
 	if _, err := w.kernel.Set(w.table.Program()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestMoreThanIsKnown: of more flows than the kernel remembers to be permitted
+// each is permitted, and a change denies those that it remembers too.
+func TestMoreThanIsKnown(t *testing.T) {
+	const flows = permit.KnownMax * 5 / 4
+	l := newLab(t)
+	l.set(ingress("shop", sel("app", "web"), from(namespace("team", "money"))), nil)
+	l.sync(t)
+	l.flood(t, "db", "web", flows)
+	if n := l.counted(t, 0, "ingress"); n > 0 {
+		t.Errorf("%d packets dropped that are permitted", n)
+	}
+	l.set(ingress("shop", sel("app", "web"), from(namespace("team", "sales"))), nil)
+	l.sync(t)
+	l.flood(t, "db", "web", flows)
+	await.Success(t, 10*time.Second, func() error {
+		if n := l.counted(t, 0, "ingress"); n < flows {
+			return fmt.Errorf("%d packets dropped of %d that are not permitted any more", n, flows)
+		}
+		return nil
+	})
 }

@@ -42,6 +42,9 @@ type Table struct {
 	kernel *table.Table
 	// epoch is the one that the kernel's rules name, 0 before they are known.
 	epoch permit.Epoch
+	// turned is false before this process' first epoch: the last one may have
+	// ended between a change and its epoch.
+	turned bool
 	// held is what the kernel holds; nil: it must be read first.
 	held *permit.Program
 }
@@ -49,7 +52,7 @@ type Table struct {
 // Open connects to the kernel and changes nothing there.
 func Open(conf Config) (*Table, error) {
 	kernel, err := table.Open(table.Config{
-		Name: Name, Maps: layout(), Hooked: permit.Chains(0), Plain: conf.Plain, NetNS: conf.NetNS, Log: conf.Log,
+		Name: Name, Maps: layout(), Hooked: permit.Chains(permit.State{}), Plain: conf.Plain, NetNS: conf.NetNS, Log: conf.Log,
 	})
 	if err != nil {
 		return nil, err
@@ -91,7 +94,7 @@ func (t *Table) Set(want permit.Program) (int, error) {
 // Apply makes a change. After an error the kernel may hold a part of it: call
 // Set.
 func (t *Table) Apply(c permit.Change) error {
-	if err := t.prepare(); err != nil || c.Empty() {
+	if err := t.prepare(); err != nil || c.Empty() && t.turned {
 		return err
 	}
 	// Each step is a transaction, or several. A packet on its way between two
@@ -117,13 +120,13 @@ func (t *Table) Apply(c permit.Change) error {
 		}
 	}
 	if err == nil {
+		c.Apply(*t.held)
 		err = t.turn()
 	}
 	if err != nil {
 		t.Forget()
 		return t.kernel.Reconnect(fmt.Errorf("write table inet %s: %w", Name, err))
 	}
-	c.Apply(*t.held)
 	return nil
 }
 
@@ -133,10 +136,12 @@ func (t *Table) Apply(c permit.Change) error {
 func (t *Table) turn() error {
 	t.epoch = t.next()
 	b := t.kernel.NewBatch()
-	if err := t.kernel.PutChains(b, []nft.Chain{permit.Forward(t.epoch)}); err != nil {
+	if err := t.kernel.PutChains(b, []nft.Chain{permit.Forward(permit.StateOf(t.epoch, *t.held))}); err != nil {
 		return err
 	}
-	return t.kernel.Send(b)
+	err := t.kernel.Send(b)
+	t.turned = t.turned || err == nil
+	return err
 }
 
 // Drops are how many packets policies have dropped by direction, egress and
@@ -158,9 +163,9 @@ func Drops(netns int) (map[string]uint64, error) {
 	return byDirection, nil
 }
 
-// chains are the rules of this epoch.
-func (t *Table) chains() []nft.Chain {
-	list := permit.Chains(t.epoch)
+// chains are the rules of this epoch for a program.
+func (t *Table) chains(p permit.Program) []nft.Chain {
+	list := permit.Chains(permit.StateOf(t.epoch, p))
 	if t.conf.LogDrops {
 		return permit.Logging(list)
 	}
@@ -186,12 +191,15 @@ func (t *Table) prepare() error {
 	if t.epoch == 0 {
 		t.epoch = permit.EpochOf(t.kernel.Label())
 	}
+	if t.epoch == 0 { // named by no rule
+		t.epoch = t.next()
+	}
 	b := t.kernel.NewBatch()
-	err = t.kernel.PutChains(b, t.chains())
+	err = t.kernel.PutChains(b, t.chains(p))
 	if err == nil && b.Size() > 0 {
 		// Made anew, and who knows what passed meanwhile.
 		t.epoch = t.next()
-		err = t.kernel.PutChains(b, t.chains())
+		err = t.kernel.PutChains(b, t.chains(p))
 	}
 	if err == nil {
 		err = t.kernel.Send(b)

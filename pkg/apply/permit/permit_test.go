@@ -72,14 +72,16 @@ func printedAsSaid(t *testing.T, conf Config) {
 		t.Fatal(err)
 	}
 	defer table.Close()
-	if _, err := table.Set(permit.New()); err != nil {
+	isolating := permit.New()
+	isolating.Senders[netip.MustParseAddr("10.244.0.1")] = struct{}{}
+	if _, err := table.Set(isolating); err != nil {
 		t.Fatal(err)
 	}
 	printed := map[string]bool{}
 	for line := range strings.Lines(space.Nft(t, "list", "table", "inet", Name)) {
 		printed[strings.TrimSpace(strings.ReplaceAll(line, " packets 0 bytes 0", ""))] = true
 	}
-	for _, c := range table.chains() {
+	for _, c := range table.chains(isolating) {
 		for _, r := range c.Rules {
 			if !printed[r.String()] {
 				t.Errorf("chain %s: nft does not print %q", c.Name, r)
@@ -126,5 +128,35 @@ func TestKernelAgreesAfterEveryChange(t *testing.T) {
 	}
 	if left := space.Nft(t, "list", "ruleset"); left != "" {
 		t.Errorf("left behind:\n%s", left)
+	}
+}
+
+// Looking finds nothing wrong with what was written, and all that is.
+func TestLook(t *testing.T) {
+	isolating := permit.New()
+	isolating.Senders[netip.MustParseAddr("10.244.0.1")] = struct{}{}
+	for _, conf := range []Config{{}, {LogDrops: true}, {Unlabelled: true}, {Unlabelled: true, LogDrops: true}} {
+		for _, want := range []permit.Program{permit.New(), isolating} {
+			t.Run(fmt.Sprintf("logging %v, unlabelled %v, %d isolated", conf.LogDrops, conf.Unlabelled, len(want.Senders)), func(t *testing.T) {
+				space.Enter(t)
+				conf.Log, conf.Plain = slog.New(slog.DiscardHandler), true
+				table, err := Open(conf)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer table.Close()
+				if _, err := table.Set(want); err != nil {
+					t.Fatal(err)
+				}
+				got, wrong, err := Look()
+				if err != nil || len(wrong) > 0 || got.String() != want.String() {
+					t.Errorf("%v, wrong: %q, holds\n%s", err, wrong, got)
+				}
+				space.Nft(t, "flush", "chain", "inet", Name, "egress-ports")
+				if _, wrong, err = Look(); err != nil || len(wrong) != 1 || !strings.Contains(wrong[0], "egress-ports") {
+					t.Errorf("without the rules of egress-ports: %v, wrong: %q", err, wrong)
+				}
+			})
+		}
 	}
 }

@@ -37,6 +37,9 @@ func (e *encoder) statement(s nft.Statement) error {
 		e.meta(unix.NFT_META_PRIORITY, reg(0))
 		e.bits(reg(0), s.Mask, 0)
 		e.setMeta(unix.NFT_META_PRIORITY, reg(0))
+	case nft.SetClass:
+		e.immediate(reg(0), host(s.Value))
+		e.setMeta(unix.NFT_META_PRIORITY, reg(0))
 	case nft.ForgetClass:
 		e.immediate(reg(0), host(0))
 		e.setMeta(unix.NFT_META_PRIORITY, reg(0))
@@ -184,8 +187,10 @@ func (e *encoder) learn(s nft.Learn) error {
 	}
 	e.expr("dynset", func() {
 		e.Text(unix.NFTA_DYNSET_SET_NAME, s.Map)
-		e.u32s(unix.NFTA_DYNSET_OP, unix.NFT_DYNSET_OP_UPDATE,
-			unix.NFTA_DYNSET_SREG_KEY, reg(0), unix.NFTA_DYNSET_SREG_DATA, reg(next))
+		e.u32s(unix.NFTA_DYNSET_OP, unix.NFT_DYNSET_OP_UPDATE, unix.NFTA_DYNSET_SREG_KEY, reg(0))
+		if s.Data != nil {
+			e.u32s(unix.NFTA_DYNSET_SREG_DATA, reg(next))
+		}
 		e.U64(unix.NFTA_DYNSET_TIMEOUT, uint64(s.Timeout.Milliseconds()))
 	})
 	return nil

@@ -100,6 +100,9 @@ type ClassIs struct {
 // KeepClass clears the bits of the class that are not in Mask.
 type KeepClass struct{ Mask uint32 }
 
+// SetClass sets the priority.
+type SetClass struct{ Value uint32 }
+
 // ForgetClass sets the priority to none.
 type ForgetClass struct{}
 
@@ -154,8 +157,8 @@ type DNAT struct {
 	Map  string
 }
 
-// Learn enters Data under Key for some time, or else extends the time of what
-// is there.
+// Learn enters Data, if any, under Key for some time, or else extends the time
+// of what is there.
 type Learn struct {
 	Map       string
 	Key, Data Key
@@ -218,11 +221,15 @@ func (s Dispatch) String() string {
 	return fmt.Sprintf("meta priority & %s vmap @%s", elements.ClassID(s.Mask), s.Map)
 }
 
-func (s ClassIs) String() string {
-	value := elements.ClassID(s.Value)
-	if s.Value == 0 {
-		value = "none"
+func classValue(v uint32) string {
+	if v == 0 {
+		return "none"
 	}
+	return elements.ClassID(v)
+}
+
+func (s ClassIs) String() string {
+	value := classValue(s.Value)
 	if s.Mask == 0 {
 		return "meta priority " + value
 	}
@@ -233,6 +240,7 @@ func (s ClassIs) String() string {
 func (s KeepClass) String() string {
 	return "meta priority set meta priority & " + elements.ClassID(s.Mask)
 }
+func (s SetClass) String() string  { return "meta priority set " + classValue(s.Value) }
 func (ForgetClass) String() string { return "meta priority set none" }
 func (s MarkHas) String() string {
 	return fmt.Sprintf("meta mark & 0x%08x != 0x00000000", s.Bits)
@@ -270,6 +278,9 @@ func (s DNAT) String() string {
 }
 
 func (s Learn) String() string {
+	if s.Data == nil {
+		return fmt.Sprintf("update @%s { %s timeout %s }", s.Map, s.Key, nftTime(s.Timeout))
+	}
 	return fmt.Sprintf("update @%s { %s timeout %s : %s }", s.Map, s.Key, nftTime(s.Timeout), s.Data)
 }
 

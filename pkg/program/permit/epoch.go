@@ -30,3 +30,7 @@ func EpochOf(l nft.Label) Epoch {
 	}
 	return 0
 }
+
+// class is the epoch as a part of keys of what is known, which is forgotten long
+// before the number comes again. decidedBit is none of its bits.
+func (e Epoch) class() uint32 { return uint32(e) &^ decidedBit }
