@@ -15,6 +15,7 @@ const key = takeKey();
 let graph = null; // as the server has it
 let things = new Map(); // by ID
 let trace = null; // as the server has it
+let told = null; // the trace that the panel tells of
 let selected = ""; // an ID
 let paused = false;
 let filled = false; // the namespaces are there to choose from
@@ -275,6 +276,8 @@ function curve(a, b, left, top) {
 // panel tells of the thing that is chosen, or else of the trace.
 function panel() {
   const t = things.get(selected);
+  if (!t && trace && trace === told) return; // what somebody has unfolded stays so
+  told = t ? null : trace;
   const content = t ? about(t) : trace ? report() : welcome();
   $("panel").replaceChildren(...content.filter(Boolean));
 }
@@ -364,6 +367,7 @@ $("trace").addEventListener("submit", async (event) => {
     $("clear").hidden = false;
     await load();
     show();
+    $("said").textContent = [trace.status, trace.hop && `at hop ${trace.hop}`, trace.cause].filter(Boolean).join(" ");
     $("graph").querySelector(".thing[data-status=BROKEN]")?.scrollIntoView({ block: "nearest" });
   } catch (e) {
     note([e.message], "bad");
