@@ -123,6 +123,10 @@ bench: go ## CNI against ptp and bridge with host-local, packets beside bare dev
 	@test/packages iproute2 nftables iptables containernetworking-plugins nginx-light haproxy nghttp2-client
 	go run -trimpath -buildvcs=false ./test/bench $(BENCHFLAGS)
 
+.PHONY: performance
+performance: go ## docs/performance.md out of docs/performance.json, which `make bench BENCHFLAGS="-json docs/performance.json"` writes
+	go run -trimpath -buildvcs=false ./test/bench -page docs/performance.md docs/performance.json
+
 .PHONY: conformance
 conformance: image ## Kubernetes' own [sig-network] conformance tests on a cluster of Poplin's (CONFORMANCE='-report docs/conformance.md': with the CNI tests, as a page)
 	bin/cluster tools --conformance

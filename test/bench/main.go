@@ -11,18 +11,16 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/test/bench/hosts"
 	"poplin.dev/poplin/test/bench/ingress"
+	"poplin.dev/poplin/test/bench/machine"
 	"poplin.dev/poplin/test/bench/overlay"
 	"poplin.dev/poplin/test/bench/page"
 	"poplin.dev/poplin/test/bench/pods"
@@ -114,11 +112,12 @@ func run() error {
 			return fmt.Errorf("unknown area %q: want some of %s", name, strings.Join(names, ","))
 		}
 	}
-	r, err := describe()
+	r, err := machine.Describe()
 	if err != nil {
 		return err
 	}
-	fmt.Println(r.Machine)
+	r.Quick = *quick
+	fmt.Printf("%s; others use %.2f CPUs\n", r.Machine, r.Others)
 	for _, a := range areas {
 		if !slices.Contains(chosen, a.name) {
 			continue
@@ -159,32 +158,4 @@ func goFirst() error {
 		}
 	}
 	return nil
-}
-
-// describe says where and when the figures come from.
-func describe() (r report.Report, err error) {
-	var u unix.Utsname
-	var info unix.Sysinfo_t
-	if err := errors.Join(unix.Uname(&u), unix.Sysinfo(&info)); err != nil {
-		return r, err
-	}
-	r.Date, r.CPUs = time.Now().UTC().Format(time.DateOnly), runtime.NumCPU()
-	r.Load = float64(info.Loads[0]) / (1 << 16) // SI_LOAD_SHIFT
-	r.Commit = "unknown"
-	if b, err := exec.Command("git", "describe", "--always", "--dirty").Output(); err == nil {
-		r.Commit = strings.TrimSpace(string(b))
-	}
-	cpu := "unknown processor"
-	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(b)) {
-			if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
-				cpu = strings.TrimSpace(value)
-				break
-			}
-		}
-	}
-	memory := float64(info.Totalram) * float64(info.Unit) / (1 << 30)
-	r.Machine = fmt.Sprintf("%s, %d CPUs, %.0f GiB, kernel %s, %s, load %.1f",
-		cpu, r.CPUs, memory, unix.ByteSliceToString(u.Release[:]), runtime.Version(), r.Load)
-	return r, nil
 }

@@ -81,7 +81,7 @@ func Page(all []report.Report) string {
 
 // run is what one run was, and whether its targets are met.
 func run(b *strings.Builder, r report.Report) {
-	fmt.Fprintf(b, "\n## The run of %s\n\nCommit `%s`; %s.%s\n\n", r.Date, r.Commit, r.Machine, beside(r))
+	fmt.Fprintf(b, "\n## The run of %s\n\nCommit `%s`; %s.%s\n\n", r.Date, r.Commit, r.Machine, warnings(r))
 	line(b, "area", "targets", "met")
 	line(b, "---", "---:", "---:")
 	var missed []report.Verdict
@@ -103,16 +103,19 @@ func run(b *strings.Builder, r report.Report) {
 	}
 }
 
-// beside warns where the processors had other work.
-func beside(r report.Report) string {
-	if r.Load <= busy*float64(r.CPUs) {
-		return ""
+// warnings say what makes figures less certain.
+func warnings(r report.Report) (text string) {
+	if r.Quick {
+		text = " **This was a quick run**: less of everything, so figures are less certain."
 	}
-	return fmt.Sprintf(" **The machine was busy**: %.1f threads wanted its %d processors in the minute before, so figures of time are too large and spread.", r.Load, r.CPUs)
+	if r.Others > busy*float64(r.CPUs) {
+		text += fmt.Sprintf(" **The machine was busy**: other work used %.1f of %d CPUs when it began, so figures of time are too large and spread.", r.Others, r.CPUs)
+	}
+	return text
 }
 
 // busy is the part of the processors that others may use.
-const busy = 0.25
+const busy = 0.1
 
 func anchor(name string) string { return strings.ReplaceAll(strings.ToLower(name), " ", "-") }
 

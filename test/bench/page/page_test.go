@@ -1,15 +1,33 @@
 package page
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"poplin.dev/poplin/test/bench/report"
 )
 
+// The page in docs is what its figures make it.
+func TestPageIsMadeOfItsFigures(t *testing.T) {
+	docs := filepath.Join("..", "..", "..", "docs")
+	want, err := Write(filepath.Join(docs, "performance.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	have, err := os.ReadFile(filepath.Join(docs, "performance.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(have) != want {
+		t.Error("docs/performance.md is not what docs/performance.json makes it: run make performance")
+	}
+}
+
 // What is missed and what disturbed the run stands on the page, above all tables.
 func TestNothingIsHidden(t *testing.T) {
-	r := report.Report{Date: "2026-01-02", Commit: "abc", Machine: "a machine", CPUs: 2, Load: 3, Areas: []report.Area{{
+	r := report.Report{Date: "2026-01-02", Commit: "abc", Machine: "a machine", CPUs: 2, Others: 1.5, Quick: true, Areas: []report.Area{{
 		Name: "Some area", About: "It is about this.", Options: "few",
 		Tables: []report.Table{{Title: "ms", Labels: []string{"a|b"}, Columns: []string{"p50"}, Rows: []report.Row{
 			{Labels: []string{"x"}, Figures: []report.Figure{1.5}}, {Labels: []string{"y"}, Figures: []report.Figure{report.Missing}},
@@ -19,7 +37,7 @@ func TestNothingIsHidden(t *testing.T) {
 	text := Page([]report.Report{r})
 	summary, tables, _ := strings.Cut(text, "\n## Some area\n")
 	for _, want := range []string{
-		"2026-01-02", "`abc`", "a machine", "The machine was busy", "| [Some area](#some-area) | 2 | 1 |\n",
+		"2026-01-02", "`abc`", "a machine", "The machine was busy", "This was a quick run", "| [Some area](#some-area) | 2 | 1 |\n",
 		"| Some area: bad | 3.00 | at most 2.00 | **not met** |\n",
 	} {
 		if !strings.Contains(summary, want) {
@@ -33,8 +51,8 @@ func TestNothingIsHidden(t *testing.T) {
 			t.Errorf("%q is missing in\n%s", want, tables)
 		}
 	}
-	r.Load = 0.1
-	if strings.Contains(Page([]report.Report{r}), "busy") {
-		t.Error("a quiet machine is called busy")
+	r.Others, r.Quick = 0.1, false
+	if text := Page([]report.Report{r}); strings.Contains(text, "busy") || strings.Contains(text, "quick run") {
+		t.Error("a whole run on a quiet machine is called quick, or busy")
 	}
 }

@@ -21,7 +21,8 @@ type Report struct {
 	Date, Commit string
 	Machine      string
 	CPUs         int
-	Load         float64 // threads that wanted a processor, in the minute before
+	Others       float64 // how many CPUs others used just before
+	Quick        bool    // less of everything
 	Areas        []Area
 }
 
