@@ -113,7 +113,11 @@ func (c *Client) Text(ctx context.Context, at string, query url.Values) ([]byte,
 	for k, v := range query {
 		r = r.Param(k, v[0])
 	}
-	b, err := r.Do(ctx).Raw()
+	answer := r.Do(ctx)
+	b, err := answer.Raw()
+	if err != nil {
+		err = answer.Error() // with the server's words
+	}
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, fmt.Errorf("read %s: %w", at, ErrAbsent)
