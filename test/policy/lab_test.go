@@ -21,6 +21,7 @@ import (
 	"poplin.dev/poplin/pkg/cluster/policy"
 	"poplin.dev/poplin/pkg/cluster/service"
 	policies "poplin.dev/poplin/pkg/policy"
+	"poplin.dev/poplin/pkg/program/nft"
 	"poplin.dev/poplin/pkg/program/permit"
 	"poplin.dev/poplin/test/need"
 	oracle "poplin.dev/poplin/test/oracle/policies"
@@ -110,6 +111,8 @@ type lab struct {
 	homes   map[string]*space.Space // where a place's sockets are
 	world   oracle.World
 	heard   heard
+	// mutant is a chain that is to be another than it should be.
+	mutant *nft.Chain
 }
 
 func newLab(t testing.TB) *lab {
@@ -345,5 +348,8 @@ func (l *lab) sync(t testing.TB) {
 			t.Fatalf("%s: %v", w.name, err)
 		}
 		c.Apply(w.program)
+	}
+	if l.mutant != nil {
+		l.rewrite(t, *l.mutant) // that may have been written just now
 	}
 }

@@ -64,8 +64,9 @@ func opposite(s nft.Statement) (nft.Statement, bool) {
 // TestEveryRuleCounts changes the kernel's rules one by one: each time something
 // must go wrong. All of them in a soak, some otherwise. They are those of a kernel
 // that does not label connections, which looks at each packet: a label hides what
-// the rules for answers would say. The two rules about labels are so left out: a
-// kernel without one of them looks at each packet, and decides the same.
+// the rules for answers would say. The rules about labels, and about what is
+// known, are so left out: a kernel without one of them looks at each packet, and
+// decides the same.
 func TestEveryRuleCounts(t *testing.T) {
 	all := mutants()
 	list, labs := all, 6 // which mostly wait
@@ -83,10 +84,12 @@ func TestEveryRuleCounts(t *testing.T) {
 			}
 			for n := i; n < len(list); n += labs {
 				m := list[n]
+				l.mutant = &m.chain
 				l.rewrite(t, m.chain)
 				if goesWrong(t, looks) == "" {
 					t.Errorf("nothing goes wrong with %s", m.what)
 				}
+				l.mutant = nil
 				for _, c := range permit.Chains(permit.State{Isolating: true}) {
 					if c.Name == m.chain.Name {
 						l.rewrite(t, c)
@@ -149,7 +152,7 @@ func (l *lab) hold(t testing.TB, w *worker, p permit.Program) {
 }
 
 // rewrite replaces the rules of a chain, on both nodes.
-func (l *lab) rewrite(t *testing.T, c nft.Chain) {
+func (l *lab) rewrite(t testing.TB, c nft.Chain) {
 	t.Helper()
 	for _, w := range l.workers {
 		if err := w.space.Do(func() error {
