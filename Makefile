@@ -42,7 +42,7 @@ image: build ## OCI archives dist/poplin-image.tar and dist/poplin-ingress-image
 
 .PHONY: chart
 chart: go ## the Helm chart, from the manifests, into dist/chart
-	go run -trimpath -buildvcs=false ./install/chart -version 0.0.0-dev -tag dev -o dist/chart
+	go run -trimpath -buildvcs=false ./install/chart/write -version 0.0.0-dev -tag dev -o dist/chart
 
 ARCHES   ?= amd64 arm64
 REGISTRY ?= poplin.dev
@@ -57,7 +57,7 @@ release: go ## what users download, into dist/release: programs, images, manifes
 	$(foreach a,$(ARCHES),$(MAKE) --no-print-directory build GOARCH=$(a) VERSION=$(VERSION) COMMIT=$(COMMIT) &&) true
 	$(foreach i,poplin poplin-ingress,go run -trimpath -buildvcs=false ./install/image -image $(i) -bin bin -arch $(subst $(empty) $(empty),$(comma),$(ARCHES)) \
 		-version $(VERSION) -name $(REGISTRY)/$(i):$(VERSION) -o $(RELEASE)/$(i)-$(VERSION)-image.tar &&) true
-	go run -trimpath -buildvcs=false ./install/chart -version $(VERSION) -registry $(REGISTRY) -o dist/chart
+	go run -trimpath -buildvcs=false ./install/chart/write -version $(VERSION) -registry $(REGISTRY) -o dist/chart
 	go run -trimpath -buildvcs=false ./install/release -chart dist/chart -bin bin -arch $(subst $(empty) $(empty),$(comma),$(ARCHES)) -registry $(REGISTRY) -version $(VERSION) -o $(RELEASE)
 
 .PHONY: demo

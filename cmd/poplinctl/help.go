@@ -52,6 +52,7 @@ func (c command) examples() []string {
 		"render":            {"render worker-1", "render worker-1 -show desired"},
 		"sysdump":           {"sysdump", "sysdump -f /tmp/bug.tar.gz"},
 		"ui":                {"ui", "ui -port 8001"},
+		"install":           {"install -print -preset kubeadm | kubectl apply -f -", "install -print -registry registry.example -set config.overlay.mtu=1400"},
 		"completion":        {"completion bash > /etc/bash_completion.d/poplinctl", "completion zsh > ~/.zfunc/_poplinctl", "completion fish > ~/.config/fish/completions/poplinctl.fish"},
 		"version":           {"version"},
 		"trace": {

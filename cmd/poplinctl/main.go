@@ -34,6 +34,7 @@ func commands() []command {
 		{"sysdump", "[flags]", "write an archive for a bug report: what the API server and every daemon say, without Secrets", sysdump},
 		{"trace", "[FROM] TO [flags]", "walk the whole way of a request and name the hop that is broken, with its cure;\nFROM is pod/NAME, node/NAME, an address, or external, which it is without;\nTO is pod/NAME:PORT, service/NAME:PORT, ADDRESS:PORT or a URL; exits with 10 and the\nnumber of the hop in docs/trace.md", follow},
 		{"ui", "[flags]", "show the cluster's network in a browser on this machine: nodes, pods, Services, Ingresses and\npolicies as a graph, and traces drawn on it; it only reads, and ends with Ctrl-C", page},
+		{"install", "-print [flags]", "print the manifests that install Poplin, from the values of the Helm chart, for those who use\nneither Helm nor kustomize; no cluster is asked", manifests},
 		{"completion", "bash|zsh|fish", "print a script that has a shell complete commands and flags", completion},
 		{"version", "", "say which build this is", say},
 	}

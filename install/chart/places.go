@@ -1,4 +1,4 @@
-package main
+package chart
 
 import (
 	"fmt"
@@ -77,8 +77,8 @@ func optional(condition, lines string) string {
 	return "        {{- if " + condition + " }}\n" + lines + "        {{- end }}\n"
 }
 
-// template puts values into a manifest.
-func template(manifest string, places []place) (string, error) {
+// fillIn makes a template of a manifest.
+func fillIn(manifest string, places []place) (string, error) {
 	if strings.Contains(manifest, "{{") {
 		return "", fmt.Errorf("it holds {{, which Helm takes for its own")
 	}

@@ -200,6 +200,7 @@ var direction = map[string][]string{
 	"daemon/conflist": {"pkg", "install"},
 	"daemon/snapshot": {"pkg", "install"},
 	"install":         {"pkg/version"},
+	"install/chart":   {"install", "pkg/config"},
 	"install/image":   {"install/image", "install/contents", "pkg/version"},
 	"install/release": {"install/contents"},
 	"cmd/poplin":      {"plugins", "pkg/version"},

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
 
+	"poplin.dev/poplin/install/chart"
 	"poplin.dev/poplin/test/cluster"
 	"poplin.dev/poplin/test/live"
 )
@@ -27,8 +28,8 @@ func TestChart(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	chart, program := filepath.Join(dir, "chart"), filepath.Join(dir, "helm")
-	live.Go(t, root, "run", "-trimpath", "-buildvcs=false", "./install/chart", "-o", chart, "-version", "v0.0.0", "-tag", "dev")
+	dist, program := filepath.Join(dir, "chart"), filepath.Join(dir, "helm")
+	live.Go(t, root, "run", "-trimpath", "-buildvcs=false", "./install/chart/write", "-o", dist, "-version", "v0.0.0", "-tag", "dev")
 	live.Go(t, filepath.Join(root, "test/cluster/helm"), "build", "-trimpath", "-buildvcs=false", "-o", program, "helm.sh/helm/v3/cmd/helm")
 
 	c := live.Temporary(t, cluster.Options{Name: "test-chart", Nodes: 2, Family: "ipv4", Network: "none", Proxy: "none"})
@@ -64,7 +65,7 @@ func TestChart(t *testing.T) {
 			}
 			plain = append(append(plain, "---\n"...), b...)
 		}
-		want, got := objects(t, plain), objects(t, must("template", "poplin", chart, version))
+		want, got := objects(t, plain), objects(t, must("template", "poplin", dist, version))
 		for name, o := range want {
 			if !reflect.DeepEqual(got[name], o) {
 				w, _ := json.MarshalIndent(o, "", " ")
@@ -77,14 +78,14 @@ func TestChart(t *testing.T) {
 		}
 	})
 
-	presets, err := filepath.Glob(chart + "/presets/*.yaml")
+	presets, err := filepath.Glob(dist + "/presets/*.yaml")
 	if err != nil || len(presets) < 3 {
 		t.Fatal(presets, err)
 	}
 	for _, p := range presets {
 		t.Run("Preset="+strings.TrimSuffix(filepath.Base(p), ".yaml"), func(t *testing.T) {
 			rendered := filepath.Join(t.TempDir(), "rendered.yaml")
-			if err := os.WriteFile(rendered, must("template", "poplin", chart, version, "--values", p), 0o600); err != nil {
+			if err := os.WriteFile(rendered, must("template", "poplin", dist, version, "--values", p), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			if out := kubectl("apply", "--server-side", "--field-manager=preset", "-f", rendered); !strings.Contains(out, "daemonset.apps/poplind serverside-applied") {
@@ -94,9 +95,43 @@ func TestChart(t *testing.T) {
 		})
 	}
 
+	// What poplinctl install prints is what Helm makes of the chart.
+	t.Run("Install", func(t *testing.T) {
+		made := chart.Chart{Version: "v0.0.0", Registry: "poplin.dev", Tag: "dev"}
+		for _, row := range []struct{ preset, set string }{
+			{"", "ingress.enabled=false"},
+			{"", "options.metrics=true"},
+			{"k3s", "options.hostFiles=true"},
+			{"kind", "config.trace.podInspection=true"},
+			{"kubeadm", "ingress.replicas=3"},
+		} {
+			setting, err := chart.Setting(row.set)
+			if err != nil {
+				t.Fatal(err)
+			}
+			given, args := []chart.Values{setting}, []string{"template", "poplin", dist, version, "--set", row.set}
+			if row.preset != "" {
+				p, err := chart.Preset(row.preset)
+				if err != nil {
+					t.Fatal(err)
+				}
+				given, args = append([]chart.Values{p}, given...), append(args, "--values", dist+"/presets/"+row.preset+".yaml")
+			}
+			text, err := made.Manifest(given...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, want := objects(t, text), objects(t, must(args...)); !reflect.DeepEqual(got, want) {
+				g, _ := json.MarshalIndent(got, "", " ")
+				w, _ := json.MarshalIndent(want, "", " ")
+				t.Errorf("%v: printed\n%s\nHelm has\n%s", row, g, w)
+			}
+		}
+	})
+
 	t.Run("RefusesWhatNothingReads", func(t *testing.T) {
 		for set, want := range map[string]string{"config.overlay.mtuu=1400": "mtuu", "image.pullPolicy=3": "pullPolicy"} {
-			if out, err := helm("template", "poplin", chart, version, "--set", set); err == nil || !bytes.Contains(out, []byte(want)) {
+			if out, err := helm("template", "poplin", dist, version, "--set", set); err == nil || !bytes.Contains(out, []byte(want)) {
 				t.Errorf("--set %s: %v\n%s", set, err, out)
 			}
 		}
@@ -107,12 +142,12 @@ func TestChart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	given := []string{"--namespace=kube-system", "--values", chart + "/presets/kubeadm.yaml", "--set", "config.apiServer.endpoints={" + c.Server() + "},ingress.service.type=NodePort", "--wait", "--timeout=180s"}
-	must(append([]string{"install", "poplin", chart}, given...)...)
+	given := []string{"--namespace=kube-system", "--values", dist + "/presets/kubeadm.yaml", "--set", "config.apiServer.endpoints={" + c.Server() + "},ingress.service.type=NodePort", "--wait", "--timeout=180s"}
+	must(append([]string{"install", "poplin", dist}, given...)...)
 	if err := c.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	must(append([]string{"upgrade", "poplin", chart, "--set", "options.netRaw=true,config.logFormat=json"}, given...)...)
+	must(append([]string{"upgrade", "poplin", dist, "--set", "options.netRaw=true,config.logFormat=json"}, given...)...)
 	kubectl("-n", "poplin-system", "rollout", "status", "daemonset/poplind", "--timeout=120s") // Helm is content with most of them
 	if out := kubectl("-n", "poplin-system", "get", "daemonset", "poplind", "-o", "jsonpath={.spec.template.spec.containers[0].securityContext.capabilities.add} {.status.updatedNumberScheduled} {.status.numberReady}"); out != `["NET_ADMIN","NET_RAW"] 2 2` {
 		t.Errorf("after the upgrade: %s", out)

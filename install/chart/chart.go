@@ -1,47 +1,37 @@
-// Command chart makes the Helm chart from the manifests, so that there is one
-// source: what users set becomes a template, all else stays what it is. Inputs
-// are install/manifests and the files beside this one (values.head.yaml,
-// Chart.yaml, NOTES.txt, presets); output is a directory that Helm takes. It
-// refuses manifests in which it does not find, exactly once, a place where a
-// value belongs.
-package main
+// Package chart makes the Helm chart from the manifests, so that there is one
+// source: what users set becomes a template, all else stays what it is. Inputs are
+// the manifests and the files beside this one (values.head.yaml, Chart.yaml,
+// NOTES.txt, presets); outputs are a directory that Helm takes, and what Helm would
+// make of it, for those without Helm. It refuses manifests in which it does not
+// find, exactly once, a place where a value belongs, and values that nothing reads.
+package chart
 
 import (
+	"embed"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
 	"sigs.k8s.io/yaml"
+
+	"poplin.dev/poplin/install"
 )
 
-func main() {
-	out := flag.String("o", "dist/chart", "`directory` to write the chart to, anew")
-	version := flag.String("version", "0.0.0-dev", "`version` of the chart and its images; a v in front is no part of a chart's version")
-	registry := flag.String("registry", "poplin.dev", "`registry` of the images")
-	tag := flag.String("tag", "", "`tag` of the images (default: the version)")
-	flag.Parse()
-	c := chart{version: strings.TrimPrefix(*version, "v"), registry: *registry, tag: *tag}
-	if c.tag == "" {
-		c.tag = *version
-	}
-	if err := c.write(*out); err != nil {
-		fmt.Fprintln(os.Stderr, "chart:", err)
-		os.Exit(1)
-	}
+//go:embed values.head.yaml Chart.yaml NOTES.txt presets
+var own embed.FS
+
+// Chart is one version of it.
+type Chart struct {
+	Version  string // v1.2.3; a v in front is no part of a chart's version
+	Registry string // of the images
+	Tag      string // of the images; empty: the version
 }
 
-type chart struct{ version, registry, tag string }
-
-const (
-	manifests = "install/manifests"
-	own       = "install/chart"
-)
-
-// write makes the chart in an empty directory.
-func (c chart) write(out string) error {
+// Write makes the chart in an empty directory.
+func (c Chart) Write(out string) error {
 	files, err := c.files()
 	if err != nil {
 		return err
@@ -61,59 +51,60 @@ func (c chart) write(out string) error {
 	return nil
 }
 
+// order is that of the templates, and only says of which value each depends.
+var (
+	order = []string{"poplin.yaml", "poplin-ingress.yaml", "metrics.yaml"}
+	only  = map[string]string{"poplin-ingress.yaml": ".Values.ingress.enabled", "metrics.yaml": ".Values.options.metrics"}
+)
+
 // files are the chart's, by name.
-func (c chart) files() (map[string]string, error) {
+func (c Chart) files() (map[string]string, error) {
+	if c.Tag == "" {
+		c.Tag = c.Version
+	}
 	source := map[string]string{}
-	for _, name := range []string{
-		manifests + "/poplin.yaml", manifests + "/poplin-ingress.yaml", manifests + "/options/metrics.yaml",
-		own + "/values.head.yaml", own + "/Chart.yaml", own + "/NOTES.txt",
-	} {
-		b, err := os.ReadFile(name)
+	for _, name := range []string{"poplin.yaml", "poplin-ingress.yaml", "options/metrics.yaml"} {
+		b, err := install.Manifests.ReadFile("manifests/" + name)
 		if err != nil {
 			return nil, err
 		}
-		source[filepath.Base(name)] = string(b)
+		source[path.Base(name)] = string(b)
+	}
+	for _, name := range []string{"values.head.yaml", "Chart.yaml", "NOTES.txt"} {
+		b, err := own.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		source[name] = string(b)
 	}
 	config, err := configuration(source["poplin.yaml"])
 	if err != nil {
 		return nil, err
 	}
-	values := fill(source["values.head.yaml"], map[string]string{"REGISTRY": c.registry, "TAG": c.tag}) + indent(config, "  ")
+	values := fill(source["values.head.yaml"], map[string]string{"REGISTRY": c.Registry, "TAG": c.Tag}) + indent(config, "  ")
 	files := map[string]string{
-		"Chart.yaml":          fill(source["Chart.yaml"], map[string]string{"VERSION": c.version, "TAG": c.tag}),
+		"Chart.yaml":          fill(source["Chart.yaml"], map[string]string{"VERSION": strings.TrimPrefix(c.Version, "v"), "TAG": c.Tag}),
 		"values.yaml":         values,
 		"templates/NOTES.txt": source["NOTES.txt"],
 	}
 	if files["values.schema.json"], err = schema(values); err != nil {
 		return nil, err
 	}
-	for _, m := range []struct {
-		name, when string // always, or where a value is true
-		places     []place
-	}{
-		{"poplin.yaml", "", daemonPlaces(config)},
-		{"poplin-ingress.yaml", ".Values.ingress.enabled", ingressPlaces},
-		{"metrics.yaml", ".Values.options.metrics", nil},
-	} {
-		text, err := template(source[m.name], m.places)
+	places := map[string][]place{"poplin.yaml": daemonPlaces(config), "poplin-ingress.yaml": ingressPlaces}
+	for _, name := range order {
+		text, err := fillIn(source[name], places[name])
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", m.name, err)
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		if m.when != "" {
-			text = "{{- if " + m.when + " }}\n" + text + "{{- end }}\n"
+		if when := only[name]; when != "" {
+			text = "{{- if " + when + " }}\n" + text + "{{- end }}\n"
 		}
-		files["templates/"+m.name] = text
+		files["templates/"+name] = text
 	}
-	presets, err := filepath.Glob(own + "/presets/*.yaml")
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range presets {
-		b, err := os.ReadFile(p)
-		if err != nil {
+	for _, p := range Presets() {
+		if files["presets/"+p+".yaml"], err = preset(p); err != nil {
 			return nil, err
 		}
-		files["presets/"+filepath.Base(p)] = string(b)
 	}
 	return files, nil
 }
