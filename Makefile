@@ -119,13 +119,17 @@ fuzz: go ## every fuzz target, FUZZTIME=10s each, as many at once as there are C
 	test/fuzz $(FUZZTIME)
 
 .PHONY: bench
-bench: go ## CNI against ptp and bridge with host-local, packets beside bare devices, Services against kube-proxy, 1,000 policies, 5,000 Ingresses, Ingress against nginx and HAProxy, as ratios of one run (BENCHFLAGS=-quick: less of it)
+bench: go ## CNI against ptp and bridge with host-local, 10 to 5,000 nodes, packets beside bare devices, Services against kube-proxy, 1,000 policies, 5,000 Ingresses, Ingress against nginx and HAProxy, as ratios of one run (BENCHFLAGS=-quick: less of it)
 	@test/packages iproute2 nftables iptables containernetworking-plugins nginx-light haproxy nghttp2-client
 	go run -trimpath -buildvcs=false ./test/bench $(BENCHFLAGS)
 
 .PHONY: performance
 performance: go ## docs/performance.md out of docs/performance.json, which `make bench BENCHFLAGS="-json docs/performance.json"` writes
 	go run -trimpath -buildvcs=false ./test/bench -page docs/performance.md docs/performance.json
+
+.PHONY: scale
+scale: go ## Figures of docs/scale.md out of docs/scale.json, which `make bench BENCHFLAGS="-only scale -json docs/scale.json"` writes
+	go run -trimpath -buildvcs=false ./test/bench -fill docs/scale.md docs/scale.json
 
 .PHONY: conformance
 conformance: image ## Kubernetes' own [sig-network] conformance tests on a cluster of Poplin's (CONFORMANCE='-report docs/conformance.md': with the CNI tests, as a page)

@@ -26,6 +26,7 @@ import (
 	"poplin.dev/poplin/test/bench/pods"
 	"poplin.dev/poplin/test/bench/policies"
 	"poplin.dev/poplin/test/bench/report"
+	"poplin.dev/poplin/test/bench/scale"
 	"poplin.dev/poplin/test/bench/services"
 	"poplin.dev/poplin/test/bench/traffic"
 )
@@ -52,6 +53,7 @@ func run() error {
 	flag.StringVar(&cni.Family, "family", "ipv4", "`family` of the pods' addresses: ipv4, ipv6 or dual")
 	flag.StringVar(&cni.Upstream, "upstream", "/usr/lib/cni", "`directory` of upstream's plugins")
 	sizes := flag.String("sizes", "", "`list` of Services x endpoints, such as 1000x2,10000x10")
+	nodes := flag.String("nodes", "", "`list` of how many nodes there are for scale, such as 100,5000")
 	quick := flag.Bool("quick", false, "a quarter of the pods; few nodes that join; few Services and few changes")
 	areas := []area{
 		{"cni", "What a pod pays for its network: CNI ADD and DEL, called as a runtime does, serially and many at once, on an empty node and beside other pods. " +
@@ -76,6 +78,10 @@ func run() error {
 			}},
 		{"policies", "What enforcing policies costs the daemon of a full node, against a real API server, and what it costs packets between two isolated pods.",
 			func() (report.Area, error) { return policies.Measure(ctx, policies.Options{Quick: *quick}) }},
+		{"scale", "One node among 10 to 5,000, with all that the daemon does, and what all of them ask of a real API server, while kubelets and controllers write as they do in life. docs/scale.md says how.",
+			func() (report.Area, error) {
+				return scale.Measure(ctx, scale.Options{Quick: *quick, Nodes: *nodes})
+			}},
 		{"hosts", "poplin-ingress with thousands of hosts, against a real API server: until the first configuration is there, and until a change is live, from its request on.",
 			func() (report.Area, error) { return hosts.Measure(ctx, hosts.Options{Quick: *quick}) }},
 		{"ingress", "What a request costs in poplin-ingress, with its routing, headers, metrics and limits on, and in nginx and HAProxy as plain reverse proxies. " +
@@ -89,7 +95,11 @@ func run() error {
 	only := flag.String("only", strings.Join(names, ","), "`areas` to measure")
 	output := flag.String("json", "", "`file` for the figures as JSON")
 	text := flag.String("page", "", "measure nothing, but write the page for readers into this `file`, of the files of JSON that are named behind")
+	into := flag.String("fill", "", "measure nothing, but put the figures of a file of JSON, which is named behind, into this `page` between its marks")
 	flag.Parse()
+	if *into != "" {
+		return fill(*into, flag.Arg(0))
+	}
 	if *text != "" {
 		b, err := page.Write(flag.Args()...)
 		if err != nil {
@@ -112,11 +122,16 @@ func run() error {
 			return fmt.Errorf("unknown area %q: want some of %s", name, strings.Join(names, ","))
 		}
 	}
+	return measure(areas, chosen, *quick, *output)
+}
+
+// measure prints areas, and writes them into a file of JSON if it has a name.
+func measure(areas []area, chosen []string, quick bool, output string) error {
 	r, err := machine.Describe()
 	if err != nil {
 		return err
 	}
-	r.Quick = *quick
+	r.Quick = quick
 	fmt.Printf("%s; others use %.2f CPUs\n", r.Machine, r.Others)
 	for _, a := range areas {
 		if !slices.Contains(chosen, a.name) {
@@ -132,13 +147,30 @@ func run() error {
 			return err
 		}
 		r.Areas = append(r.Areas, result)
-		if *output != "" { // now, lest a later area takes all with it
-			if err := r.Write(*output); err != nil {
+		if output != "" { // now, lest a later area takes all with it
+			if err := r.Write(output); err != nil {
 				return err
 			}
 		}
 	}
 	return err
+}
+
+// fill puts the figures of a report into a page.
+func fill(name, from string) error {
+	r, err := page.Read(from)
+	if err != nil {
+		return err
+	}
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	filled, err := page.Fill(string(text), r)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return os.WriteFile(name, []byte(filled), 0o644)
 }
 
 // goFirst puts this process, with all that it starts, before the machine's other

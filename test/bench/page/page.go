@@ -20,20 +20,28 @@ func Write(files ...string) (string, error) {
 	}
 	var all []report.Report
 	for _, name := range files {
-		b, err := os.ReadFile(name)
+		r, err := Read(name)
 		if err != nil {
 			return "", err
-		}
-		var r report.Report
-		if err := json.Unmarshal(b, &r); err != nil {
-			return "", fmt.Errorf("read %s: %w", name, err)
-		}
-		if len(r.Areas) == 0 {
-			return "", fmt.Errorf("read %s: no areas: is it what -json has written?", name)
 		}
 		all = append(all, r)
 	}
 	return Page(all), nil
+}
+
+// Read reads a report from a file of JSON.
+func Read(name string) (r report.Report, err error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, fmt.Errorf("read %s: %w", name, err)
+	}
+	if len(r.Areas) == 0 {
+		return r, fmt.Errorf("read %s: no areas: is it what -json has written?", name)
+	}
+	return r, nil
 }
 
 const head = `# Performance
@@ -79,6 +87,29 @@ func Page(all []report.Report) string {
 	return b.String()
 }
 
+// Fill puts an area of a report into a page that people have written, between
+// two lines that name it: <!-- figures: Scale --> and <!-- end of figures -->.
+func Fill(text string, r report.Report) (string, error) {
+	for _, a := range r.Areas {
+		begin := fmt.Sprintf("<!-- figures: %s -->\n", a.Name)
+		before, rest, found := strings.Cut(text, begin)
+		if !found {
+			continue
+		}
+		_, after, found := strings.Cut(rest, endOfFigures)
+		if !found {
+			return "", fmt.Errorf("fill in figures of %s: no line %q behind its first", a.Name, endOfFigures)
+		}
+		var b strings.Builder
+		fmt.Fprintf(&b, "\nThe run of %s, commit `%s`; %s.%s\n\n%s.\n", r.Date, r.Commit, r.Machine, warnings(r), capital(a.Options))
+		figures(&b, a)
+		return before + begin + b.String() + "\n" + endOfFigures + after, nil
+	}
+	return "", errors.New("fill in figures: the page has no line <!-- figures: NAME --> of an area of the report")
+}
+
+const endOfFigures = "<!-- end of figures -->"
+
 // run is what one run was, and whether its targets are met.
 func run(b *strings.Builder, r report.Report) {
 	fmt.Fprintf(b, "\n## The run of %s\n\nCommit `%s`; %s.%s\n\n", r.Date, r.Commit, r.Machine, warnings(r))
@@ -121,6 +152,11 @@ func anchor(name string) string { return strings.ReplaceAll(strings.ToLower(name
 
 func area(b *strings.Builder, a report.Area) {
 	fmt.Fprintf(b, "\n## %s\n\n%s\n\nThis run: %s.\n", a.Name, a.About, a.Options)
+	figures(b, a)
+}
+
+// figures are an area's tables and targets.
+func figures(b *strings.Builder, a report.Area) {
 	for _, t := range a.Tables {
 		fmt.Fprintf(b, "\n%s:\n\n", capital(t.Title))
 		line(b, append(append([]string{}, t.Labels...), t.Columns...)...)

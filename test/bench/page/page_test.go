@@ -56,3 +56,39 @@ func TestNothingIsHidden(t *testing.T) {
 		t.Error("a whole run on a quiet machine is called quick, or busy")
 	}
 }
+
+// What people have written around figures stays, and old figures go.
+func TestFill(t *testing.T) {
+	r := report.Report{Date: "2026-01-02", Areas: []report.Area{{Name: "Some area", Options: "few", Tables: []report.Table{{Title: "ms", Columns: []string{"p50"}, Rows: []report.Row{{Figures: []report.Figure{1.5}}}}}}}}
+	const head, tail = "# Words\n\n<!-- figures: Some area -->\n", "<!-- end of figures -->\nmore words\n"
+	once, err := Fill(head+"old\n"+tail, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(once, head) || !strings.HasSuffix(once, tail) || !strings.Contains(once, "| 1.50 |") || strings.Contains(once, "old") {
+		t.Errorf("filled in:\n%s", once)
+	}
+	if twice, err := Fill(once, r); err != nil || twice != once {
+		t.Errorf("filled in again, %v:\n%s", err, twice)
+	}
+	for _, text := range []string{"# No place\n", head} {
+		if _, err := Fill(text, r); err == nil {
+			t.Errorf("no error for %q", text)
+		}
+	}
+}
+
+// The figures of docs/scale.md are those of a run.
+func TestScaleIsOfARun(t *testing.T) {
+	r, err := Read("../../../docs/scale.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("../../../docs/scale.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if filled, err := Fill(string(text), r); err != nil || filled != string(text) {
+		t.Errorf("docs/scale.md does not hold the figures of docs/scale.json (%v): make scale", err)
+	}
+}

@@ -73,6 +73,9 @@ func (l *Plane) Silence() {
 	}
 }
 
+// Server is the API server.
+func (l *Plane) Server() *process.Process { return l.servers[len(l.servers)-1] }
+
 // Up starts the control plane. Close ends also what was started by one that
 // failed.
 func (l *Plane) Up(ctx context.Context, t tools.Tools) (err error) {
