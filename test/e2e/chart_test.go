@@ -21,18 +21,13 @@ import (
 	"poplin.dev/poplin/test/live"
 )
 
-// TestChart installs, upgrades and removes Poplin with Helm.
-func TestChart(t *testing.T) {
-	root, err := cluster.ProjectRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
+// byHelm installs, upgrades and removes Poplin with Helm.
+func byHelm(t *testing.T, c *cluster.Cluster, root string) {
 	dir := t.TempDir()
-	dist, program := filepath.Join(dir, "chart"), filepath.Join(dir, "helm")
+	dist, program := filepath.Join(dir, "dist", "chart"), filepath.Join(dir, "helm")
 	live.Go(t, root, "run", "-trimpath", "-buildvcs=false", "./install/chart/write", "-o", dist, "-version", "v0.0.0", "-tag", "dev")
 	live.Go(t, filepath.Join(root, "test/cluster/helm"), "build", "-trimpath", "-buildvcs=false", "-o", program, "helm.sh/helm/v3/cmd/helm")
 
-	c := live.Temporary(t, cluster.Options{Name: "test-chart", Nodes: 2, Family: "ipv4", Network: "none", Proxy: "none"})
 	helm := func(args ...string) ([]byte, error) {
 		cmd := exec.CommandContext(t.Context(), "nsenter", append([]string{"--net=" + c.Namespace(c.Nodes()[0]), "--", program, "--kubeconfig=" + c.Kubeconfig()}, args...)...)
 		cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+dir, "HELM_CONFIG_HOME="+dir, "HELM_DATA_HOME="+dir)
@@ -143,7 +138,13 @@ func TestChart(t *testing.T) {
 		}
 	}
 	given := []string{"--namespace=kube-system", "--values", dist + "/presets/kubeadm.yaml", "--set", "config.apiServer.endpoints={" + c.Server() + "},ingress.service.type=NodePort", "--wait", "--timeout=180s"}
-	must(append([]string{"install", "poplin", dist}, given...)...)
+	// The page's command, and what its words ask for where there is no load
+	// balancer.
+	for _, s := range installPage(t, root) {
+		if s.title == "With Helm" {
+			reader{t, c, dir}.run(s.commands[0] + " --set=ingress.service.type=NodePort --wait --timeout=180s")
+		}
+	}
 	if err := c.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
