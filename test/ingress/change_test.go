@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	daemon "poplin.dev/poplin/daemon/ingress"
 	"poplin.dev/poplin/test/certificate"
 	"poplin.dev/poplin/test/ingress/api"
 	"poplin.dev/poplin/test/ingress/traffic"
@@ -57,7 +58,9 @@ func TestNothingFails(t *testing.T) {
 	for _, n := range []int{11, 13, 14} {
 		pod(t, n, back)
 	}
-	one, two := run(t, s, 101, nil), run(t, s, 102, nil)
+	// The one that leaves takes connections for as long as it does by default,
+	// until this test has seen that it is not ready, however busy the machine is.
+	one, two := run(t, s, 101, func(c *daemon.Config) { c.Proxy.Withdraw = 5 * time.Second }), run(t, s, 102, nil)
 	s.Until("both are ready", func() bool { return one.ready() && two.ready() })
 
 	// Replica one leaves in the end. Once it says that it is not ready, new

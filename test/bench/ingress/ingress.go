@@ -125,7 +125,10 @@ func version(pkg string) string {
 }
 
 // compare lets the proxies take turns: first as fast as they can, then all at
-// one rate, half of what nginx or poplin-ingress can at most.
+// one rate, half of what the slower one of nginx and poplin-ingress can at
+// most. The rate is the same for all because clients' is: they do not ask less
+// of a slow proxy. At half of its own most each, a slower one would be measured
+// with less to do, and look better for it.
 func (l *lab) compare(ctx context.Context, kind load, o Options) (result, error) {
 	r := result{load: kind, cpu: map[string]report.Figure{}, rate: map[string]report.Figure{}, p50: map[string]report.Figure{}, p99: map[string]report.Figure{}}
 	all := map[string][]sample{}
