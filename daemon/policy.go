@@ -8,6 +8,7 @@ import (
 	"poplin.dev/poplin/daemon/isolation"
 	"poplin.dev/poplin/daemon/policy"
 	"poplin.dev/poplin/pkg/apply/permit"
+	"poplin.dev/poplin/pkg/config"
 	"poplin.dev/poplin/pkg/kube/policies"
 	"poplin.dev/poplin/pkg/loop"
 	"poplin.dev/poplin/pkg/metrics"
@@ -31,7 +32,7 @@ type policyState struct {
 // newPolicy makes the tasks that enforce policies, or removes what an earlier
 // daemon left of them.
 func newPolicy(now *state, stateDir string, log *slog.Logger) (*policyState, []loop.Task, error) {
-	conf := policy.Config{Node: now.node, Verify: verify}
+	conf := policy.Config{Node: now.node, Verify: verify, Keep: now.settings.Policy.EstablishedConnections == config.ConnectionsKept}
 	if !now.settings.Policy.Enabled {
 		return nil, nil, errors.Join(policy.Remove(conf, log), isolation.Remove(stateDir))
 	}

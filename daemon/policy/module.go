@@ -62,6 +62,8 @@ type Config struct {
 	Plain bool
 	// Verify is how often everything is compiled, and the kernel read, again.
 	Verify time.Duration
+	// Keep lets connections that exist go on whatever changes.
+	Keep bool
 	// LogDrops is how many lines a second the log may get about packets that
 	// were dropped; 0 is none, and nothing is asked of the kernel.
 	LogDrops int

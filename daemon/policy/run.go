@@ -28,7 +28,7 @@ type pass struct {
 
 func open(m *Module) (*pass, error) {
 	heard := hear(m)
-	kernel, err := permit.Open(permit.Config{Plain: m.deps.Config.Plain, LogDrops: heard != nil, Log: m.deps.Log})
+	kernel, err := permit.Open(permit.Config{Plain: m.deps.Config.Plain, Keep: m.deps.Config.Keep, LogDrops: heard != nil, Log: m.deps.Log})
 	if err != nil {
 		heard.close()
 		return nil, err

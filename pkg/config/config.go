@@ -39,6 +39,12 @@ const (
 	FirewallReport = "report"
 )
 
+// What a change of policies means for connections that exist.
+const (
+	ConnectionsDecided = "decide"
+	ConnectionsKept    = "keep"
+)
+
 // Config is the file. What a field's comment says, docs/operate.md tells users:
 // a test writes its table from here. A field that says nothing has the comment
 // of the object that it is in. The tags hold for values that are given: oneof
@@ -138,6 +144,10 @@ type Policy struct {
 	// Enforce [NetworkPolicies and ClusterNetworkPolicies](policy.md) on the
 	// nodes. `false` removes everything of it from the kernel.
 	Enabled bool `json:"enabled"`
+	// What a change of policies means for connections that exist. `decide`: those
+	// that it forbids carry nothing any more, in neither direction. `keep`: they
+	// go on until they end, and only new ones are refused.
+	EstablishedConnections string `json:"establishedConnections" oneof:"decide,keep"`
 	// Log packets that policies drop, with the policies that would have had to
 	// allow them: [how](policy.md#packets-that-are-dropped). No connection
 	// notices the change.
@@ -286,7 +296,7 @@ func Default() Config {
 			},
 		},
 
-		Policy: Policy{Enabled: true, LogDropsPerSecond: 10},
+		Policy: Policy{Enabled: true, EstablishedConnections: ConnectionsDecided, LogDropsPerSecond: 10},
 
 		CNI:     CNI{ConfDir: "/etc/cni/net.d", Name: "poplin", Capabilities: map[string]bool{"ips": true, "portMappings": true, "bandwidth": true}},
 		Health:  Listener{Address: "127.0.0.1:9411"},

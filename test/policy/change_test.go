@@ -7,7 +7,9 @@ import (
 	"testing"
 	"time"
 
+	applypermit "poplin.dev/poplin/pkg/apply/permit"
 	"poplin.dev/poplin/pkg/cluster/policy"
+	"poplin.dev/poplin/pkg/cluster/service"
 )
 
 // TestAChangeHoldsForConnectionsThatExist: a connection that a policy comes to
@@ -42,6 +44,33 @@ func TestAChangeHoldsForConnectionsThatExist(t *testing.T) {
 						t.Errorf("%s permitted again: end %d does not get through", harm.name, sender)
 					}
 				}
+			}
+		})
+	}
+}
+
+// TestKeptConnectionsGoOn: where the node is told to keep connections, one that a
+// policy comes to forbid carries on, both ways, and no new one is made.
+func TestKeptConnectionsGoOn(t *testing.T) {
+	for _, conf := range []applypermit.Config{{Keep: true}, {Keep: true, Plain: true, Unlabelled: true}} {
+		t.Run(fmt.Sprintf("unlabelled %v", conf.Unlabelled), func(t *testing.T) {
+			l := openLab(t, conf)
+			for _, ipv6 := range []bool{false, true} {
+				kept := l.stream(t, "db", "web", ipv6)
+				for _, forbidden := range [][]policy.NetworkPolicy{ingress("shop", sel("app", "web")), egress("bank", all)} {
+					l.set(forbidden, nil)
+					l.sync(t)
+					for _, sender := range []int{0, 1} {
+						if !kept.carries(sender) {
+							t.Errorf("IPv6 %v, %s: end %d does not get through", ipv6, forbidden[0].Name, sender)
+						}
+					}
+					if got, err := l.reaches("db", "web", service.TCP, 80, ipv6); got || err != nil {
+						t.Errorf("IPv6 %v, %s: a new connection is made, %v", ipv6, forbidden[0].Name, err)
+					}
+				}
+				l.set(nil, nil)
+				l.sync(t)
 			}
 		})
 	}

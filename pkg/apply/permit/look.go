@@ -15,20 +15,24 @@ func Look() (p permit.Program, wrong []string, err error) {
 	if err != nil {
 		return p, nil, err
 	}
-	// Whether drops are logged is the daemon's to say, and without isolated
-	// pods no rule names an epoch, on kernels that know labels too.
+	// Whether drops are logged and connections kept is the daemon's to say, and
+	// without isolated pods no rule names an epoch, on kernels that know labels
+	// too.
 	epochs := []permit.Epoch{permit.EpochOf(found.Label)}
 	if epochs[0] == 0 {
 		epochs = append(epochs, 1)
 	}
 	for _, e := range epochs {
-		for _, chains := range [][]nft.Chain{permit.Chains(permit.StateOf(e, p)), permit.Logging(permit.Chains(permit.StateOf(e, p)))} {
-			list := found.Wrong(chains)
-			if len(list) == 0 {
-				return p, nil, nil
-			}
-			if wrong == nil || len(list) < len(wrong) {
-				wrong = list
+		for _, keeping := range []bool{false, true} {
+			state := permit.State{Epoch: e, Isolating: p.Isolating(), Keeping: keeping}
+			for _, chains := range [][]nft.Chain{permit.Chains(state), permit.Logging(permit.Chains(state))} {
+				list := found.Wrong(chains)
+				if len(list) == 0 {
+					return p, nil, nil
+				}
+				if wrong == nil || len(list) < len(wrong) {
+					wrong = list
+				}
 			}
 		}
 	}

@@ -31,6 +31,8 @@ type Config struct {
 	// LogDrops has packets that are dropped told to permit.LogGroup, which
 	// the kernel must know.
 	LogDrops bool
+	// Keep lets connections that exist go on whatever changes.
+	Keep bool
 	// NetNS is a descriptor of the network namespace; 0 is the caller's.
 	NetNS int
 	Log   *slog.Logger
@@ -136,7 +138,7 @@ func (t *Table) Apply(c permit.Change) error {
 func (t *Table) turn() error {
 	t.epoch = t.next()
 	b := t.kernel.NewBatch()
-	if err := t.kernel.PutChains(b, []nft.Chain{permit.Forward(permit.StateOf(t.epoch, *t.held))}); err != nil {
+	if err := t.kernel.PutChains(b, []nft.Chain{permit.Forward(t.state(*t.held))}); err != nil {
 		return err
 	}
 	err := t.kernel.Send(b)
@@ -165,11 +167,15 @@ func Drops(netns int) (map[string]uint64, error) {
 
 // chains are the rules of this epoch for a program.
 func (t *Table) chains(p permit.Program) []nft.Chain {
-	list := permit.Chains(permit.StateOf(t.epoch, p))
+	list := permit.Chains(t.state(p))
 	if t.conf.LogDrops {
 		return permit.Logging(list)
 	}
 	return list
+}
+
+func (t *Table) state(p permit.Program) permit.State {
+	return permit.State{Epoch: t.epoch, Isolating: p.Isolating(), Keeping: t.conf.Keep}
 }
 
 // Remove takes the table away.

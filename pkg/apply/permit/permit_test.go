@@ -60,6 +60,7 @@ func sample(dice *rand.Rand) permit.Program {
 // What nft prints is what our programs say, so a person can trust either.
 func TestRulesAsNftPrintsThem(t *testing.T) {
 	t.Run("plain", func(t *testing.T) { printedAsSaid(t, Config{}) })
+	t.Run("keeping", func(t *testing.T) { printedAsSaid(t, Config{Keep: true}) })
 	t.Run("logging", func(t *testing.T) { printedAsSaid(t, Config{LogDrops: true}) })
 }
 
@@ -135,9 +136,9 @@ func TestKernelAgreesAfterEveryChange(t *testing.T) {
 func TestLook(t *testing.T) {
 	isolating := permit.New()
 	isolating.Senders[netip.MustParseAddr("10.244.0.1")] = struct{}{}
-	for _, conf := range []Config{{}, {LogDrops: true}, {Unlabelled: true}, {Unlabelled: true, LogDrops: true}} {
+	for _, conf := range []Config{{}, {LogDrops: true}, {Keep: true}, {Unlabelled: true}, {Unlabelled: true, LogDrops: true, Keep: true}} {
 		for _, want := range []permit.Program{permit.New(), isolating} {
-			t.Run(fmt.Sprintf("logging %v, unlabelled %v, %d isolated", conf.LogDrops, conf.Unlabelled, len(want.Senders)), func(t *testing.T) {
+			t.Run(fmt.Sprintf("logging %v, unlabelled %v, keeping %v, %d isolated", conf.LogDrops, conf.Unlabelled, conf.Keep, len(want.Senders)), func(t *testing.T) {
 				space.Enter(t)
 				conf.Log, conf.Plain = slog.New(slog.DiscardHandler), true
 				table, err := Open(conf)

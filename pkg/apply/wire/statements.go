@@ -68,6 +68,8 @@ func (e *encoder) statement(s nft.Statement) error {
 		e.state(stateRelated)
 	case nft.New:
 		e.state(stateNew)
+	case nft.Established:
+		e.state(stateEstablished)
 	case nft.Reply:
 		e.expr("ct", func() { e.u32s(unix.NFTA_CT_DREG, reg(0), unix.NFTA_CT_KEY, unix.NFT_CT_DIRECTION) })
 		e.compare(unix.NFT_CMP_EQ, reg(0), []byte{1})
@@ -110,7 +112,7 @@ func (e *encoder) statement(s nft.Statement) error {
 
 // NF_CT_STATE_BIT of IP_CT_RELATED, in either direction, and of IP_CT_NEW
 // (linux/netfilter/nf_conntrack_common.h).
-const stateRelated, stateNew = 0x4, 0x8
+const stateEstablished, stateRelated, stateNew = 0x2, 0x4, 0x8
 
 // state matches connections in one of some states.
 func (e *encoder) state(bits uint32) {

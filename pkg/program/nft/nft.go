@@ -139,6 +139,9 @@ type Reply struct{}
 // New matches packets of a connection that nobody has answered yet.
 type New struct{}
 
+// Established matches packets of a connection that was answered.
+type Established struct{}
+
 // Label is bits that a connection carries with it; bit n is in byte n/8. A rule
 // can set them and not clear them.
 type Label [16]byte
@@ -260,6 +263,7 @@ func (Translated) String() string  { return "ct status dnat" }
 func (Related) String() string     { return "ct state related" }
 func (Reply) String() string       { return "ct direction reply" }
 func (New) String() string         { return "ct state new" }
+func (Established) String() string { return "ct state established" }
 func (s Labelled) String() string  { return "ct label " + s.Label.String() }
 func (s SetLabel) String() string  { return "ct label set " + s.Label.String() }
 

@@ -60,10 +60,12 @@ type State struct {
 	// Isolating says that a pod is isolated: without one there is nothing to
 	// decide.
 	Isolating bool
+	// Keeping says that connections which exist are not decided again.
+	Keeping bool
 }
 
-// StateOf is that of a program.
-func StateOf(e Epoch, p Program) State { return State{e, len(p.Senders)+len(p.Receivers) > 0} }
+// Isolating reports whether p isolates a pod.
+func (p Program) Isolating() bool { return len(p.Senders)+len(p.Receivers) > 0 }
 
 // The chains whose last rule counts and drops.
 const (
@@ -117,6 +119,9 @@ const (
 func Forward(s State) nft.Chain {
 	c := nft.Chain{Name: "forward", Type: "filter", Hook: "forward", Priority: after}
 	rules := func(list ...nft.Rule) { c.Rules = append(c.Rules, list...) }
+	if s.Isolating && s.Keeping {
+		rules(nft.Rule{nft.Established{}, nft.Return})
+	}
 	carry := nft.Rule{nft.SetClass{Value: s.Epoch.class()}}
 	switch {
 	case !s.Isolating:
