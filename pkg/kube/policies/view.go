@@ -79,13 +79,16 @@ func New(conf *rest.Config, how follow.Config) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
+	alike := labelSets{}
 	v.pods = follow.Add(v.View, follow.Collection{
 		API: core, Resource: Pods, One: &podObject{}, Many: &podList{},
 		// Most of those that have ended are not even sent.
 		Fields: "status.phase!=Succeeded,status.phase!=Failed",
 	}, func(o any) (policy.Key, pod) {
 		p := o.(*podObject)
-		return p.Key(), pod{p.value, p.absent}
+		value := p.value
+		value.Labels = alike.one(value.Labels)
+		return p.Key(), pod{value, p.absent}
 	}, nil)
 	v.namespaces = follow.Add(v.View, follow.Collection{
 		API: core, Resource: Namespaces, One: &namespaceObject{}, Many: &namespaceList{},
