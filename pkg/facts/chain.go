@@ -96,6 +96,9 @@ func Judge(chains []Chain, base Chain, p Packet) (Fate, string) {
 
 // Find does so for rules with other verdicts; Dropped is that one has it.
 func Find(chains []Chain, base Chain, p Packet, verdicts ...string) (Fate, string) {
+	if base.Family == "ip" && !p.To.Addr().Is4() || base.Family == "ip6" && p.To.Addr().Is4() {
+		return Passes, "" // a table of one family sees no other
+	}
 	w := newJudge(chains, base, p, verdicts...)
 	end := w.walk(base, 0)
 	if end == "" && base.Drops && slices.Contains(verdicts, "drop") {

@@ -129,4 +129,15 @@ func TestJudge(t *testing.T) {
 			t.Errorf("%s: %d, %q; want %d", name, got, why, row.want)
 		}
 	}
+	// A table of one family sees no packet of the other.
+	six := p
+	six.Src, six.To = addr("fd00::5"), netip.MustParseAddrPort("[fd00:1::5]:80")
+	for family, row := range map[string]struct{ four, six Fate }{"ip": {Dropped, Passes}, "ip6": {Passes, Dropped}, "inet": {Dropped, Dropped}} {
+		base := Chain{Family: family, Table: "filter", Name: "FORWARD", Hook: "forward", Drops: true}
+		for packet, want := range map[Packet]Fate{p: row.four, six: row.six} {
+			if got, why := Judge([]Chain{base}, base, packet); got != want {
+				t.Errorf("family %s, to %s: %d, %q; want %d", family, packet.To, got, why, want)
+			}
+		}
+	}
 }
