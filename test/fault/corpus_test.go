@@ -74,6 +74,7 @@ func TestFaultCorpus(t *testing.T) {
 			}
 		}
 	})
+	t.Run("a fault inside a pod is not seen without a look", func(t *testing.T) { unseen(t, c, lab) })
 	live.Inspect(t, c)
 	t.Run("nothing is broken", func(t *testing.T) { calm(t, c, lab) })
 	t.Run("somebody's packet is followed", func(t *testing.T) { followed(t, c, lab) })
@@ -137,13 +138,39 @@ func healthy(t *testing.T, lab *corpus.Lab, kind string, random *rand.Rand) *cor
 	return c
 }
 
+// unseen: without the right to look into pods, of no fault inside of one it is said
+// that all is well, nor that its hop is. A soak has all of them, and else there is one
+// at each hop.
+func unseen(t *testing.T, c *cluster.Cluster, lab *corpus.Lab) {
+	all, err := corpus.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := map[string]bool{}
+	for _, f := range all {
+		if !slices.Contains(insidePods, f.Hop) || at[f.Hop] && !soak.Full() {
+			continue
+		}
+		at[f.Hop] = true
+		of := lab.Draw(t, f, random(f.Name))
+		breaks(t, of, func() {
+			for _, mode := range [][]string{nil, {probe}} {
+				e := explained(t, c, of, mode...)
+				if blind(t, e); e.Status == "OK" {
+					t.Errorf("%s: %s is broken, and the tool says OK %v", of, f.Name, mode)
+				}
+			}
+		})
+	}
+}
+
 // calm: of paths on which nothing is broken, none is accused. There are a hundred
 // in a soak; each fault's twin is one more.
 func calm(t *testing.T, c *cluster.Cluster, lab *corpus.Lab) {
 	kinds := slices.DeleteFunc(slices.Clone(corpus.Paths), func(kind string) bool { return kind == corpus.PodToNewPod })
 	random := random("healthy")
 	var took []time.Duration
-	for n := range soak.Times(100) {
+	for n := range max(soak.Times(100), len(kinds)) {
 		of := healthy(t, lab, kinds[n%len(kinds)], random)
 		e := explained(t, c, of)
 		if e.Status != "OK" {

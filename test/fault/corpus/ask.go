@@ -43,6 +43,16 @@ func (c *Case) Ends() (from, to string) {
 		return c.values["GATEWAY"], "http://" + c.far.host() + "/hostname"
 	case OutsideToHTTPS:
 		return c.values["GATEWAY"], "https://" + c.far.host() + "/hostname"
+	case PodToHost:
+		return pod, fmt.Sprintf("pod/%s/host-%d:%d", Namespace, c.far.number, hostNetworkPort)
+	case PodToHeadless:
+		return pod, fmt.Sprintf("service/%s/headless-%d", Namespace, c.far.number)
+	case NodeToService:
+		return "node/" + c.near.name, address(c.far.vips[f], c.servicePort())
+	case OutsideToHostPort:
+		return c.values["GATEWAY"], address(c.far.addrs[f], hostPort)
+	case OutsideToBalancer:
+		return "external", fmt.Sprintf("service/%s/balanced-%d:80", Namespace, c.far.number)
 	}
 	return pod, fmt.Sprintf("%s/new:%d", Namespace, c.lab.port)
 }
@@ -52,6 +62,10 @@ func (c *Case) Family() int { return c.family }
 
 // nodePort and a node's number is its server's.
 const nodePort = 30040
+
+// hostPort leads to a node's server; at hostNetworkPort a pod of the node's own
+// network listens.
+const hostPort, hostNetworkPort = 7900, 7901
 
 func (c *Case) servicePort() int {
 	if c.Path.UDP {
@@ -73,9 +87,19 @@ func (c *Case) Ask(ctx context.Context) error {
 	case PodToSlice:
 		return c.connect(ctx, netip.AddrPortFrom(c.far.slices[f], 80))
 	case PodToName:
-		return c.resolve(ctx, c.values["SERVICE"])
+		return c.resolve(ctx, c.values["SERVICE"], 80)
 	case PodToAlias:
-		return c.resolve(ctx, c.values["ALIAS"])
+		return c.resolve(ctx, c.values["ALIAS"], 80)
+	case PodToHeadless:
+		return c.resolve(ctx, fmt.Sprint("headless-", c.far.number), c.lab.port)
+	case PodToHost: // its name is the node's
+		return c.http(ctx, c.inside, "http://"+netip.AddrPortFrom(c.far.addrs[f], hostNetworkPort).String(), c.far.name)
+	case NodeToService:
+		return c.http(ctx, c.onNode, "http://"+netip.AddrPortFrom(c.far.vips[f], uint16(c.servicePort())).String(), c.far.server.name)
+	case OutsideToHostPort:
+		return c.http(ctx, c.outside, "http://"+netip.AddrPortFrom(c.far.addrs[f], hostPort).String(), c.far.server.name)
+	case OutsideToBalancer:
+		return c.http(ctx, c.outside, "http://"+netip.AddrPortFrom(c.far.balancers[f], 80).String(), c.far.server.name)
 	case OutsideToPort:
 		return c.http(ctx, c.outside, "http://"+netip.AddrPortFrom(c.near.addrs[f], uint16(nodePort+c.far.number)).String(), c.far.server.name)
 	case OutsideToURL:
@@ -140,8 +164,17 @@ func (c *Case) inside(ctx context.Context, network, address string) (conn net.Co
 	return conn, err
 }
 
-func (c *Case) outside(ctx context.Context, network, address string) (conn net.Conn, err error) {
-	err = thread.In(c.lab.cluster.UnderlayNamespace(), func() (err error) {
+func (c *Case) outside(ctx context.Context, network, address string) (net.Conn, error) {
+	return in(ctx, c.lab.cluster.UnderlayNamespace(), network, address)
+}
+
+func (c *Case) onNode(ctx context.Context, network, address string) (net.Conn, error) {
+	return in(ctx, c.lab.cluster.Namespace(c.near.name), network, address)
+}
+
+// in dials in a network namespace.
+func in(ctx context.Context, namespace, network, address string) (conn net.Conn, err error) {
+	err = thread.In(namespace, func() (err error) {
 		conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
 		return err
 	})
@@ -169,9 +202,9 @@ func (c *Case) http(ctx context.Context, dial dial, url, want string) error {
 
 // resolve asks for a Service by name in the client's container, with what its
 // resolver is told.
-func (c *Case) resolve(ctx context.Context, service string) error {
+func (c *Case) resolve(ctx context.Context, service string, port int) error {
 	cmd, err := c.lab.cluster.Command(ctx, c.near.name, "nsenter", fmt.Sprintf("--target=%d", c.near.client.process), "--mount", "--net", "--",
-		"curl", fmt.Sprintf("-%d", c.family), "--silent", "--show-error", "--max-time", "1.5", "http://"+service+"."+Namespace+".svc.cluster.local/hostname")
+		"curl", fmt.Sprintf("-%d", c.family), "--silent", "--show-error", "--max-time", "1.5", fmt.Sprintf("http://%s.%s.svc.cluster.local:%d/hostname", service, Namespace, port))
 	if err != nil {
 		return err
 	}

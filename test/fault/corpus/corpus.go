@@ -73,10 +73,19 @@ const (
 	OutsideToURL   = "outside to URL" // through Ingress, by HTTP
 	OutsideToHTTPS = "outside to HTTPS"
 	PodToNewPod    = "pod to new pod" // one that is yet to start
+
+	PodToHost         = "pod to pod of the node's network"
+	PodToHeadless     = "pod to headless name"
+	NodeToService     = "node to service"
+	OutsideToHostPort = "outside to host port"
+	OutsideToBalancer = "outside to load balancer"
 )
 
 // Paths are all kinds.
-var Paths = []string{PodToPod, PodToService, PodToSlice, PodToName, PodToAlias, OutsideToPort, OutsideToURL, OutsideToHTTPS, PodToNewPod}
+var Paths = []string{
+	PodToPod, PodToService, PodToSlice, PodToName, PodToAlias, OutsideToPort, OutsideToURL, OutsideToHTTPS, PodToNewPod,
+	PodToHost, PodToHeadless, NodeToService, OutsideToHostPort, OutsideToBalancer,
+}
 
 var options = map[string]func(*Path){
 	"udp":        func(p *Path) { p.UDP = true },

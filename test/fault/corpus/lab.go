@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -43,6 +44,7 @@ type node struct {
 	ranges         map[int]netip.Prefix
 	mac            string
 	client, server pod
+	balancers      map[int]netip.Addr // addresses that somebody routes to another node
 	vips, slices   map[int]netip.Addr // of the server's Services
 }
 
@@ -73,7 +75,35 @@ func Open(t testing.TB, c *cluster.Cluster, port int) *Lab {
 	l.readNodes(t)
 	l.makePods(t)
 	l.makeObjects(t)
+	l.balance(t)
 	return l
+}
+
+// balance is what a load balancer does: each Service of that type has an address
+// that the network between the nodes routes to a node.
+func (l *Lab) balance(t testing.TB) {
+	t.Helper()
+	for i, n := range l.nodes {
+		n.balancers = map[int]netip.Addr{
+			4: netip.MustParseAddr(fmt.Sprint("203.0.113.", n.number)), 6: netip.MustParseAddr(fmt.Sprint("2001:db8:113::", n.number)),
+		}
+		l.kubectl(t, "-n", Namespace, "patch", "service", fmt.Sprint("balanced-", n.number), "--subresource=status", "-p",
+			fmt.Sprintf(`{"status":{"loadBalancer":{"ingress":[{"ip":"%s"},{"ip":"%s"}]}}}`, n.balancers[4], n.balancers[6]))
+		to := l.nodes[(i+1)%len(l.nodes)]
+		for f, a := range n.balancers {
+			l.route(t, "replace", a, "via", to.addrs[f].String())
+			t.Cleanup(func() { l.route(t, "del", a) })
+		}
+	}
+}
+
+// route changes a route of the network between the nodes.
+func (l *Lab) route(t testing.TB, do string, to netip.Addr, args ...string) {
+	t.Helper()
+	line := append([]string{"--net=" + l.cluster.UnderlayNamespace(), "ip", fmt.Sprint("-", family(to)), "route", do, to.String()}, args...)
+	if out, err := exec.Command("nsenter", line...).CombinedOutput(); err != nil {
+		t.Errorf("%v: %v: %s", line, err, out)
+	}
 }
 
 func (l *Lab) kubectl(t testing.TB, args ...string) []byte {
@@ -185,6 +215,7 @@ func substitute(text string, values map[string]string) string {
 func (l *Lab) makePods(t testing.TB) {
 	t.Helper()
 	l.apply(t, "pods.yaml")
+	l.apply(t, "more.yaml")
 	for _, n := range l.nodes {
 		l.kubectl(t, "-n", Namespace, "patch", "pod", fmt.Sprint("web-", n.number), "--subresource=status", "-p",
 			`{"status":{"conditions":[{"type":"corpus.poplin.dev/warm","status":"True"}]}}`)
