@@ -153,6 +153,7 @@ func Run(ctx context.Context, cfg Config) error {
 		Health: settings.Health.Address, Metrics: settings.Metrics.Address, Socket: cfg.Socket,
 		CertFile: settings.Metrics.CertFile, KeyFile: settings.Metrics.KeyFile, Node: cfg.NodeName,
 		Exported: count.Handler(), Alive: now.alive, Report: now.report, Cluster: now.objects, Log: log,
+		Config: func() ([]byte, error) { return os.ReadFile(cfg.File) },
 	}
 	if settings.Metrics.Reachable() {
 		if asked.Access, err = cluster.Access(); err != nil {

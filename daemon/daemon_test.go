@@ -311,6 +311,20 @@ func (m *machine) passes(task string) (lines string) {
 	return lines
 }
 
+// answers: root on the node is told what the daemon knows of the cluster, and its
+// configuration.
+func (m *machine) answers() {
+	m.t.Helper()
+	c, err := status.Cluster(m.t.Context(), m.cfg.Socket)
+	if err != nil || !c.Since.IsZero() || len(c.Nodes) != 2 || c.Self.Name != "worker-1" || len(c.Missing) > 0 {
+		m.t.Errorf("of the cluster: %+v, %v", c, err)
+	}
+	text, err := status.Config(m.t.Context(), m.cfg.Socket)
+	if want, _ := os.ReadFile(m.cfg.File); err != nil || text != string(want) {
+		m.t.Errorf("configuration %q, %v", text, err)
+	}
+}
+
 func (m *machine) checkReady() {
 	t := m.t
 	t.Helper()
@@ -341,6 +355,7 @@ func (m *machine) checkReady() {
 			t.Errorf("no %s in the metrics:\n%s", want, metrics)
 		}
 	}
+	m.answers()
 	if r := m.report(); r.Peers != 1 || r.MTU != 1450 || r.Underlay == nil || r.Underlay.Link != "eth0" || r.APIServer != m.api.Address() {
 		t.Errorf("report: %+v", r)
 	}

@@ -49,7 +49,7 @@ func (c command) examples() []string {
 		"policy":            {"policy explain -from shop/web -to bank/db:5432", "policy explain -from external -to shop/web:http -o json", "policy test policies/*.yaml expected.yaml"},
 		"flows":             {"flows", "flows -match shop/", "flows -nodes worker-1 -o json"},
 		"connectivity-test": {"connectivity-test", "connectivity-test -o json"},
-		"render":            {"render worker-1", "render worker-1 -show desired"},
+		"render":            {"render worker-1", "render worker-1 -show desired", "render -node worker-1"},
 		"sysdump":           {"sysdump", "sysdump -f /tmp/bug.tar.gz"},
 		"ui":                {"ui", "ui -port 8001"},
 		"install":           {"install -print -preset kubeadm | kubectl apply -f -", "install -print -registry registry.example -set config.overlay.mtu=1400"},

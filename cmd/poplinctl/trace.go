@@ -10,9 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"poplin.dev/poplin/daemon/query"
 	"poplin.dev/poplin/daemon/trace"
-	"poplin.dev/poplin/pkg/facts"
 	"poplin.dev/poplin/pkg/trace/print"
 	"poplin.dev/poplin/pkg/trace/way"
 )
@@ -37,7 +35,7 @@ func follow(ctx context.Context, args []string) error {
 	f.StringVar(&c.Namespace, "n", "default", "`namespace` of names without one")
 	f.StringVar(&c.System, "system-namespace", "poplin-system", "`namespace` of Poplin's pods")
 	f.IntVar(&c.Family, "family", 0, "4 or 6: this IP family only")
-	f.StringVar(&c.LocalName, "node", "", "read the kernel of this node here, as root on it, and not in its poplind pod: its `name`")
+	hereFlag(f, &c)
 	f.BoolVar(&c.Probe, "probe", false, "send a real request, and see at each hop what becomes of it")
 	f.DurationVar(&c.Live, "live", 0, "wait so `long` for the next real request of this kind, and see what becomes of it")
 	verbose := f.Bool("v", false, "show what each hop was found by")
@@ -60,15 +58,7 @@ func follow(ctx context.Context, args []string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, *timeout+c.Live)
 	defer cancel()
-	if c.LocalName != "" {
-		places := query.Places{
-			Config: "/etc/poplin/config.yaml", Socket: "/run/poplin/poplind.sock", StateDir: "/var/lib/poplin", CNICache: "/var/lib/cni/results", Inspect: true,
-		}
-		c.LocalWatch = func(ctx context.Context, w facts.Watch, in io.Reader, out io.Writer) error {
-			return query.Watch(ctx, places, w, in, out)
-		}
-		c.Local = func(q facts.Question) facts.Node { return query.Run(ctx, places, c.LocalName, q) }
-	}
+	here(ctx, &c)
 	r, err := trace.Run(ctx, c)
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"net/netip"
 	"os"
@@ -40,8 +41,8 @@ import (
 
 // Places say where the node's files are.
 type Places struct {
-	// Config is the daemon's configuration; where there is no such file, its
-	// defaults count.
+	// Config is the daemon's configuration; where there is no such file and no
+	// daemon to ask for it, its defaults count.
 	Config string
 	// Socket is the daemon's, StateDir and CNICache are directories.
 	Socket, StateDir, CNICache string
@@ -64,7 +65,7 @@ const (
 func Run(ctx context.Context, p Places, node string, q facts.Question) facts.Node {
 	n := facts.Node{Version: facts.Version, Name: node, Taken: time.Now().UTC()}
 	a := answer{Node: &n, places: p, question: q}
-	a.settings = a.readConfig()
+	a.settings = a.readConfig(ctx)
 	// Other nodes take their time, while the rest is read.
 	var answers sync.WaitGroup
 	if q.Asks(facts.OfPeers) {
@@ -92,8 +93,16 @@ type answer struct {
 	settings config.Config
 }
 
-func (a *answer) readConfig() config.Config {
+// readConfig reads the daemon's file, or, outside its pod, asks for it.
+func (a *answer) readConfig(ctx context.Context) config.Config {
 	text, err := os.ReadFile(a.places.Config)
+	if errors.Is(err, fs.ErrNotExist) {
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		var told string
+		told, err = status.Config(ctx, a.places.Socket)
+		text = []byte(told)
+	}
 	if err != nil {
 		a.Lacks("settings", fmt.Errorf("defaults are taken: %w", err))
 		return config.Default()

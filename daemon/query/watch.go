@@ -25,7 +25,7 @@ const settle = 100 * time.Millisecond
 func Watch(ctx context.Context, p Places, w facts.Watch, in io.Reader, out io.Writer) error {
 	n := &facts.Node{}
 	a := answer{Node: n, places: p}
-	a.settings = a.readConfig()
+	a.settings = a.readConfig(ctx)
 	ctx, cancel := context.WithTimeout(ctx, w.Limit)
 	defer cancel()
 	lines := make(chan bool)

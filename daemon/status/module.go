@@ -49,8 +49,10 @@ type Deps struct {
 	Alive func() error
 	// Report says what is true now.
 	Report func() Report
-	// Cluster says what is known of the API's objects.
+	// Cluster says what is known of the API's objects, Config is the text of the
+	// configuration file, which the node has in the daemon's pod only.
 	Cluster func() facts.Cluster
+	Config  func() ([]byte, error)
 	Log     *slog.Logger
 }
 
@@ -91,6 +93,7 @@ func (m *Module) listeners() []listener {
 	socket := http.NewServeMux()
 	socket.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { m.say(w, m.deps.Report()) })
 	socket.HandleFunc("GET /cluster", func(w http.ResponseWriter, _ *http.Request) { m.say(w, m.deps.Cluster()) })
+	socket.HandleFunc("GET /config", m.config)
 	socket.HandleFunc("GET /debug/pprof/", pprof.Index)
 	socket.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	socket.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
@@ -240,4 +243,13 @@ func (m *Module) say(w http.ResponseWriter, what any) {
 	if err := json.NewEncoder(w).Encode(what); err != nil {
 		m.deps.Log.Debug("cannot answer", "error", err)
 	}
+}
+
+func (m *Module) config(w http.ResponseWriter, _ *http.Request) {
+	text, err := m.deps.Config()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	m.say(w, string(text))
 }

@@ -100,6 +100,12 @@ func Cluster(ctx context.Context, socket string) (c facts.Cluster, err error) {
 	return c, err
 }
 
+// Config asks the daemon of this node for the text of its configuration file.
+func Config(ctx context.Context, socket string) (text string, err error) {
+	err = fetch(ctx, socket, "/config", &text)
+	return text, err
+}
+
 func fetch(ctx context.Context, socket, what string, answer any) error {
 	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)

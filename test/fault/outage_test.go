@@ -203,7 +203,7 @@ func TestTraceWithoutAPIServer(t *testing.T) {
 			e := here(t, c, of)
 			t.Logf("%s: %s", of, e)
 			switch {
-			case e.LastGood == nil || e.LastGood.Node != of.Near():
+			case e.LastGood == nil || e.LastGood.Node != of.Value("NEAR"):
 				t.Errorf("%s: it does not say whose knowledge it is: %+v", of, e.LastGood)
 			case of.Hop != "" && !e.is(of.Fault):
 				t.Errorf("%s: want %s broken", of, of.Hop)
@@ -213,6 +213,10 @@ func TestTraceWithoutAPIServer(t *testing.T) {
 				t.Errorf("%s: want the Service's selector unknown, and nothing else", of)
 			}
 		})
+	}
+	out, err := asRoot(t, c, victim, "render", "-node", victim).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "last knew of the cluster") {
+		t.Errorf("render of a node that is what it should be: %v: %s", err, out)
 	}
 	back()
 }

@@ -59,15 +59,22 @@ func explained(t testing.TB, c *cluster.Cluster, of *corpus.Case, mode ...string
 // here is what the tool says to root on the client's node.
 func here(t testing.TB, c *cluster.Cluster, of *corpus.Case) explanation {
 	t.Helper()
-	program, err := cluster.ProjectRoot()
+	node := of.Value("NEAR")
+	return answer(t, asRoot(t, c, node, question(of, []string{"-node", node})...))
+}
+
+// asRoot is the tool in a shell on a node.
+func asRoot(t testing.TB, c *cluster.Cluster, node string, args ...string) *exec.Cmd {
+	t.Helper()
+	root, err := cluster.ProjectRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd, err := c.Command(t.Context(), of.Near(), append([]string{program + "/bin/poplinctl"}, question(of, []string{"-node", of.Near(), "-kubeconfig", c.Kubeconfig()})...)...)
+	cmd, err := c.Command(t.Context(), node, slices.Concat([]string{root + "/bin/poplinctl"}, args, []string{"-kubeconfig", c.Kubeconfig()})...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return answer(t, cmd)
+	return cmd
 }
 
 func answer(t testing.TB, cmd *exec.Cmd) (e explanation) {

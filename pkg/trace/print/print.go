@@ -23,7 +23,7 @@ func Report(w io.Writer, r way.Report, verbose, colour bool) error {
 	}
 	fmt.Fprintf(w, "from %s to %s\n\n", r.From, r.To)
 	if m := r.Memory; m != nil {
-		fmt.Fprintf(w, "the API server is away (%s):\nthis is what node %s last knew of the cluster, %s\n\n", m.Why, m.Node, m.Age(r.Taken))
+		fmt.Fprintf(w, "%s\n\n", m.Say(r.Taken))
 	}
 	for _, h := range r.Hops {
 		where := h.About

@@ -1,6 +1,7 @@
 package way
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -47,12 +48,13 @@ type Memory struct {
 	Why string `json:"why"`
 }
 
-// Age is how old the knowledge is.
-func (m *Memory) Age(now time.Time) string {
-	if m.Since.IsZero() {
-		return "and its daemon has not lost the API server"
+// Say says all of that, with the age at a moment.
+func (m *Memory) Say(now time.Time) string {
+	age := "and its daemon has not lost the API server"
+	if !m.Since.IsZero() {
+		age = now.Sub(m.Since).Round(time.Second).String() + " ago"
 	}
-	return now.Sub(m.Since).Round(time.Second).String() + " ago"
+	return fmt.Sprintf("the API server is away (%s):\nthis is what node %s last knew of the cluster, %s", m.Why, m.Node, age)
 }
 
 // End is a pod, a node, or, with neither, a client outside.

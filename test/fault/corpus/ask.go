@@ -86,10 +86,9 @@ func (c *Case) Ask(ctx context.Context) error {
 		return c.connect(ctx, netip.AddrPortFrom(c.far.vips[f], uint16(c.servicePort())))
 	case PodToSlice:
 		return c.connect(ctx, netip.AddrPortFrom(c.far.slices[f], 80))
-	case PodToName:
-		return c.resolve(ctx, c.values["SERVICE"], 80)
-	case PodToAlias:
-		return c.resolve(ctx, c.values["ALIAS"], 80)
+	case PodToName, PodToAlias:
+		service := map[string]string{PodToName: "SERVICE", PodToAlias: "ALIAS"}[c.Path.Kind]
+		return c.resolve(ctx, c.values[service], 80)
 	case PodToHeadless:
 		return c.resolve(ctx, fmt.Sprint("headless-", c.far.number), c.lab.port)
 	case PodToHost: // its name is the node's
@@ -102,10 +101,9 @@ func (c *Case) Ask(ctx context.Context) error {
 		return c.http(ctx, c.outside, "http://"+netip.AddrPortFrom(c.far.balancers[f], 80).String(), c.far.server.name)
 	case OutsideToPort:
 		return c.http(ctx, c.outside, "http://"+netip.AddrPortFrom(c.near.addrs[f], uint16(nodePort+c.far.number)).String(), c.far.server.name)
-	case OutsideToURL:
-		return c.http(ctx, c.lab.door.Via(c.near.name), "http://"+c.far.host(), c.far.server.name)
-	case OutsideToHTTPS:
-		return c.http(ctx, c.lab.door.Via(c.near.name), "https://"+c.far.host(), c.far.server.name)
+	case OutsideToURL, OutsideToHTTPS:
+		scheme := map[string]string{OutsideToURL: "http://", OutsideToHTTPS: "https://"}[c.Path.Kind]
+		return c.http(ctx, c.lab.door.Via(c.near.name), scheme+c.far.host(), c.far.server.name)
 	case PodToNewPod:
 		return c.reachNew(ctx)
 	}
@@ -156,12 +154,12 @@ func (c *Case) inClient(do func() error) error {
 
 type dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-func (c *Case) inside(ctx context.Context, network, address string) (conn net.Conn, err error) {
-	err = c.inClient(func() (err error) {
-		conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
-		return err
-	})
-	return conn, err
+func (c *Case) inside(ctx context.Context, network, address string) (net.Conn, error) {
+	file, err := c.lab.cluster.Path(c.near.name, c.near.client.netns)
+	if err != nil {
+		return nil, err
+	}
+	return in(ctx, file, network, address)
 }
 
 func (c *Case) outside(ctx context.Context, network, address string) (net.Conn, error) {

@@ -73,9 +73,6 @@ func (c *Case) String() string {
 	return fmt.Sprintf("%s, IPv%d, near is %s, far is %s", c.Path.Kind, c.family, c.near.name, c.far.name)
 }
 
-// Near is the client's node.
-func (c *Case) Near() string { return c.near.name }
-
 // Value is what scripts know by a name, such as SERVER_IP.
 func (c *Case) Value(name string) string { return c.values[name] }
 

@@ -91,16 +91,16 @@ func (l *Lab) balance(t testing.TB) {
 			fmt.Sprintf(`{"status":{"loadBalancer":{"ingress":[{"ip":"%s"},{"ip":"%s"}]}}}`, n.balancers[4], n.balancers[6]))
 		to := l.nodes[(i+1)%len(l.nodes)]
 		for f, a := range n.balancers {
-			l.route(t, "replace", a, "via", to.addrs[f].String())
-			t.Cleanup(func() { l.route(t, "del", a) })
+			l.route(t, "replace", a, to.addrs[f])
+			t.Cleanup(func() { l.route(t, "del", a, to.addrs[f]) })
 		}
 	}
 }
 
 // route changes a route of the network between the nodes.
-func (l *Lab) route(t testing.TB, do string, to netip.Addr, args ...string) {
+func (l *Lab) route(t testing.TB, do string, to, via netip.Addr) {
 	t.Helper()
-	line := append([]string{"--net=" + l.cluster.UnderlayNamespace(), "ip", fmt.Sprint("-", family(to)), "route", do, to.String()}, args...)
+	line := []string{"--net=" + l.cluster.UnderlayNamespace(), "ip", "route", do, to.String(), "via", via.String()}
 	if out, err := exec.Command("nsenter", line...).CombinedOutput(); err != nil {
 		t.Errorf("%v: %v: %s", line, err, out)
 	}
