@@ -96,8 +96,7 @@ func Run(ctx context.Context, cfg Config) error {
 	known := snapshot.New(snapshot.Deps{
 		Source: cluster, Node: cfg.NodeName, Path: filepath.Join(cfg.StateDir, "nodes.json"), Grace: grace, Log: log,
 	})
-	now := newState(cfg, settings, cluster, known, count)
-	now.contact = heard
+	now := newState(cfg, settings, cluster, known, heard, count)
 	forPlugin := conflistConfig(settings, cfg.Socket)
 	network := conflist.New(conflist.Deps{
 		Config:   forPlugin,

@@ -46,8 +46,8 @@ type state struct {
 	configProblem error
 }
 
-func newState(cfg Config, settings config.Config, cluster *kube.Client, known *snapshot.Keeper, count *metrics.Metrics) *state {
-	return &state{node: cfg.NodeName, started: time.Now(), settings: settings, socket: cfg.Socket, cluster: cluster, known: known, count: count, pulse: loop.NewPulse()}
+func newState(cfg Config, settings config.Config, cluster *kube.Client, known *snapshot.Keeper, heard *contact, count *metrics.Metrics) *state {
+	return &state{node: cfg.NodeName, started: time.Now(), settings: settings, socket: cfg.Socket, cluster: cluster, known: known, contact: heard, count: count, pulse: loop.NewPulse()}
 }
 
 // overlay is told of every pass over the kernel.
