@@ -3,6 +3,7 @@
 package docs
 
 import (
+	"cmp"
 	"io/fs"
 	"maps"
 	"os"
@@ -27,8 +28,12 @@ var (
 	heading   = regexp.MustCompile(`(?m)^#+ (.*)$`)
 	notAnchor = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 	target    = regexp.MustCompile(`\bmake ([a-z][a-z0-9-]*)`)
-	command   = regexp.MustCompile(`\bpoplinctl ([a-z][a-z-]*)`)
-	file      = regexp.MustCompile(`^(cmd|daemon|docs|install|pkg|plugins|test)/[\w./-]*$`)
+	variable  = regexp.MustCompile(`\bmake (?:[a-z0-9-]+ )*([A-Z]+)=`)
+	// option is a program's flag in the middle of text, or behind its name.
+	option = regexp.MustCompile(`^(?:(poplind|poplin-ingress) (?:[a-z]+ )?)?--?([a-z][a-z-]+)(?:[= ].*)?$`)
+	// defined is a flag in a program's source.
+	defined = regexp.MustCompile(`\bf\.[A-Z]\w+\((?:&?[\w.]+, )?"([a-z-]+)"`)
+	file    = regexp.MustCompile(`^(cmd|daemon|docs|install|pkg|plugins|test)/[\w./-]*$`)
 )
 
 // pages are the texts by their paths from the root.
@@ -97,8 +102,8 @@ func TestLinks(t *testing.T) {
 }
 
 func TestCommands(t *testing.T) {
-	targets := regexp.MustCompile(`(?m)^([a-z0-9-]+):`).FindAllStringSubmatch(read(t, "Makefile"), -1)
-	topics := anchors(read(t, "docs/poplinctl.md"))
+	makefile := read(t, "Makefile")
+	targets := regexp.MustCompile(`(?m)^([a-z0-9-]+):`).FindAllStringSubmatch(makefile, -1)
 	for page, text := range pages(t) {
 		for _, line := range commands(text) {
 			for _, m := range target.FindAllStringSubmatch(line, -1) {
@@ -106,12 +111,45 @@ func TestCommands(t *testing.T) {
 					t.Errorf("%s names `make %s`, which the Makefile does not have", page, m[1])
 				}
 			}
-			for _, m := range command.FindAllStringSubmatch(line, -1) {
-				if m[1] != "help" && !topics[m[1]] {
-					t.Errorf("%s names `poplinctl %s`, which docs/poplinctl.md does not have", page, m[1])
+			for _, m := range variable.FindAllStringSubmatch(line, -1) {
+				if !regexp.MustCompile(`\b` + m[1] + `\b`).MatchString(makefile) {
+					t.Errorf("%s sets %s for make, which the Makefile does not know", page, m[1])
 				}
 			}
 		}
+	}
+}
+
+// What ingress.md says of flags is about poplin-ingress; elsewhere the program
+// stands before them.
+func TestFlags(t *testing.T) {
+	known := map[string]bool{}
+	for _, program := range []string{"poplind", "poplin-ingress"} {
+		sources, err := filepath.Glob(filepath.Join(root, "cmd", program, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, source := range sources {
+			for _, m := range defined.FindAllStringSubmatch(read(t, strings.TrimPrefix(source, root+"/")), -1) {
+				known[program+" "+m[1]] = true
+			}
+		}
+	}
+	found := 0
+	for page, text := range pages(t) {
+		for _, m := range code.FindAllStringSubmatch(fence.ReplaceAllString(text, ""), -1) {
+			o := option.FindStringSubmatch(m[1])
+			if o == nil || o[1] == "" && page != "docs/ingress.md" {
+				continue
+			}
+			found++
+			if program := cmp.Or(o[1], "poplin-ingress"); o[2] != "h" && !known[program+" "+o[2]] {
+				t.Errorf("%s has `%s`: %s has no flag -%s", page, m[1], program, o[2])
+			}
+		}
+	}
+	if found < 10 {
+		t.Errorf("%d flags: is the pattern right?", found)
 	}
 }
 
@@ -171,5 +209,21 @@ func TestConfiguration(t *testing.T) {
 	}
 	if found == 0 {
 		t.Error("no page has any configuration: is the pattern right?")
+	}
+}
+
+// TestPromises: what README.md says works, testing.md has a test for.
+func TestPromises(t *testing.T) {
+	said := regexp.MustCompile(`(?m)^\| (.*) \| works \|$`).FindAllStringSubmatch(read(t, "README.md"), -1)
+	held := regexp.MustCompile("(?m)^\\| (.*) \\| .*`(?:Test|make )\\S.* \\|$").FindAllStringSubmatch(read(t, "docs/testing.md"), -1)
+	plain := regexp.MustCompile(`\[([^]]*)\]\([^)]*\)`)
+	for _, m := range said {
+		promise := plain.ReplaceAllString(m[1], "$1")
+		if !slices.ContainsFunc(held, func(h []string) bool { return h[1] == promise }) {
+			t.Errorf("README.md promises %q: docs/testing.md has no line for it with a test", promise)
+		}
+	}
+	if len(said) < 10 {
+		t.Errorf("%d promises: is the pattern right?", len(said))
 	}
 }
