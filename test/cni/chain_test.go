@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/cni/libcni"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
 
@@ -78,6 +79,46 @@ func TestCheckToleratesLaterPlugins(t *testing.T) {
 	}
 	no(t, n.Del(list(t, conf), p))
 	empty(t, n, p)
+}
+
+// TestSecondInterface: as Multus has it, a pod gets interfaces of several networks,
+// by their CNI_IFNAMEs. Each network's are its own, whoever goes first.
+func TestSecondInterface(t *testing.T) {
+	need.Program(t, upstream+"/bridge", "containernetworking-plugins")
+	const bridge = `{"cniVersion":"1.0.0","name":"storage","plugins":[{"type":"bridge","bridge":"storage0",` +
+		`"ipam":{"type":"host-local","ranges":[[{"subnet":"192.168.77.0/24"}]],"dataDir":%q}}]}`
+	for name, last := range map[string]string{"the pod network's goes last": "eth0", "the other one goes last": "net1"} {
+		t.Run(name, func(t *testing.T) {
+			n, p, other := node(t), pod(t), pod(t)
+			nodeAddrs(t, n)
+			main, second := list(t, pods(n, "1.0.0", range4+","+range6, "")), list(t, fmt.Sprintf(bridge, t.TempDir()))
+			r, ro := add(t, n, main, p), add(t, n, main, other)
+			p.If = "net1"
+			rs := add(t, n, second, p)
+			if len(rs.IPs) != 1 || rs.IPs[0].Address.IP.String() != "192.168.77.2" {
+				t.Errorf("the second network gave %v", rs.IPs)
+			}
+			for _, l := range []string{"eth0", "net1"} {
+				link(t, p.Link, l)
+			}
+			p.If = "eth0"
+			no(t, n.Check(main, p))
+			reach(t, p, r, other, ro)
+			reachNode(t, n, p, r)
+			for _, ifname := range map[string][]string{"eth0": {"net1", "eth0"}, "net1": {"eth0", "net1"}}[last] {
+				p.If = ifname
+				no(t, n.Del(map[string]*libcni.NetworkConfigList{"eth0": main, "net1": second}[ifname], p))
+				if ifname == "eth0" && last == "net1" {
+					link(t, p.Link, "net1")
+				}
+			}
+			no(t, n.Del(main, other))
+			storage, err := n.Link.LinkByName("storage0") // its own plugin leaves it
+			no(t, err)
+			no(t, n.Link.LinkDel(storage))
+			empty(t, n, p, other)
+		})
+	}
 }
 
 func routes(t *testing.T, h *netlink.Handle) []netlink.Route {

@@ -16,6 +16,8 @@ import (
 	"poplin.dev/poplin/pkg/program/permit"
 	"poplin.dev/poplin/pkg/program/vip"
 	webprogram "poplin.dev/poplin/pkg/program/web"
+	"poplin.dev/poplin/pkg/trace"
+	"poplin.dev/poplin/pkg/trace/hops/network"
 	"poplin.dev/poplin/pkg/trace/way"
 )
 
@@ -373,6 +375,24 @@ func TestNamesFromTheNode(t *testing.T) {
 	network.Sockets = append(network.Sockets, facts.Socket{Proto: service.UDP, At: at("169.254.20.10:53")})
 	if r := Walk(in); r.Status != way.OK {
 		t.Errorf("with one: %s %s: %s", r.Status, r.Hop, r.Cause)
+	}
+}
+
+// No policy keeps a pod from its own node, whatever device has the address: a
+// cache of names there has one of its own.
+func TestOwnNodeIsOpen(t *testing.T) {
+	for _, there := range []bool{true, false} {
+		in, own := two(t), at("169.254.20.10:53")
+		in.Facts["n1"].Rules.Policy.Program.Senders[addr(client)] = struct{}{}
+		in.Desired["n1"].Policy.Senders[addr(client)] = struct{}{}
+		if there {
+			n := in.Facts["n1"].Network
+			n.Links = append(n.Links, facts.Link{Name: "nodelocaldns", Addresses: []netip.Prefix{prefix("169.254.20.10/32")}})
+		}
+		c := &way.Case{Input: in, Src: in.From, Origin: trace.FromPod, Enters: "n1", From: addr(client), Front: own, Dst: own, Proto: service.UDP}
+		if h := network.PolicyEgress(c)[0]; (h.Status == way.OK) != there {
+			t.Errorf("on the node %v: %s: %s", there, h.Status, h.Cause)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"poplin.dev/poplin/pkg/facts"
 	"poplin.dev/poplin/pkg/program/permit"
 	"poplin.dev/poplin/pkg/trace"
 	"poplin.dev/poplin/pkg/trace/way"
@@ -30,6 +31,9 @@ func policy(c *way.Case, class way.Class, node, pod string, src netip.Addr) way.
 	h, f := c.At(class, node, "pod "+pod)
 	switch {
 	case f == nil:
+		return *h
+	case class == way.PolicyEgress && stays(f, c.Dst.Addr()):
+		h.Saw("%s is the node's own: no policy keeps a pod from its own node", c.Dst.Addr())
 		return *h
 	case f.Daemon != nil && f.Daemon.Running && !f.Daemon.Settings.Policy:
 		h.Unknown("policy.enabled is false: another program enforces policies on this node, or none does")
@@ -60,6 +64,15 @@ func policy(c *way.Case, class way.Class, node, pod string, src netip.Addr) way.
 		h.Suspect(way.Restart(node), "nftables table inet poplin-policy is not as it should be: %s", f.Rules.Policy.Wrong[0])
 	}
 	return *h
+}
+
+// stays says that a node has an address itself, on whatever device.
+func stays(f *facts.Node, a netip.Addr) bool {
+	if f.Network == nil {
+		return false
+	}
+	_, own := f.Network.Holder(a)
+	return own
 }
 
 // judge asks one direction only.
