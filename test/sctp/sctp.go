@@ -20,14 +20,16 @@ func Listen(at netip.Addr) (*net.IPConn, error) {
 	return net.ListenIP(network, &net.IPAddr{IP: at.AsSlice()})
 }
 
-// Init is a packet with an INIT chunk (RFC 9260, section 3.3.2).
+// Init is a packet with an INIT chunk (RFC 9260, section 3.3.2). Its tag holds
+// the source port, for From.
 func Init(from, to uint16) []byte {
 	b := binary.BigEndian.AppendUint16(nil, from)
 	b = binary.BigEndian.AppendUint16(b, to)
-	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)             // verification tag 0, checksum
-	b = append(b, 1, 0, 0, 20)                        // INIT, 20 bytes
-	b = append(b, 1, 2, 3, 4, 0, 1, 0, 0, 0, 1, 0, 1) // tag, window, streams
-	b = append(b, 0, 0, 0, 1)                         // first sequence number
+	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)          // verification tag 0, checksum
+	b = append(b, 1, 0, 0, 20)                     // INIT, 20 bytes
+	b = append(b, 1, 2, byte(from>>8), byte(from)) // tag
+	b = append(b, 0, 1, 0, 0, 0, 1, 0, 1)          // window, streams
+	b = append(b, 0, 0, 0, 1)                      // first sequence number
 	binary.LittleEndian.PutUint32(b[8:], sum(b))
 	return b
 }
@@ -38,6 +40,14 @@ func Port(packet []byte) (port uint16, valid bool) {
 		return 0, false
 	}
 	return binary.BigEndian.Uint16(packet[2:]), sum(packet) == binary.LittleEndian.Uint32(packet[8:])
+}
+
+// From is the source port that Init was given, whatever was translated since.
+func From(packet []byte) uint16 {
+	if len(packet) < 20 {
+		return 0
+	}
+	return binary.BigEndian.Uint16(packet[18:])
 }
 
 // sum is the checksum, of a packet that has none in its place.
