@@ -211,10 +211,15 @@ func (a *answer) network(context.Context) {
 	if len(a.question.Flows) == 0 {
 		also = nil
 	}
+	var links []string
+	attached, _ := a.attached() // what cannot be read is said where pods are asked for
+	for _, p := range attached {
+		links = append(links, p.HostLink)
+	}
 	// What cannot be read of them is said where they are asked for.
 	chains, _ := foreign.Chains(nft.Name)
 	var err error
-	a.Network, err = inspect.Network(inspect.Options{Flows: a.question.Flows, Also: also, Sysctls: sysctls, Sockets: true, Mark: marks(chains)})
+	a.Network, err = inspect.Network(inspect.Options{Flows: a.question.Flows, Also: also, Links: links, Sysctls: sysctls, Sockets: true, Mark: marks(chains)})
 	a.Lacks(string(facts.OfNetwork), err)
 }
 
@@ -274,11 +279,11 @@ func number(key string) (n int) {
 // inspects reports whether pods' namespaces may be entered.
 func (a *answer) inspects() bool { return a.places.Inspect || a.settings.Trace.PodInspection }
 
-func (a *answer) pods(context.Context) {
+// attached are the pods of the question, and where their network namespaces are.
+func (a *answer) attached() (list []attached, err error) {
 	known, err := sandbox.Read(a.places.CNICache)
 	if err != nil {
-		a.Lacks(string(facts.OfPods), err)
-		return
+		return nil, err
 	}
 	report, err := a.addresses()
 	a.Lacks("addresses", err)
@@ -292,19 +297,33 @@ func (a *answer) pods(context.Context) {
 		if len(about) > 0 && !slices.ContainsFunc(addrs, func(x netip.Addr) bool { return slices.Contains(about, x) }) {
 			continue
 		}
-		p := facts.Pod{
+		list = append(list, attached{t.NetNS, facts.Pod{
 			Name: t.Pod, Container: t.ContainerID, Interface: t.IfName,
 			HostLink: plan.HostName(t.ContainerID, t.IfName), Addresses: addrs,
-		}
+		}})
+	}
+	return list, nil
+}
+
+type attached struct {
+	netns string
+	facts.Pod
+}
+
+func (a *answer) pods(context.Context) {
+	list, err := a.attached()
+	a.Lacks(string(facts.OfPods), err)
+	for _, x := range list {
+		p := x.Pod
 		switch {
 		case !a.inspects():
 			p.Hidden = inspect.ErrAccess.Error()
-		case t.NetNS == "":
+		case x.netns == "":
 			p.Hidden = "the runtime does not say where the pod's network namespace is"
 		case len(a.Pods) >= mostPods:
 			p.Hidden = fmt.Sprintf("only %d pods are looked into", mostPods)
 		default:
-			inside, chains, err := inspect.Inside(netnsPath(t.NetNS), inspect.Options{Flows: a.question.Flows, Sockets: true, Sysctls: sysctls[:3]})
+			inside, chains, err := inspect.Inside(netnsPath(x.netns), inspect.Options{Flows: a.question.Flows, Sockets: true, Sysctls: sysctls[:3]})
 			p.Chains = chains
 			if p.Inside = inside; err != nil {
 				p.Hidden = err.Error()

@@ -19,6 +19,7 @@ import (
 	"poplin.dev/poplin/pkg/facts"
 	"poplin.dev/poplin/pkg/program/permit"
 	"poplin.dev/poplin/pkg/program/vip"
+	"poplin.dev/poplin/plugins/poplin/plan"
 	"poplin.dev/poplin/test/need"
 	"poplin.dev/poplin/test/space"
 )
@@ -46,8 +47,9 @@ func TestRun(t *testing.T) {
 		"route add 10.244.1.0/24 via 10.244.1.0 dev poplin-vx onlink proto 157",
 		"neigh add 10.244.1.0 lladdr 02:00:00:00:00:01 dev poplin-vx nud permanent",
 		"link add plwpod type veth peer name eth0 netns " + name, "link set plwpod group 28780 up", "route add 10.244.0.5/32 dev plwpod proto 157",
+		"link add " + plan.HostName("c1", "eth0") + " group 28780 type veth peer name routeless",
 		"link add plwother type veth peer name others", "link set plwother group 28780 up", "route add 10.244.0.6/32 dev plwother proto 157",
-		"-n " + name + " addr add 10.244.0.5/32 dev eth0", "-n " + name + " link set eth0 up",
+		"link set " + plan.HostName("c1", "eth0") + " up", "-n " + name + " addr add 10.244.0.5/32 dev eth0", "-n " + name + " link set eth0 up",
 	} {
 		ip(t, line)
 	}
@@ -145,6 +147,9 @@ func TestRun(t *testing.T) {
 	}
 	if l, _ := facts.Label(n.Rules.Foreign, "prerouting", -200, facts.Packet{Flow: flow}); l.Zone != 7 {
 		t.Errorf("labels: %+v", l)
+	}
+	if l, found := n.Network.Link(plan.HostName("c1", "eth0")); !found || l.Group != 28780 {
+		t.Error("the pod's link is not told, as no route leads there")
 	}
 	back, _ := n.Network.Decision(flow.To.Addr(), flow.Src)
 	if back.In != "poplin-vx" || back.Dev != "plwpod" {

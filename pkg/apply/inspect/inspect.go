@@ -34,6 +34,8 @@ type Options struct {
 	Mark func(f facts.Flow, in string) uint32
 	// Also are addresses that concern the question, though no flow has them.
 	Also []netip.Addr
+	// Links are names of pods' links that concern it, though no route leads there.
+	Links []string
 	// Sockets lists who listens.
 	Sockets bool
 	// Sysctls are listed by their paths below /proc/sys/net.
@@ -153,6 +155,9 @@ func (r *reader) narrow() {
 		return
 	}
 	used := map[string]bool{}
+	for _, name := range r.Options.Links {
+		used[name] = true
+	}
 	for _, x := range r.out.Routes {
 		used[x.Dev] = true
 	}
