@@ -206,6 +206,17 @@ func TestManifestConfinesTheDaemon(t *testing.T) {
 
 // The static pod is the DaemonSet's pod, but for who it is and where its
 // configuration lies.
+// TestDaemonSetToleratesEveryTaint: of whatever key, so that a node which somebody
+// has tainted until it is complete gets its network.
+func TestDaemonSetToleratesEveryTaint(t *testing.T) {
+	tolerations := manifest(t)["DaemonSet poplind"].(*appsv1.DaemonSet).Spec.Template.Spec.Tolerations
+	for _, effect := range []corev1.TaintEffect{corev1.TaintEffectNoSchedule, corev1.TaintEffectNoExecute} {
+		if !slices.Contains(tolerations, corev1.Toleration{Effect: effect, Operator: corev1.TolerationOpExists}) {
+			t.Errorf("a taint %s of any key is not tolerated: %v", effect, tolerations)
+		}
+	}
+}
+
 func TestStaticPodIsTheDaemonSets(t *testing.T) {
 	text, err := os.ReadFile("manifests/static/pod.yaml")
 	if err != nil {
