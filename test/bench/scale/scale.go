@@ -67,9 +67,9 @@ func (o Options) changes() int {
 // crowd is how many daemons' readers start at once, and at which size.
 func (o Options) crowd() (size, n int) {
 	if o.Quick {
-		return 100, 20
+		return 100, 10
 	}
-	return 1000, 100
+	return 1000, 25
 }
 
 // Measure is the whole of it.
@@ -87,15 +87,15 @@ func Measure(ctx context.Context, o Options) (report.Area, error) {
 		"dual-stack, IPv4 underlay, Services and policies on; per node %d pods, a lease in %v, a status in %v, a pod replaced in %v; per %d nodes a namespace with a Service of %d endpoints and %d policies",
 		simulated.PodsEach, simulated.LeaseEvery, simulated.StatusEvery, simulated.PodEvery, simulated.NodesPerSpace, simulated.Behind, simulated.PoliciesEach)}
 	var all []*result
-	var many *readers
+	var many *crowd
 	for _, size := range sizes {
-		r, crowd, err := one(ctx, t, steps, size, o)
+		r, readers, err := one(ctx, t, steps, size, o)
 		if err != nil {
 			return a, fmt.Errorf("%d nodes: %w", size, err)
 		}
 		all = append(all, r)
-		if crowd != nil {
-			many = crowd
+		if readers != nil {
+			many = readers
 		}
 	}
 	a.Tables, a.Verdicts = tables(all, many), verdicts(all)
@@ -103,7 +103,7 @@ func Measure(ctx context.Context, o Options) (report.Area, error) {
 }
 
 // one measures one size.
-func one(ctx context.Context, t tools.Tools, steps *progress.Steps, size int, o Options) (r *result, crowd *readers, err error) {
+func one(ctx context.Context, t tools.Tools, steps *progress.Steps, size int, o Options) (r *result, many *crowd, err error) {
 	l := &lab{size: size}
 	defer l.Close()
 	if err := steps.Do("control plane", func() error { return l.up(ctx, t) }); err != nil {
@@ -124,14 +124,14 @@ func one(ctx context.Context, t tools.Tools, steps *progress.Steps, size int, o 
 	}
 	err = steps.Do(fmt.Sprintf("%d daemons' readers", n), func() error {
 		life := l.cluster.Live(ctx)
-		many, err := l.herd(ctx, n, o.rest()/2)
-		crowd = &many
+		c, err := l.readers(ctx, n, o.rest()/2)
+		many = &c
 		if errLife := life.End(); err == nil {
 			err = errLife
 		}
 		return err
 	})
-	return r, crowd, err
+	return r, many, err
 }
 
 func (r *result) rested() float64 { return r.ended.at.Sub(r.began.at).Seconds() }
@@ -148,7 +148,7 @@ func (r *result) bytesPerSecond() float64 {
 func (r *result) eventsPerSecond() float64 { return (r.ended.events - r.began.events) / r.rested() }
 func (r *result) watches() float64         { return r.ready.watches - r.first.watches }
 
-func tables(all []*result, many *readers) []report.Table {
+func tables(all []*result, many *crowd) []report.Table {
 	list := []report.Table{
 		startTable("cold start of the daemon, until all is in the kernel and pods may start", all),
 		restTable("at rest, beside the cluster's churn", all),
@@ -229,7 +229,7 @@ func clusterTable(all []*result) report.Table {
 }
 
 // crowdTable is what so many daemons did in fact, at one size.
-func crowdTable(m readers) report.Table {
+func crowdTable(m crowd) report.Table {
 	n := float64(m.n)
 	return report.Table{
 		Title:  fmt.Sprintf("readers of %d daemons that start in one instant, among %d nodes; for each of them", m.n, m.size),

@@ -1,7 +1,7 @@
-// Command herd is the API side of many daemons in one process: each has the
-// clients and views that poplind has, and no kernel. Inputs are how many, and
-// a kubeconfig; output is a line of JSON every second: how many have a complete
-// view, and what all of them asked for and were told. It refuses to write.
+// Command reader is the API side of one daemon: it has the clients and views that
+// poplind has, and no kernel. Inputs are a node's name and a kubeconfig; output is
+// a line of JSON every second: whether its view is complete, and what it asked for
+// and was told. It refuses to write.
 package main
 
 import (
@@ -19,10 +19,8 @@ import (
 
 // Line is what it says.
 type Line struct {
-	// Complete are the daemons that know all there is, Took is when the last
-	// of them did.
-	Complete int
-	Took     time.Duration
+	// Took is until it knew all there is; 0 before.
+	Took time.Duration
 	// Requests are lists and watches opened, Events what watches told.
 	Requests, Events int64
 }
@@ -35,12 +33,11 @@ func (c *count) Requested(string, error) { c.requests.Add(1) }
 func (c *count) Heard(string)            { c.events.Add(1) }
 
 func main() {
-	n := flag.Int("n", 100, "how `many`")
 	kubeconfig := flag.String("kubeconfig", "", "`file` that leads to the API server")
-	node := flag.String("node", "peer-%05d", "`name` of the nodes, with their number in it")
+	node := flag.String("node", "", "`name` of the daemon's node")
 	flag.Parse()
-	if err := run(*n, *kubeconfig, *node); err != nil {
-		fmt.Fprintln(os.Stderr, "herd:", err)
+	if err := run(*kubeconfig, *node); err != nil {
+		fmt.Fprintln(os.Stderr, "reader:", err)
 		os.Exit(1)
 	}
 }
@@ -51,30 +48,25 @@ type task interface {
 	Ready() <-chan struct{}
 }
 
-func run(n int, kubeconfig, node string) error {
-	ctx, began := context.Background(), time.Now()
-	counted := &count{}
-	var complete, last atomic.Int64
-	for i := range n {
-		tasks, err := daemon(kubeconfig, fmt.Sprintf(node, i), counted)
-		if err != nil {
-			return err
-		}
-		for _, t := range tasks {
-			go func() { _ = t.Run(ctx) }() // they end with the process
-		}
-		go func() {
-			for _, t := range tasks {
-				<-t.Ready()
-			}
-			last.Store(int64(time.Since(began)))
-			complete.Add(1)
-		}()
+func run(kubeconfig, node string) error {
+	began, counted := time.Now(), &count{}
+	tasks, err := daemon(kubeconfig, node, counted)
+	if err != nil {
+		return err
 	}
+	for _, t := range tasks {
+		go func() { _ = t.Run(context.Background()) }() // they end with the process
+	}
+	var took atomic.Int64
+	go func() {
+		for _, t := range tasks {
+			<-t.Ready()
+		}
+		took.Store(int64(time.Since(began)))
+	}()
 	out := json.NewEncoder(os.Stdout)
 	for range time.Tick(time.Second) {
-		line := Line{int(complete.Load()), time.Duration(last.Load()), counted.requests.Load(), counted.events.Load()}
-		if err := out.Encode(line); err != nil {
+		if err := out.Encode(Line{time.Duration(took.Load()), counted.requests.Load(), counted.events.Load()}); err != nil {
 			return err
 		}
 	}
