@@ -16,6 +16,7 @@ import (
 
 // ServeHTTP answers one request: route, guards, endpoint.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	makeRoom(0)
 	p.Begin()
 	x := &exchange{ResponseWriter: w, p: p}
 	x.record = Record{
