@@ -2,7 +2,6 @@ package simulated
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -52,7 +51,7 @@ func (c *Cluster) Live(ctx context.Context) *Churn {
 // End waits for what was begun.
 func (h *Churn) End() error {
 	h.stop()
-	if err := h.all.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+	if err := h.all.Wait(); err != nil {
 		return fmt.Errorf("churn: %w", err)
 	}
 	return nil
@@ -77,13 +76,8 @@ func (h *Churn) repeat(ctx context.Context, every time.Duration, do func(context
 			return g.Wait()
 		case <-ticks.C:
 		}
-		began := g.TryGo(func() error {
-			err := do(ctx, turn)
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
-		})
+		// What was begun is ended: a pod that is half replaced could not be again.
+		began := g.TryGo(func() error { return do(context.WithoutCancel(ctx), turn) })
 		if began {
 			h.done.Add(1)
 		} else {
