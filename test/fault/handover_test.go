@@ -37,7 +37,18 @@ func TestHandOverFromKubeProxy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked, stop, done := 0, make(chan struct{}), make(chan struct{})
+	asked := 0
+	ask := func() error {
+		answers, err := webapp.Get(t.Context(), c.Kubectl, probes[asked%len(probes)].Name, ways)
+		for i, a := range answers {
+			if asked++; !strings.HasPrefix(a, "web-app-") {
+				err = fmt.Errorf("%s answered %q", ways[i], a)
+			}
+		}
+		return err
+	}
+	await.Success(t, time.Minute, ask) // kube-proxy has them a moment after the API server
+	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		for {
@@ -46,13 +57,7 @@ func TestHandOverFromKubeProxy(t *testing.T) {
 				return
 			default:
 			}
-			answers, err := webapp.Get(t.Context(), c.Kubectl, probes[asked%len(probes)].Name, ways)
-			for i, a := range answers {
-				if asked++; !strings.HasPrefix(a, "web-app-") {
-					err = fmt.Errorf("%s answered %q", ways[i], a)
-				}
-			}
-			if err != nil {
+			if err := ask(); err != nil {
 				t.Errorf("after %d requests: %v", asked, err)
 				return
 			}
