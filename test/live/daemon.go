@@ -2,13 +2,17 @@ package live
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/cluster"
 )
 
@@ -47,4 +51,18 @@ func Process(t testing.TB, namespace, program, argument string) int {
 		}
 	}
 	return 0
+}
+
+// Gone waits until a node has no network namespace in these files any more. A pod
+// without grace is out of the API server before the runtime takes its network down.
+func Gone(t testing.TB, c *cluster.Cluster, node string, namespaces ...string) {
+	t.Helper()
+	for _, file := range namespaces {
+		await.Success(t, time.Minute, func() error {
+			if _, err := c.Exec(context.WithoutCancel(t.Context()), node, "test", "!", "-e", file); err != nil {
+				return fmt.Errorf("%s still has the network namespace %s: %w", node, file, err)
+			}
+			return nil
+		})
+	}
 }

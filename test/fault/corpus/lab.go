@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/certificate"
 	"poplin.dev/poplin/test/cluster"
 	"poplin.dev/poplin/test/ingress/door"
@@ -71,7 +70,9 @@ func Open(t testing.TB, c *cluster.Cluster, port int) *Lab {
 		if _, err := c.Kubectl(context.WithoutCancel(t.Context()), "delete", "namespace", Namespace); err != nil {
 			t.Error(err)
 		}
-		l.gone(t)
+		for _, n := range l.nodes {
+			live.Gone(t, c, n.name, n.client.netns, n.server.netns)
+		}
 	})
 	l.kubectl(t, "create", "namespace", Namespace)
 	l.readNodes(t)
@@ -79,22 +80,6 @@ func Open(t testing.TB, c *cluster.Cluster, port int) *Lab {
 	l.makeObjects(t)
 	l.balance(t)
 	return l
-}
-
-// gone waits for the runtimes: a pod without grace is out of the API server before
-// its network is taken down.
-func (l *Lab) gone(t testing.TB) {
-	t.Helper()
-	for _, n := range l.nodes {
-		for _, p := range []pod{n.client, n.server} {
-			await.Success(t, time.Minute, func() error {
-				if _, err := l.cluster.Exec(context.WithoutCancel(t.Context()), n.name, "test", "!", "-e", p.netns); err != nil {
-					return fmt.Errorf("pod %s still has the network namespace %s on %s", p.name, p.netns, n.name)
-				}
-				return nil
-			})
-		}
-	}
 }
 
 // balance is what a load balancer does: each Service of that type has an address
