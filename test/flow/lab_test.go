@@ -40,6 +40,7 @@ var places = map[string][2]string{
 	"unassigned": {"10.96.0.99", "fd00:96::99"},
 	"external":   {"203.0.113.1", "2001:db8:1::1"},
 	"localhost":  {"127.0.0.1", "::1"},
+	"cache":      {"169.254.20.10", "fd00:20::10"}, // of NodeLocal DNSCache
 }
 
 // at is the address of a place in one family.
