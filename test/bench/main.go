@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -54,6 +53,7 @@ func run() error {
 	flag.StringVar(&cni.Upstream, "upstream", "/usr/lib/cni", "`directory` of upstream's plugins")
 	sizes := flag.String("sizes", "", "`list` of Services x endpoints, such as 1000x2,10000x10")
 	nodes := flag.String("nodes", "", "`list` of how many nodes there are for scale, such as 100,5000")
+	load := flag.String("load", "", "`part` of the names of the loads to measure in ingress, such as HTTP/2")
 	quick := flag.Bool("quick", false, "a quarter of the pods; few nodes that join; few Services and few changes")
 	areas := []area{
 		{"cni", "What a pod pays for its network: CNI ADD and DEL, called as a runtime does, serially and many at once, on an empty node and beside other pods. " +
@@ -86,7 +86,7 @@ func run() error {
 			func() (report.Area, error) { return hosts.Measure(ctx, hosts.Options{Quick: *quick}) }},
 		{"ingress", "What a request costs in poplin-ingress, with its routing, headers, metrics and limits on, and in nginx and HAProxy as plain reverse proxies. " +
 			"Each has one core, its client and the back ends have the other.",
-			func() (report.Area, error) { return ingress.Measure(ctx, ingress.Options{Quick: *quick}) }},
+			func() (report.Area, error) { return ingress.Measure(ctx, ingress.Options{Quick: *quick, Load: *load}) }},
 	}
 	var names []string
 	for _, a := range areas {
@@ -113,9 +113,11 @@ func run() error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("needs root, to make network namespaces of its own")
 	}
-	if err := goFirst(); err != nil {
+	back, err := machine.GoFirst()
+	if err != nil {
 		return err
 	}
+	defer back()
 	chosen := strings.Split(*only, ",")
 	for _, name := range chosen {
 		if !slices.Contains(names, name) {
@@ -171,23 +173,4 @@ func fill(name, from string) error {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return os.WriteFile(name, []byte(filled), 0o644)
-}
-
-// goFirst puts this process, with all that it starts, before the machine's other
-// work: a p99 would otherwise tell how long one waits for a processor.
-func goFirst() error {
-	threads, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return err
-	}
-	for _, t := range threads {
-		id, err := strconv.Atoi(t.Name())
-		if err != nil {
-			return err
-		}
-		if err := unix.Setpriority(unix.PRIO_PROCESS, id, -10); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("go before other processes: %w", err)
-		}
-	}
-	return nil
 }

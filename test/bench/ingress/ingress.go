@@ -14,7 +14,9 @@ import (
 	"fmt"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"poplin.dev/poplin/test/bench/report"
 )
@@ -23,13 +25,16 @@ import (
 type Options struct {
 	// Quick is one round of few requests.
 	Quick bool
+	// Load is a part of the names of the loads to measure; "" is all.
+	Load string
 }
 
-func (o Options) rounds() int {
+// rounds is how often all take their turns as fast as they can, and at half load.
+func (o Options) rounds() (full, half int) {
 	if o.Quick {
-		return 1
+		return 1, 3
 	}
-	return 3
+	return 3, 9
 }
 
 // requests is how many of a load there are in a round.
@@ -40,12 +45,14 @@ func (o Options) requests(l load) int {
 	return l.n
 }
 
-// seconds is how long half load lasts in a round.
-func (o Options) seconds() int {
+// half is how long half load lasts in a round. Many short rounds are worth more
+// than a few long ones: whatever else the machine does for a moment spoils the
+// p99 of a round, but not the median of all.
+func (o Options) half() time.Duration {
 	if o.Quick {
-		return 1
+		return 500 * time.Millisecond
 	}
-	return 4
+	return 1200 * time.Millisecond
 }
 
 // load is one kind of request.
@@ -89,6 +96,10 @@ type result struct {
 // Measure is the whole of it.
 func Measure(ctx context.Context, o Options) (report.Area, error) {
 	a := report.Area{Name: "Ingress", Options: "against nginx " + version("nginx-light") + " and HAProxy " + version("haproxy") + ", a core each, two back ends"}
+	chosen := slices.DeleteFunc(slices.Clone(loads), func(l load) bool { return !strings.Contains(l.name, o.Load) })
+	if len(chosen) == 0 {
+		return a, fmt.Errorf("no load's name contains %q: %s", o.Load, names())
+	}
 	l, err := newLab()
 	if err != nil {
 		return a, err
@@ -100,7 +111,7 @@ func Measure(ctx context.Context, o Options) (report.Area, error) {
 		return a, fmt.Errorf("hostile input: %s", strings.Join(wrong, "; "))
 	}
 	var results []result
-	for _, kind := range loads {
+	for _, kind := range chosen {
 		r, err := l.compare(ctx, kind, o)
 		if err != nil {
 			return a, fmt.Errorf("%s: %w", kind.name, err)
@@ -114,6 +125,15 @@ func Measure(ctx context.Context, o Options) (report.Area, error) {
 			report.AtMost(r.name+": p99 at half load, of nginx's", r.p99[poplin]/r.p99[nginx], r.load.p99))
 	}
 	return a, nil
+}
+
+// names is those of all loads.
+func names() string {
+	var list []string
+	for _, l := range loads {
+		list = append(list, strconv.Quote(l.name))
+	}
+	return strings.Join(list, ", ")
 }
 
 func version(pkg string) string {
@@ -132,9 +152,9 @@ func version(pkg string) string {
 func (l *lab) compare(ctx context.Context, kind load, o Options) (result, error) {
 	r := result{load: kind, cpu: map[string]report.Figure{}, rate: map[string]report.Figure{}, p50: map[string]report.Figure{}, p99: map[string]report.Figure{}}
 	all := map[string][]sample{}
-	turns := func(measure func(name string) (sample, error)) error {
+	turns := func(rounds int, measure func(name string) (sample, error)) error {
 		clear(all)
-		for range o.rounds() {
+		for range rounds {
 			for _, name := range proxies {
 				if err := ctx.Err(); err != nil {
 					return err
@@ -148,7 +168,8 @@ func (l *lab) compare(ctx context.Context, kind load, o Options) (result, error)
 		}
 		return nil
 	}
-	if err := turns(func(name string) (sample, error) { return l.full(name, kind, o.requests(kind)) }); err != nil {
+	full, half := o.rounds()
+	if err := turns(full, func(name string) (sample, error) { return l.full(name, kind, o.requests(kind)) }); err != nil {
 		return r, err
 	}
 	for _, name := range proxies {
@@ -157,7 +178,7 @@ func (l *lab) compare(ctx context.Context, kind load, o Options) (result, error)
 	}
 	rate := int(min(r.rate[nginx], r.rate[poplin])) / 2
 	r.at = report.Figure(rate)
-	if err := turns(func(name string) (sample, error) { return l.half(name, kind, rate, o.seconds()) }); err != nil {
+	if err := turns(half, func(name string) (sample, error) { return l.half(name, kind, rate, o.half()) }); err != nil {
 		return r, err
 	}
 	for _, name := range proxies {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"poplin.dev/poplin/test/cluster/api"
 )
@@ -44,9 +45,12 @@ func (l *lab) full(name string, kind load, n int) (sample, error) {
 	return sample{cpu: float64((after.CPU - before.CPU).Microseconds()) / float64(n), rate: rate}, err
 }
 
-// half sends requests at one rate, for so many seconds. Connections are made,
-// and keys agreed on, before: each costs as much as a hundred requests.
-func (l *lab) half(name string, kind load, rate, seconds int) (sample, error) {
+// warmUp is for what half load does before it is measured: connections are made,
+// and keys agreed on, each of which costs as much as a hundred requests.
+const warmUp = 300 * time.Millisecond
+
+// half sends requests at one rate, for so long.
+func (l *lab) half(name string, kind load, rate int, long time.Duration) (sample, error) {
 	conns := 32
 	args := []string{"--h1"}
 	if kind.args[0] != "--h1" {
@@ -57,7 +61,7 @@ func (l *lab) half(name string, kind load, rate, seconds int) (sample, error) {
 		return sample{}, err
 	}
 	args = append(args, fmt.Sprintf("-c%d", conns), fmt.Sprintf("--rps=%d", max(rate/conns, 1)),
-		"--warm-up-time=1", "-D", strconv.Itoa(seconds), "--log-file="+file)
+		"--warm-up-time="+millis(warmUp), "-D", millis(long), "--log-file="+file)
 	if _, err := l.h2load(name, kind, args...); err != nil {
 		return sample{}, err
 	}
@@ -82,6 +86,9 @@ func (l *lab) half(name string, kind load, rate, seconds int) (sample, error) {
 	slices.Sort(times)
 	return sample{p50: times[len(times)/2], p99: times[len(times)*99/100]}, nil
 }
+
+// millis is a duration as h2load reads it.
+func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) + "ms" }
 
 func (l *lab) h2load(name string, kind load, args ...string) (out []byte, err error) {
 	port := map[string]string{"http": "80", "https": "443"}[kind.scheme]

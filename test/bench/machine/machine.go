@@ -1,6 +1,6 @@
-// Package machine says where and when figures come from. It has no inputs;
-// output is a report without figures. It refuses to guess: what cannot be read
-// is called unknown.
+// Package machine says where and when figures come from, and lets a bench go
+// before the machine's other work. It has no inputs; output is a report without
+// figures. It refuses to guess: what cannot be read is called unknown.
 package machine
 
 import (
