@@ -9,6 +9,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -93,10 +94,11 @@ func (c Collection) Run(ctx context.Context, store cache.ReflectorStore) {
 	// Failures are reported by the store's owner, once; a zero logger
 	// discards the reflector's own, which are a line for each attempt.
 	ctx = klog.NewContext(ctx, klog.Logger{})
-	if c.Heard != nil {
-		store = counted{store, c.Heard}
+	heard := c.Heard
+	if heard == nil {
+		heard = func() {}
 	}
-	cache.NewReflectorWithOptions(&cache.ListWatch{ListWithContextFunc: c.list, WatchFuncWithContext: c.watch}, c.One, store, cache.ReflectorOptions{
+	cache.NewReflectorWithOptions(&cache.ListWatch{ListWithContextFunc: c.list, WatchFuncWithContext: c.watch}, c.One, counted{store, heard}, cache.ReflectorOptions{
 		Name:            c.Resource,
 		TypeDescription: c.Resource,
 		// Jitter 1 makes the longest wait 10 to 20 s, so that a network that
@@ -114,3 +116,15 @@ type counted struct {
 func (s counted) Add(o any) error    { s.heard(); return s.ReflectorStore.Add(o) }
 func (s counted) Update(o any) error { s.heard(); return s.ReflectorStore.Update(o) }
 func (s counted) Delete(o any) error { s.heard(); return s.ReflectorStore.Delete(o) }
+
+// Transformer implements cache.TransformingStore. While a list comes in as a
+// stream, the reflector keeps all of its objects; who has set which of their
+// fields, of no use to anybody here, is most of a small one.
+func (s counted) Transformer() cache.TransformFunc { return withoutManagers }
+
+func withoutManagers(o any) (any, error) {
+	if m, err := meta.Accessor(o); err == nil {
+		m.SetManagedFields(nil)
+	}
+	return o, nil
+}
