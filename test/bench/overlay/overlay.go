@@ -37,14 +37,14 @@ func (o Options) rest() time.Duration {
 	if o.Quick {
 		return 4 * time.Second
 	}
-	return 10 * time.Second
+	return 6 * time.Second
 }
 
 func (o Options) joins() int {
 	if o.Quick {
 		return 20
 	}
-	return 100
+	return 60
 }
 
 // result is what the daemon did among so many nodes.

@@ -61,7 +61,7 @@ func (o Options) turns() int {
 	if o.Quick {
 		return 20
 	}
-	return 100
+	return 60
 }
 
 // lab is the control plane, what it holds, and the daemon's node.

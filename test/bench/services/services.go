@@ -52,7 +52,7 @@ func (o Options) sizes() (list []size, err error) {
 	case o.Quick:
 		text = "1x1000,1000x2,2000x2"
 	default:
-		text = "1x1000,1000x2,5000x2,10000x2,10000x10,5000x10,1000x10"
+		text = "1x1000,1000x2,5000x2,10000x2,10000x10,1000x10"
 	}
 	for part := range strings.SplitSeq(text, ",") {
 		var s size
@@ -75,9 +75,9 @@ func (p *proxy) changes(o Options, s size) (n int, apart time.Duration) {
 	case o.Quick:
 		return 8, 1200 * time.Millisecond
 	case s.services >= 5000:
-		return 10, 1200 * time.Millisecond
+		return 6, 1200 * time.Millisecond
 	}
-	return 20, 1200 * time.Millisecond
+	return 10, 1200 * time.Millisecond
 }
 
 // rest is how long a process is left alone before its memory is looked at.
@@ -85,7 +85,7 @@ func (o Options) rest() time.Duration {
 	if o.Quick {
 		return 3 * time.Second
 	}
-	return 10 * time.Second
+	return 5 * time.Second
 }
 
 // Measure is the whole of it.
