@@ -56,7 +56,7 @@ func (l *lab) up(ctx context.Context, t tools.Tools) (err error) {
 	return errors.Join(
 		os.WriteFile(l.config(), []byte(config), 0o600),
 		l.Join(l.node, 1),
-		l.Node(ctx, self, 1, netip.MustParsePrefix("fd00:255:1::/64")),
+		l.Node(ctx, self, 1, plane.PodRange6(1)),
 	)
 }
 

@@ -10,8 +10,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,39 +36,47 @@ type Pair struct {
 // New makes them on the n-th node of a control plane, which ends them.
 func New(l *plane.Plane, node *cni.Node, n byte) (p *Pair, err error) {
 	p = &Pair{}
-	if p.client, p.Client, err = Pod(l, node, n, "client"); err != nil {
-		return nil, err
-	}
-	server, a, err := Pod(l, node, n, "server")
+	client, addrs, err := Pod(l, node, n, "client")
 	if err != nil {
 		return nil, err
 	}
-	p.Server = a
+	p.client, p.Client = client, addrs[0]
+	server, addrs, err := Pod(l, node, n, "server")
+	if err != nil {
+		return nil, err
+	}
+	p.Server = addrs[0]
 	return p, errors.Join(serve(l, server, Port, greet), serve(l, server, streamPort, swallow))
 }
 
-// Pod makes one pod on the n-th node of a control plane, which ends it.
-func Pod(l *plane.Plane, node *cni.Node, n byte, name string) (*cni.Pod, netip.Addr, error) {
-	list, err := cni.List(fmt.Sprintf(`{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"poplin","mtu":1450,"nodeAddresses":[%q],`+
-		`"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":%q}]]}}]}`,
-		plane.NodeAddress(n), filepath.Join(node.Dir, "ipam"), plane.PodRange(n)))
-	if err != nil {
-		return nil, netip.Addr{}, err
+// Pod makes one pod on the n-th node of a control plane, which ends it, with an
+// address of the node's range of IPv4 and of each that is given.
+func Pod(l *plane.Plane, node *cni.Node, n byte, name string, more ...netip.Prefix) (*cni.Pod, []netip.Addr, error) {
+	var ranges []string
+	for _, r := range append([]netip.Prefix{plane.PodRange(n)}, more...) {
+		ranges = append(ranges, fmt.Sprintf(`[{"subnet":%q}]`, r))
 	}
-	if err := errors.Join(node.Do(func() { err = os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0) }), err); err != nil {
-		return nil, netip.Addr{}, err
+	list, err := cni.List(fmt.Sprintf(`{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"poplin","mtu":1450,"nodeAddresses":[%q],`+
+		`"ipam":{"type":"host-local","dataDir":%q,"ranges":[%s]}}]}`,
+		plane.NodeAddress(n), filepath.Join(node.Dir, "ipam"), strings.Join(ranges, ",")))
+	if err != nil {
+		return nil, nil, err
 	}
 	pod, err := cni.NewPod(fmt.Sprintf("%s-%d", name, n))
 	if err != nil {
-		return nil, netip.Addr{}, err
+		return nil, nil, err
 	}
 	l.OnClose(pod.Close)
 	result, err := node.Add(list, pod)
 	if err != nil {
-		return nil, netip.Addr{}, err
+		return nil, nil, err
 	}
-	a, _ := netip.AddrFromSlice(result.IPs[0].Address.IP)
-	return pod, a.Unmap(), nil
+	var addrs []netip.Addr
+	for _, ip := range result.IPs {
+		a, _ := netip.AddrFromSlice(ip.Address.IP)
+		addrs = append(addrs, a.Unmap())
+	}
+	return pod, addrs, nil
 }
 
 // greet says one byte.

@@ -47,7 +47,7 @@ type Plane struct {
 
 const (
 	apiPort  = 6443
-	services = "10.96.0.0/12"
+	services = "10.96.0.0/12,fd00:96::/112"
 	// Pods is the range of all pods.
 	Pods = "10.128.0.0/9"
 )
@@ -242,4 +242,9 @@ func (l *Plane) Node(ctx context.Context, name string, n byte, more ...netip.Pre
 // PodRange is that of the n-th node's pods.
 func PodRange(n byte) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 255, n, 0}), 24)
+}
+
+// PodRange6 is that of their IPv6 addresses, where they have any.
+func PodRange6(n byte) netip.Prefix {
+	return netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 2: 0x02, 3: 0x55, 5: n}), 64)
 }

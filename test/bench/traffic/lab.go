@@ -9,21 +9,21 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"poplin.dev/poplin/test/bench/pair"
 	"poplin.dev/poplin/test/bench/plane"
 	"poplin.dev/poplin/test/bench/process"
+	"poplin.dev/poplin/test/bench/traffic/ends"
 	"poplin.dev/poplin/test/cluster/api"
 	"poplin.dev/poplin/test/cluster/pki"
 	"poplin.dev/poplin/test/cluster/tools"
 	"poplin.dev/poplin/test/cni"
 )
-
-// place is a network namespace.
-type place interface{ Do(work func()) error }
 
 // Nodes of the cluster, by their numbers: clients are on the near one.
 const (
@@ -37,10 +37,25 @@ const wire = "wire"
 // Addresses of what is not the cluster's: two namespaces with nothing but a
 // wire, a VXLAN device of theirs on it, and a client outside of the cluster.
 var (
-	bareWire  = [2]netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("192.0.2.2/24")}
-	bareVXLAN = [2]netip.Prefix{netip.MustParsePrefix("198.51.100.1/24"), netip.MustParsePrefix("198.51.100.2/24")}
-	outside   = [2]netip.Prefix{netip.MustParsePrefix("203.0.113.1/24"), netip.MustParsePrefix("203.0.113.2/24")}
+	bareWire = [families][2]netip.Prefix{
+		{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("192.0.2.2/24")},
+		{netip.MustParsePrefix("2001:db8:1::1/64"), netip.MustParsePrefix("2001:db8:1::2/64")},
+	}
+	bareVXLAN = [families][2]netip.Prefix{
+		{netip.MustParsePrefix("198.51.100.1/24"), netip.MustParsePrefix("198.51.100.2/24")},
+		{netip.MustParsePrefix("2001:db8:2::1/64"), netip.MustParsePrefix("2001:db8:2::2/64")},
+	}
+	outside = [2]netip.Prefix{netip.MustParsePrefix("203.0.113.1/24"), netip.MustParsePrefix("203.0.113.2/24")}
 )
+
+// The families of addresses. Nodes know each other by IPv4.
+const (
+	ipv4 = iota
+	ipv6
+	families
+)
+
+var familyNames = [families]string{"IPv4", "IPv6"}
 
 // lab is two nodes with a wire between them, programmed by daemons that have
 // ended since, and two namespaces without anything of ours.
@@ -48,18 +63,19 @@ type lab struct {
 	plane.Plane
 	nodes   [3]*cni.Node // by number
 	daemons []*process.Process
-	servers []*server
+	servers []*ends.Server
 }
 
 func (l *lab) close() {
 	for _, s := range l.servers {
-		s.close()
+		s.Close()
 	}
 	l.Close()
 }
 
-// connect joins two namespaces by a veth pair, an address for each end.
-func connect(a, b *cni.Node, nameA, nameB string, prefixes [2]netip.Prefix) error {
+// connect joins two namespaces by a veth pair, each of the prefixes being an
+// address for each end.
+func connect(a, b *cni.Node, nameA, nameB string, prefixes ...[2]netip.Prefix) error {
 	ns, err := os.Open(b.Path())
 	if err != nil {
 		return err
@@ -70,7 +86,12 @@ func connect(a, b *cni.Node, nameA, nameB string, prefixes [2]netip.Prefix) erro
 	if err := a.Link.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: nameB, PeerNamespace: netlink.NsFd(int(ns.Fd()))}); err != nil {
 		return fmt.Errorf("add veth pair: %w", err)
 	}
-	return errors.Join(address(a, nameA, prefixes[0]), address(b, nameB, prefixes[1]))
+	for _, p := range prefixes {
+		if err := errors.Join(address(a, nameA, p[0]), address(b, nameB, p[1])); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // address brings a link up with an address.
@@ -79,7 +100,7 @@ func address(n *cni.Node, name string, p netip.Prefix) error {
 	if err != nil {
 		return fmt.Errorf("find %s: %w", name, err)
 	}
-	return errors.Join(n.Link.LinkSetUp(link), n.Link.AddrAdd(link, &netlink.Addr{IPNet: ipNet(p)}))
+	return errors.Join(n.Link.LinkSetUp(link), n.Link.AddrAdd(link, &netlink.Addr{IPNet: ipNet(p), Flags: unix.IFA_F_NODAD}))
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {
@@ -104,7 +125,7 @@ func (l *lab) up(ctx context.Context, t tools.Tools) (err error) {
 		if l.nodes[n], err = l.node(fmt.Sprint("node-", n)); err != nil {
 			return err
 		}
-		if err := errors.Join(l.Join(l.nodes[n], n), l.Node(ctx, fmt.Sprint("node-", n), n)); err != nil {
+		if err := errors.Join(l.Join(l.nodes[n], n), l.Node(ctx, fmt.Sprint("node-", n), n, plane.PodRange6(n))); err != nil {
 			return err
 		}
 	}
@@ -161,18 +182,24 @@ func (l *lab) daemon(n byte) error {
 	return err
 }
 
-// pod makes one on a node, and a server in it if wanted.
-func (l *lab) pod(n byte, name string, serving bool) (*cni.Pod, *server, error) {
-	p, a, err := pair.Pod(&l.Plane, l.nodes[n], n, name)
-	if err != nil || !serving {
-		return p, nil, err
-	}
-	s, err := l.serve(p, a)
-	return p, s, err
+// pod makes one on a node.
+func (l *lab) pod(n byte, name string) (*cni.Pod, []netip.Addr, error) {
+	return pair.Pod(&l.Plane, l.nodes[n], n, name, plane.PodRange6(n))
 }
 
-func (l *lab) serve(at place, a netip.Addr) (*server, error) {
-	s, err := serve(at, a)
+// server makes a pod with a server at each of its addresses.
+func (l *lab) server(n byte) (at [families]*ends.Server, err error) {
+	p, addrs, err := l.pod(n, "server")
+	for f := range at {
+		if err == nil {
+			at[f], err = l.serve(p, addrs[f])
+		}
+	}
+	return at, err
+}
+
+func (l *lab) serve(at ends.Place, a netip.Addr) (*ends.Server, error) {
+	s, err := ends.Serve(at, a)
 	if err == nil {
 		l.servers = append(l.servers, s)
 	}
@@ -181,44 +208,57 @@ func (l *lab) serve(at place, a netip.Addr) (*server, error) {
 
 // bare makes two namespaces with a wire and a VXLAN device on it, and a server
 // at each address of the second.
-func (l *lab) bare() (client place, onWire, onVXLAN *server, err error) {
-	var ends [2]*cni.Node
-	for i := range ends {
-		if ends[i], err = l.node(fmt.Sprint("bare-", i)); err != nil {
-			return nil, nil, nil, err
+func (l *lab) bare() (client ends.Place, onWire, onVXLAN [families]*ends.Server, err error) {
+	var both [2]*cni.Node
+	for i := range both {
+		if both[i], err = l.node(fmt.Sprint("bare-", i)); err != nil {
+			return nil, onWire, onVXLAN, err
 		}
 	}
-	if err := connect(ends[0], ends[1], wire, wire, bareWire); err != nil {
-		return nil, nil, nil, err
+	if err := connect(both[0], both[1], wire, wire, bareWire[:]...); err != nil {
+		return nil, onWire, onVXLAN, err
 	}
-	for i, n := range ends {
-		parent, err := n.Link.LinkByName(wire)
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.MTU = "vxlan", parent.Attrs().MTU-50
-		if err := n.Link.LinkAdd(&netlink.Vxlan{
-			LinkAttrs: attrs, VxlanId: 1, Port: 8472, VtepDevIndex: parent.Attrs().Index,
-			SrcAddr: bareWire[i].Addr().AsSlice(), Group: bareWire[1-i].Addr().AsSlice(), // one neighbour alone
-		}); err != nil {
-			return nil, nil, nil, fmt.Errorf("add VXLAN device: %w", err)
-		}
-		if err := address(n, attrs.Name, bareVXLAN[i]); err != nil {
-			return nil, nil, nil, err
+	for i, n := range both {
+		if err := overWire(n, i); err != nil {
+			return nil, onWire, onVXLAN, err
 		}
 	}
-	onWire, err = l.serve(ends[1], bareWire[1].Addr())
+	for f := range families {
+		if onWire[f], err = l.serve(both[1], bareWire[f][1].Addr()); err != nil {
+			return nil, onWire, onVXLAN, err
+		}
+		if onVXLAN[f], err = l.serve(both[1], bareVXLAN[f][1].Addr()); err != nil {
+			return nil, onWire, onVXLAN, err
+		}
+	}
+	return both[0], onWire, onVXLAN, nil
+}
+
+// overWire makes the i-th end of a VXLAN device that knows one neighbour alone.
+func overWire(n *cni.Node, i int) error {
+	parent, err := n.Link.LinkByName(wire)
 	if err != nil {
-		return nil, nil, nil, err
+		return err
 	}
-	onVXLAN, err = l.serve(ends[1], bareVXLAN[1].Addr())
-	return ends[0], onWire, onVXLAN, err
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = "vxlan", parent.Attrs().MTU-50
+	if err := n.Link.LinkAdd(&netlink.Vxlan{
+		LinkAttrs: attrs, VxlanId: 1, Port: 8472, VtepDevIndex: parent.Attrs().Index,
+		SrcAddr: bareWire[ipv4][i].Addr().AsSlice(), Group: bareWire[ipv4][1-i].Addr().AsSlice(),
+	}); err != nil {
+		return fmt.Errorf("add VXLAN device: %w", err)
+	}
+	for _, p := range bareVXLAN {
+		if err := address(n, attrs.Name, p[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // upstream makes two pods by one of upstream's plugins, on a node of their own,
 // and a server in the second.
-func (l *lab) upstream(dir, plugin, more string) (client *cni.Pod, s *server, err error) {
+func (l *lab) upstream(dir, plugin, more string) (client *cni.Pod, s *ends.Server, err error) {
 	n, err := cni.NewNode(filepath.Join(l.Dir, plugin), dir)
 	if err != nil {
 		return nil, nil, err
@@ -269,31 +309,36 @@ func (l *lab) visitor() (*cni.Node, error) {
 
 type object = map[string]any
 
-// service makes one that leads to a pod, at the ports of its server, on nodes
+// service makes one, a name for each family, that leads to a pod, at the ports of its server, on nodes
 // too if wanted.
-func (l *lab) service(ctx context.Context, name string, a netip.Addr, to *server, on byte, nodePort bool) error {
-	var ports, ends []object
+func (l *lab) service(ctx context.Context, name string, a netip.Addr, to *ends.Server, on byte, nodePort bool) error {
+	var ports, targets []object
 	for _, p := range []struct {
 		name, protocol string
 		port           int
-	}{{"request", "TCP", requestPort}, {"stream", "TCP", streamPort}, {"packet", "UDP", packetPort}} {
+	}{{"request", "TCP", ends.RequestPort}, {"stream", "TCP", ends.StreamPort}, {"packet", "UDP", ends.PacketPort}} {
 		port := object{"name": p.name, "protocol": p.protocol, "port": p.port}
-		ends = append(ends, object{"name": p.name, "protocol": p.protocol, "port": p.port})
+		targets = append(targets, object{"name": p.name, "protocol": p.protocol, "port": p.port})
 		if nodePort {
 			port["nodePort"] = p.port
 		}
 		ports = append(ports, port)
 	}
-	spec := object{"clusterIP": a.String(), "ports": ports}
+	kind := familyNames[ipv4]
+	if a.Is6() {
+		kind = familyNames[ipv6]
+	}
+	name += "-" + strings.ToLower(kind)
+	spec := object{"clusterIP": a.String(), "ipFamilies": []string{kind}, "ports": ports}
 	if nodePort {
 		spec["type"] = "NodePort"
 	}
 	for path, o := range map[string]object{
 		"/api/v1/namespaces/default/services": {"apiVersion": "v1", "kind": "Service", "metadata": object{"name": name}, "spec": spec},
 		"/apis/discovery.k8s.io/v1/namespaces/default/endpointslices": {
-			"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-			"metadata": object{"name": name, "labels": object{"kubernetes.io/service-name": name}}, "ports": ends,
-			"endpoints": []object{{"addresses": []string{to.addr.String()}, "nodeName": fmt.Sprint("node-", on), "conditions": object{"ready": true}}},
+			"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": kind,
+			"metadata": object{"name": name, "labels": object{"kubernetes.io/service-name": name}}, "ports": targets,
+			"endpoints": []object{{"addresses": []string{to.Addr.String()}, "nodeName": fmt.Sprint("node-", on), "conditions": object{"ready": true}}},
 		},
 	} {
 		if err := l.API.Send(ctx, http.MethodPost, path, o, nil); err != nil {

@@ -1,6 +1,7 @@
 package traffic
 
 import (
+	"cmp"
 	"fmt"
 
 	"poplin.dev/poplin/test/bench/report"
@@ -25,7 +26,7 @@ var groups = []struct {
 	{"TCP connections with a byte and its answer, one after the other, both ends on one processor", []measure{
 		{connectHalf, "p50 us", true}, {connectRate, "per second", false},
 	}},
-	{"UDP packets of 60 bytes, as many as one sender can send", []measure{
+	{"UDP packets with 18 bytes, as many as one sender can send", []measure{
 		{packetRate, "1,000/s", false}, {costPacket, "CPU us each", true},
 	}},
 }
@@ -41,17 +42,17 @@ func (m measure) share(w, limit *way) report.Figure {
 
 func tables(ways []*way) (list []report.Table) {
 	for _, g := range groups {
-		t := report.Table{Title: g.title + "; spread is that of half of the turns, in %", Labels: []string{"way", "limit"}}
+		t := report.Table{Title: g.title + "; spread is that of half of the turns, in %", Labels: []string{"", "way", "limit"}}
 		for _, m := range g.measures {
 			t.Columns = append(t.Columns, m.title, "spread", "of limit", "of bare veth")
 		}
-		for i, w := range ways {
-			row := report.Row{Labels: []string{w.name, ways[w.limit].name}}
-			if w.limit == i {
-				row.Labels[1] = "-"
+		for _, w := range ways {
+			row := report.Row{Labels: []string{w.family, w.name, "-"}}
+			if w.limit != nil {
+				row.Labels[2] = w.limit.name
 			}
 			for _, m := range g.measures {
-				row.Figures = append(row.Figures, report.Median(w.turns[m.index]), report.Spread(w.turns[m.index]), m.share(w, ways[w.limit]), m.share(w, ways[onWire]))
+				row.Figures = append(row.Figures, report.Median(w.turns[m.index]), report.Spread(w.turns[m.index]), m.share(w, cmp.Or(w.limit, w)), m.share(w, w.bare()))
 			}
 			t.Rows = append(t.Rows, row)
 		}
@@ -63,11 +64,14 @@ func tables(ways []*way) (list []report.Table) {
 // verdicts hold cluster addresses to what is promised of them: a twentieth of
 // the pod's own at most.
 func verdicts(ways []*way) (list []report.Verdict) {
-	for _, w := range []*way{ways[clusterIPSameNode], ways[clusterIPAcrossNodes]} {
+	for _, w := range ways {
+		if !w.promised {
+			continue
+		}
 		for _, m := range []measure{
 			{tripHalf, "round trips", true}, {connectHalf, "connections", true}, {costOne, "CPU for a byte", true},
 		} {
-			list = append(list, report.AtLeast(fmt.Sprintf("%s, %s / %s", m.title, w.name, ways[w.limit].name), m.share(w, ways[w.limit]), 0.95))
+			list = append(list, report.AtLeast(fmt.Sprintf("%s, %s: %s / %s", w.family, m.title, w.name, w.limit.name), m.share(w, w.limit), 0.95))
 		}
 	}
 	return list

@@ -14,10 +14,13 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"poplin.dev/poplin/test/bench/plane"
 	"poplin.dev/poplin/test/bench/report"
+	"poplin.dev/poplin/test/bench/traffic/ends"
 	"poplin.dev/poplin/test/cluster/progress"
 	"poplin.dev/poplin/test/cluster/tools"
 )
@@ -35,7 +38,7 @@ func (o Options) turns() int {
 	if o.Quick {
 		return 3
 	}
-	return 22
+	return 18
 }
 
 // window is how long each thing is measured in a turn.
@@ -43,27 +46,23 @@ const window = 80 * time.Millisecond
 
 // way is a way from a client to a server.
 type way struct {
-	name string
-	client
-	// limit is the way beside which this one is measured, as its index.
-	limit int
+	family, name string
+	ends.Client
+	// limit is the way beside which this one is measured; nil is itself.
+	limit *way
+	// promised is what leads to a cluster address.
+	promised bool
 	// turns has, for each measure, a figure of each turn.
 	turns [measures][]float64
 }
 
-// Ways, in the order of the tables.
-const (
-	onWire = iota
-	onVXLAN
-	sameNode
-	acrossNodes
-	clusterIPSameNode
-	clusterIPAcrossNodes
-	fromOutside
-	nodePort
-	byPTP
-	byBridge
-)
+// bare is what all limits of a family end at: a wire with nothing else.
+func (w *way) bare() *way {
+	for w.limit != nil {
+		w = w.limit
+	}
+	return w
+}
 
 // measures are what is measured of each way.
 const (
@@ -87,29 +86,29 @@ func (w *way) turn(kind int) error {
 	us := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 	switch kind {
 	case streamOne, streamFour:
-		var f flow
+		var f ends.Flow
 		n := map[int]int{streamOne: 1, streamFour: 4}[kind]
-		if f, err = w.streams(n, window); err == nil {
-			add(kind, float64(f.count)*8/f.took.Seconds()/1e9)
-			add(kind+1, float64(f.cpu)/float64(f.count))
+		if f, err = w.Streams(n, window); err == nil {
+			add(kind, float64(f.Count)*8/f.Took.Seconds()/1e9)
+			add(kind+1, float64(f.CPU)/float64(f.Count))
 		}
 	case tripHalf:
 		var took []time.Duration
-		if took, err = w.roundTrips(window); err == nil {
+		if took, err = w.RoundTrips(window); err == nil {
 			add(tripHalf, us(report.Quantile(took, 0.5)))
 			add(tripMost, us(report.Quantile(took, 0.99)))
 		}
 	case connectHalf:
 		var took []time.Duration
-		if took, err = w.connections(window); err == nil {
+		if took, err = w.Connections(window); err == nil {
 			add(connectHalf, us(report.Quantile(took, 0.5)))
 			add(connectRate, float64(len(took))/report.Sum(took).Seconds())
 		}
 	case packetRate:
-		var f flow
-		if f, err = w.packets(window); err == nil {
-			add(packetRate, float64(f.count)/f.took.Seconds()/1000)
-			add(costPacket, us(f.cpu)/float64(f.count))
+		var f ends.Flow
+		if f, err = w.Packets(window); err == nil {
+			add(packetRate, float64(f.Count)/f.Took.Seconds()/1000)
+			add(costPacket, us(f.CPU)/float64(f.Count))
 		}
 	}
 	if err != nil {
@@ -123,69 +122,76 @@ var kinds = []int{streamOne, streamFour, tripHalf, connectHalf, packetRate}
 
 // open is an error where a way does not lead to its server.
 func (w *way) open() error {
-	_, err := w.roundTrips(0)
+	_, err := w.RoundTrips(0)
 	if err == nil {
-		_, err = w.packets(time.Millisecond)
+		_, err = w.Packets(time.Millisecond)
 	}
 	return err
 }
 
-// ways makes pods, servers, Services, and what they are measured beside.
-func (l *lab) ways(ctx context.Context, upstream string) ([]*way, error) {
-	counter, err := newClock()
+// clusterIPs lead to the servers on the near and the far node.
+var clusterIPs = [families][2]netip.Addr{
+	{netip.MustParseAddr("10.96.1.1"), netip.MustParseAddr("10.96.1.2")},
+	{netip.MustParseAddr("fd00:96::101"), netip.MustParseAddr("fd00:96::102")},
+}
+
+// ways makes pods, servers, Services, and what they are measured beside. What
+// comes from outside, and upstream's plugins, are measured by IPv4.
+func (l *lab) ways(ctx context.Context, upstream string) (all []*way, err error) {
+	clock, err := ends.NewClock()
 	if err != nil {
 		return nil, err
 	}
-	bare, wireEnd, vxlanEnd, err := l.bare()
+	bare, onWire, onVXLAN, err := l.bare()
 	if err != nil {
 		return nil, err
 	}
-	pod, _, err := l.pod(near, "client", false)
+	pod, _, err := l.pod(near, "client")
 	if err != nil {
 		return nil, err
 	}
-	_, here, err := l.pod(near, "server", true)
+	here, err := l.server(near)
 	if err != nil {
 		return nil, err
 	}
-	_, there, err := l.pod(far, "server", true)
+	there, err := l.server(far)
 	if err != nil {
 		return nil, err
 	}
+	add := func(family int, name string, limit *way, from ends.Place, to netip.Addr, at *ends.Server) *way {
+		w := &way{family: familyNames[family], name: name, limit: limit, Client: ends.Client{Place: from, To: to, At: at, Clock: clock}}
+		all = append(all, w)
+		return w
+	}
+	for f, vips := range clusterIPs {
+		wire := add(f, "bare veth pair", nil, bare, onWire[f].Addr, onWire[f])
+		vxlan := add(f, "bare VXLAN device on it", wire, bare, onVXLAN[f].Addr, onVXLAN[f])
+		same := add(f, "pod to pod, one node", wire, pod, here[f].Addr, here[f])
+		across := add(f, "pod to pod, two nodes", vxlan, pod, there[f].Addr, there[f])
+		add(f, "pod to ClusterIP, one node", same, pod, vips[0], here[f]).promised = true
+		add(f, "pod to ClusterIP, two nodes", across, pod, vips[1], there[f]).promised = true
+		if err := l.service(ctx, "near", vips[0], here[f], near, f == ipv4); err != nil {
+			return nil, err
+		}
+		if err := l.service(ctx, "far", vips[1], there[f], far, false); err != nil {
+			return nil, err
+		}
+	}
+	wire := all[0]
 	visitor, err := l.visitor()
 	if err != nil {
 		return nil, err
 	}
-	toHere, toThere := netip.MustParseAddr("10.96.1.1"), netip.MustParseAddr("10.96.1.2")
-	if err := l.service(ctx, "near", toHere, here, near, true); err != nil {
-		return nil, err
+	outside := add(ipv4, "outside to pod", wire, visitor, here[ipv4].Addr, here[ipv4])
+	add(ipv4, "outside to NodePort", outside, visitor, plane.NodeAddress(near), here[ipv4])
+	for _, p := range []struct{ plugin, more string }{{"ptp", ""}, {"bridge", `"bridge":"pods","isGateway":true,`}} {
+		client, server, err := l.upstream(upstream, p.plugin, p.more)
+		if err != nil {
+			return nil, err
+		}
+		add(ipv4, p.plugin+", one node", wire, client, server.Addr, server)
 	}
-	if err := l.service(ctx, "far", toThere, there, far, false); err != nil {
-		return nil, err
-	}
-	ptp, byPlugin, err := l.upstream(upstream, "ptp", "")
-	if err != nil {
-		return nil, err
-	}
-	bridge, overBridge, err := l.upstream(upstream, "bridge", `"bridge":"pods","isGateway":true,`)
-	if err != nil {
-		return nil, err
-	}
-	all := []*way{
-		onWire:               {name: "bare veth pair", client: client{place: bare, to: wireEnd.addr, at: wireEnd}, limit: onWire},
-		onVXLAN:              {name: "bare VXLAN device on it", client: client{place: bare, to: vxlanEnd.addr, at: vxlanEnd}, limit: onWire},
-		sameNode:             {name: "pod to pod, one node", client: client{place: pod, to: here.addr, at: here}, limit: onWire},
-		acrossNodes:          {name: "pod to pod, two nodes", client: client{place: pod, to: there.addr, at: there}, limit: onVXLAN},
-		clusterIPSameNode:    {name: "pod to ClusterIP, one node", client: client{place: pod, to: toHere, at: here}, limit: sameNode},
-		clusterIPAcrossNodes: {name: "pod to ClusterIP, two nodes", client: client{place: pod, to: toThere, at: there}, limit: acrossNodes},
-		fromOutside:          {name: "outside to pod", client: client{place: visitor, to: here.addr, at: here}, limit: onWire},
-		nodePort:             {name: "outside to NodePort", client: client{place: visitor, to: plane.NodeAddress(near), at: here}, limit: fromOutside},
-		byPTP:                {name: "ptp, one node", client: client{place: ptp, to: byPlugin.addr, at: byPlugin}, limit: onWire},
-		byBridge:             {name: "bridge, one node", client: client{place: bridge, to: overBridge.addr, at: overBridge}, limit: onWire},
-	}
-	for _, w := range all {
-		w.clock = counter
-	}
+	slices.SortStableFunc(all, func(a, b *way) int { return strings.Compare(a.family, b.family) })
 	return all, nil
 }
 
@@ -196,7 +202,7 @@ func Measure(ctx context.Context, o Options) (report.Area, error) {
 	if err != nil {
 		return report.Area{}, err
 	}
-	a := report.Area{Name: "Traffic", Options: fmt.Sprintf("IPv4, two nodes joined by a veth pair, Services and policies on, no policy; ptp and bridge on a node with nothing else; %d turns of %v", o.turns(), window)}
+	a := report.Area{Name: "Traffic", Options: fmt.Sprintf("two nodes joined by a veth pair, Services and policies on, no policy; ptp and bridge on a node with nothing else; %d turns of %v", o.turns(), window)}
 	l := &lab{}
 	defer l.close()
 	if err := steps.Do("control plane", func() error { return l.up(ctx, t) }); err != nil {

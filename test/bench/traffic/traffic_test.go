@@ -3,6 +3,7 @@ package traffic
 import (
 	"testing"
 
+	"poplin.dev/poplin/test/bench/traffic/ends"
 	"poplin.dev/poplin/test/need"
 )
 
@@ -15,21 +16,23 @@ func TestEveryKindIsCounted(t *testing.T) {
 	l := &lab{}
 	l.Dir = t.TempDir()
 	defer l.close()
-	counter, err := newClock()
+	counter, err := ends.NewClock()
 	if err != nil {
 		t.Fatal(err)
 	}
-	place, wireEnd, vxlanEnd, err := l.bare()
+	place, onWire, onVXLAN, err := l.bare()
 	if err != nil {
 		t.Fatal(err)
 	}
-	ways := []*way{
-		{name: "wire", client: client{place: place, to: wireEnd.addr, at: wireEnd, clock: counter}},
-		{name: "VXLAN", client: client{place: place, to: vxlanEnd.addr, at: vxlanEnd, clock: counter}},
+	var ways []*way
+	for f := range families {
+		for name, at := range map[string]*ends.Server{"wire": onWire[f], "VXLAN": onVXLAN[f]} {
+			ways = append(ways, &way{family: familyNames[f], name: name, Client: ends.Client{Place: place, To: at.Addr, At: at, Clock: counter}})
+		}
 	}
 	for _, w := range ways {
 		if err := w.open(); err != nil {
-			t.Fatalf("%s: %v", w.name, err)
+			t.Fatalf("%s, %s: %v", w.family, w.name, err)
 		}
 		for _, kind := range kinds {
 			if err := w.turn(kind); err != nil {
@@ -38,12 +41,12 @@ func TestEveryKindIsCounted(t *testing.T) {
 		}
 		for i, figures := range w.turns {
 			if len(figures) != 1 || !(figures[0] > 0) {
-				t.Errorf("%s: figures of measure %d are %v, want one that is more than 0", w.name, i, figures)
+				t.Errorf("%s, %s: figures of measure %d are %v, want one that is more than 0", w.family, w.name, i, figures)
 			}
 		}
-		t.Log(w.name, w.turns)
+		t.Log(w.family, w.name, w.turns)
 	}
-	lost := way{name: "nobody", client: client{place: place, to: bareWire[0].Addr(), at: wireEnd, clock: counter}}
+	lost := way{name: "nobody", Client: ends.Client{Place: place, To: bareWire[ipv4][0].Addr(), At: onWire[ipv4], Clock: counter}}
 	for _, kind := range kinds {
 		if err := lost.turn(kind); err == nil {
 			t.Errorf("kind %d: no error though nobody is there", kind)

@@ -1,4 +1,4 @@
-package traffic
+package ends
 
 import (
 	"errors"
@@ -13,15 +13,15 @@ import (
 
 // Ports of a server. Node ports may have the same numbers.
 const (
-	requestPort = 30080 // answers each byte with itself
-	streamPort  = 30081 // takes whatever comes
-	packetPort  = 30082 // counts packets
+	RequestPort = 30080 // answers each byte with itself
+	StreamPort  = 30081 // takes whatever comes
+	PacketPort  = 30082 // counts packets
 )
 
-// server is the far end of every way: it answers, and counts what it is given.
+// Server is the far end of every way: it answers, and counts what it is given.
 // What is sent to it says with its first byte where the server's thread sits.
-type server struct {
-	addr netip.Addr
+type Server struct {
+	Addr netip.Addr
 	// bytes of streams and packets that were read; streams is how many there are.
 	bytes, packets, streams atomic.Int64
 
@@ -29,21 +29,21 @@ type server struct {
 	running sync.WaitGroup
 }
 
-// serve listens in a place, at an address of it.
-func serve(at place, addr netip.Addr) (s *server, err error) {
-	s = &server{addr: addr}
+// Serve listens in a place, at an address of it.
+func Serve(at Place, addr netip.Addr) (s *Server, err error) {
+	s = &Server{Addr: addr}
 	for _, p := range []struct {
 		kind, port int
 		run        func(int)
 	}{
-		{unix.SOCK_STREAM, requestPort, s.each(echo)},
-		{unix.SOCK_STREAM, streamPort, s.each(s.swallow)},
-		{unix.SOCK_DGRAM, packetPort, s.count},
+		{unix.SOCK_STREAM, RequestPort, s.each(echo)},
+		{unix.SOCK_STREAM, StreamPort, s.each(s.swallow)},
+		{unix.SOCK_DGRAM, PacketPort, s.count},
 	} {
 		var fd int
 		in := at.Do(func() { fd, err = listen(p.kind, netip.AddrPortFrom(addr, uint16(p.port))) })
 		if err := errors.Join(in, err); err != nil {
-			s.close()
+			s.Close()
 			return nil, fmt.Errorf("listen on %s, port %d: %w", addr, p.port, err)
 		}
 		s.sockets = append(s.sockets, fd)
@@ -55,11 +55,20 @@ func serve(at place, addr netip.Addr) (s *server, err error) {
 	return s, nil
 }
 
+// name is an address as sockets have it.
+func name(a netip.AddrPort) (domain int, to unix.Sockaddr) {
+	if a.Addr().Is4() {
+		return unix.AF_INET, &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return unix.AF_INET6, &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+}
+
 func listen(kind int, at netip.AddrPort) (fd int, err error) {
-	if fd, err = unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0); err != nil {
+	domain, own := name(at)
+	if fd, err = unix.Socket(domain, kind|unix.SOCK_CLOEXEC, 0); err != nil {
 		return 0, err
 	}
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}); err != nil {
+	if err := unix.Bind(fd, own); err != nil {
 		return 0, errors.Join(err, unix.Close(fd))
 	}
 	if kind == unix.SOCK_STREAM {
@@ -73,9 +82,9 @@ func listen(kind int, at netip.AddrPort) (fd int, err error) {
 	return fd, nil
 }
 
-// close ends the server. Shutdown wakes who waits for a socket, also where it
+// Close ends the server. Shutdown wakes who waits for a socket, also where it
 // returns an error because nothing is connected.
-func (s *server) close() {
+func (s *Server) Close() {
 	for _, fd := range s.sockets {
 		_ = unix.Shutdown(fd, unix.SHUT_RDWR)
 	}
@@ -86,7 +95,7 @@ func (s *server) close() {
 }
 
 // each accepts connections, one after the other.
-func (s *server) each(serve func(fd int, at *seat)) func(int) {
+func (s *Server) each(serve func(fd int, at *seat)) func(int) {
 	return func(listener int) {
 		var at seat
 		for {
@@ -121,7 +130,7 @@ func echo(fd int, at *seat) {
 }
 
 // swallow leaves a stream to a thread of its own.
-func (s *server) swallow(fd int, _ *seat) {
+func (s *Server) swallow(fd int, _ *seat) {
 	s.streams.Add(1)
 	s.running.Go(func() {
 		runtime.LockOSThread() // never unlocked
@@ -141,7 +150,7 @@ func (s *server) swallow(fd int, _ *seat) {
 }
 
 // count reads packets.
-func (s *server) count(fd int) {
+func (s *Server) count(fd int) {
 	var at seat
 	data := make([]byte, 1<<11)
 	for {

@@ -1,4 +1,9 @@
-package traffic
+// Package ends is the two ends of a way that packets take: a client that sends
+// and asks, and a server that answers and counts. Inputs are where each is, and
+// the address by which the one reaches the other; outputs are what each kind of
+// traffic took, and what it cost the processors. It refuses to know what is
+// between them, and whether that is much.
+package ends
 
 import (
 	"errors"
@@ -23,17 +28,21 @@ const (
 	patience = 3 * time.Second
 )
 
-// client is the near end of a way.
-type client struct {
-	place
-	to    netip.Addr
-	at    *server // to whom it leads
-	clock clock
+// Place is a network namespace.
+type Place interface{ Do(work func()) error }
+
+// Client is the near end of a way.
+type Client struct {
+	Place
+	To    netip.Addr
+	At    *Server // to whom it leads
+	Clock Clock
 }
 
 // dial connects from the thread's namespace.
-func (c client) dial(kind, port int) (fd int, err error) {
-	if fd, err = unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0); err != nil {
+func (c Client) dial(kind, port int) (fd int, err error) {
+	domain, to := name(netip.AddrPortFrom(c.To, uint16(port)))
+	if fd, err = unix.Socket(domain, kind|unix.SOCK_CLOEXEC, 0); err != nil {
 		return 0, err
 	}
 	limit := unix.NsecToTimeval(patience.Nanoseconds())
@@ -49,18 +58,18 @@ func (c client) dial(kind, port int) (fd int, err error) {
 		)
 	}
 	for err == nil {
-		if err = unix.Connect(fd, &unix.SockaddrInet4{Port: port, Addr: c.to.As4()}); !errors.Is(err, unix.EINTR) {
+		if err = unix.Connect(fd, to); !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}
 	if err != nil {
-		return 0, errors.Join(fmt.Errorf("connect to %s, port %d: %w", c.to, port, err), unix.Close(fd))
+		return 0, errors.Join(fmt.Errorf("connect to %s, port %d: %w", c.To, port, err), unix.Close(fd))
 	}
 	return fd, nil
 }
 
 // in works on a thread of the client's namespace.
-func (c client) in(work func() error) (err error) {
+func (c Client) in(work func() error) (err error) {
 	in := c.Do(func() { err = work() })
 	return errors.Join(in, err)
 }
@@ -77,10 +86,10 @@ func ask(fd int, data []byte) error {
 	return err
 }
 
-// roundTrips are requests on one connection, one after the other.
-func (c client) roundTrips(window time.Duration) (took []time.Duration, err error) {
+// RoundTrips are requests on one connection, one after the other.
+func (c Client) RoundTrips(window time.Duration) (took []time.Duration, err error) {
 	err = c.in(func() error {
-		fd, err := c.dial(unix.SOCK_STREAM, requestPort)
+		fd, err := c.dial(unix.SOCK_STREAM, RequestPort)
 		if err != nil {
 			return err
 		}
@@ -94,14 +103,14 @@ func (c client) roundTrips(window time.Duration) (took []time.Duration, err erro
 	return took, err
 }
 
-// connections are made one after the other, each with one request.
-func (c client) connections(window time.Duration) (took []time.Duration, err error) {
+// Connections are made one after the other, each with one request.
+func (c Client) Connections(window time.Duration) (took []time.Duration, err error) {
 	err = c.in(func() (err error) {
 		var at seat
 		at.take(first)
 		data := []byte{first}
 		took, err = repeat(window, func() error {
-			fd, err := c.dial(unix.SOCK_STREAM, requestPort)
+			fd, err := c.dial(unix.SOCK_STREAM, RequestPort)
 			if err != nil {
 				return err
 			}
@@ -130,28 +139,28 @@ func repeat(window time.Duration, do func() error) (took []time.Duration, err er
 	return took, nil
 }
 
-// flow is what came to the server in a while, and what that cost.
-type flow struct {
-	count     int64
-	took, cpu time.Duration
+// Flow is what came to the server in a while, and what that cost.
+type Flow struct {
+	Count     int64
+	Took, CPU time.Duration
 }
 
 // watch counts for a while, once it has been warmed up.
-func (c client) watch(window time.Duration, counter *atomic.Int64) (f flow, err error) {
+func (c Client) watch(window time.Duration, counter *atomic.Int64) (f Flow, err error) {
 	time.Sleep(warm)
-	used, err := c.clock.now()
+	used, err := c.Clock.now()
 	if err != nil {
 		return f, err
 	}
 	began, before := time.Now(), counter.Load()
-	for f.count == 0 && f.took < patience { // others may have the processors meanwhile
+	for f.Count == 0 && f.Took < patience { // others may have the processors meanwhile
 		time.Sleep(window)
-		f.took, f.count = time.Since(began), counter.Load()-before
+		f.Took, f.Count = time.Since(began), counter.Load()-before
 	}
-	now, err := c.clock.now()
-	f.cpu = now - used
-	if err == nil && f.count == 0 {
-		err = fmt.Errorf("nothing came to the server of %s", c.to)
+	now, err := c.Clock.now()
+	f.CPU = now - used
+	if err == nil && f.Count == 0 {
+		err = fmt.Errorf("nothing came to the server of %s", c.To)
 	}
 	return f, err
 }
@@ -186,20 +195,20 @@ func send(fds []int, size int, work func() error) error {
 	return errors.Join(append(failed, err)...)
 }
 
-// streams send as much as they can at the same time.
-func (c client) streams(n int, window time.Duration) (f flow, err error) {
+// Streams send as much as they can at the same time.
+func (c Client) Streams(n int, window time.Duration) (f Flow, err error) {
 	var fds []int
 	defer func() {
 		for _, fd := range fds {
 			_ = unix.Close(fd)
 		}
-		for c.at.streams.Load() > 0 { // so that none takes the next one's time
+		for c.At.streams.Load() > 0 { // so that none takes the next one's time
 			time.Sleep(time.Millisecond)
 		}
 	}()
 	if err := c.in(func() error {
 		for range n {
-			fd, err := c.dial(unix.SOCK_STREAM, streamPort)
+			fd, err := c.dial(unix.SOCK_STREAM, StreamPort)
 			if err != nil {
 				return err
 			}
@@ -210,21 +219,21 @@ func (c client) streams(n int, window time.Duration) (f flow, err error) {
 		return f, err
 	}
 	err = send(fds, chunk, func() (err error) {
-		f, err = c.watch(window, &c.at.bytes)
+		f, err = c.watch(window, &c.At.bytes)
 		return err
 	})
 	return f, err
 }
 
-// packets are small ones, as many as one sender can send.
-func (c client) packets(window time.Duration) (f flow, err error) {
+// Packets are small ones, as many as one sender can send.
+func (c Client) Packets(window time.Duration) (f Flow, err error) {
 	var fd int
-	if err := c.in(func() (err error) { fd, err = c.dial(unix.SOCK_DGRAM, packetPort); return err }); err != nil {
+	if err := c.in(func() (err error) { fd, err = c.dial(unix.SOCK_DGRAM, PacketPort); return err }); err != nil {
 		return f, err
 	}
 	defer unix.Close(fd)
 	err = send([]int{fd}, small, func() (err error) {
-		f, err = c.watch(window, &c.at.packets)
+		f, err = c.watch(window, &c.At.packets)
 		return err
 	})
 	return f, err

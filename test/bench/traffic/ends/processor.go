@@ -1,4 +1,4 @@
-package traffic
+package ends
 
 import (
 	"fmt"
@@ -49,13 +49,13 @@ func (s *seat) take(where byte) {
 	_ = unix.SchedSetaffinity(0, &set) // a processor that is gone: it runs anywhere
 }
 
-// clock is the processor time that packets have cost: this process', which is
+// Clock is the processor time that packets have cost: this process', which is
 // both ends with what the kernel did on their way, and that of the kernel's
 // threads that take over when much arrives.
-type clock struct{ threads []string }
+type Clock struct{ threads []string }
 
-// newClock finds the threads. Those of another PID namespace are not seen.
-func newClock() (c clock, err error) {
+// NewClock finds the threads. Those of another PID namespace are not seen.
+func NewClock() (c Clock, err error) {
 	names, err := filepath.Glob("/proc/[0-9]*/comm")
 	if err != nil {
 		return c, err
@@ -70,7 +70,7 @@ func newClock() (c clock, err error) {
 }
 
 // now is the sum until now.
-func (c clock) now() (time.Duration, error) {
+func (c Clock) now() (time.Duration, error) {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t); err != nil {
 		return 0, fmt.Errorf("read processor time: %w", err)
