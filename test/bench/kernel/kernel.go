@@ -66,18 +66,7 @@ func (c Conn) Elements(family byte, table, set string) (uint32, error) {
 	var w wire.Attrs
 	w.Text(unix.NFTA_SET_TABLE, table)
 	w.Text(unix.NFTA_SET_NAME, set)
-	b, err := c.ask(unix.NFT_MSG_GETSET, family, w)
-	if errors.Is(err, unix.ENOENT) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("look at map %s: %w", set, err)
-	}
-	count := wire.Find(b, setCount)
-	if count == nil {
-		return 0, errors.New("the kernel does not tell how many elements a map has: use Linux 6.17 or newer")
-	}
-	return wire.Number(count), nil
+	return c.count(unix.NFT_MSG_GETSET, family, "map "+set, w, setCount)
 }
 
 // Rules is how many there are in a chain, with what jumps to it; none where it
@@ -86,14 +75,23 @@ func (c Conn) Rules(family byte, table, chain string) (uint32, error) {
 	var w wire.Attrs
 	w.Text(unix.NFTA_CHAIN_TABLE, table)
 	w.Text(unix.NFTA_CHAIN_NAME, chain)
-	b, err := c.ask(unix.NFT_MSG_GETCHAIN, family, w)
+	return c.count(unix.NFT_MSG_GETCHAIN, family, "chain "+chain, w, unix.NFTA_CHAIN_USE)
+}
+
+// count is a number that the kernel tells of something.
+func (c Conn) count(kind int, family byte, what string, which wire.Attrs, attr uint16) (uint32, error) {
+	b, err := c.ask(kind, family, which)
 	if errors.Is(err, unix.ENOENT) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("look at chain %s: %w", chain, err)
+		return 0, fmt.Errorf("look at %s: %w", what, err)
 	}
-	return wire.Number(wire.Find(b, unix.NFTA_CHAIN_USE)), nil
+	count := wire.Find(b, attr)
+	if count == nil {
+		return 0, fmt.Errorf("the kernel does not tell how much %s holds: use Linux 6.17 or newer", what)
+	}
+	return wire.Number(count), nil
 }
 
 const (

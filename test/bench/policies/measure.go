@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	applypermit "poplin.dev/poplin/pkg/apply/permit"
+	"poplin.dev/poplin/test/bench/change"
 	"poplin.dev/poplin/test/bench/kernel"
 	"poplin.dev/poplin/test/bench/plane"
 	"poplin.dev/poplin/test/bench/process"
@@ -33,14 +33,7 @@ type result struct {
 	// after a while.
 	bare, held process.Usage
 	// labels are changes of one pod's labels, policies of one policy.
-	labels, policies changes
-}
-
-// changes are single ones, one after the other.
-type changes struct {
-	// api is the call, watch from another watcher's event to the kernel, full
-	// from the start of the call to the kernel.
-	api, watch, full []time.Duration
+	labels, policies change.Times
 }
 
 const (
@@ -145,55 +138,14 @@ func (l *lab) wait(ctx context.Context, run *process.Process, s size) (last time
 	return last, l.tells(ctx, run, "poplin_policies", s.policies())
 }
 
-// step is one change: the address that the kernel is told of, what an event
-// shows of it, and how it is made.
-type step struct {
-	about netip.Addr
-	shows string
-	make  func(ctx context.Context) error
-}
-
 // change makes changes, one after the other.
-func (l *lab) change(ctx context.Context, of string, n int, next func() step) (c changes, err error) {
-	m, err := kernel.Watch(l.node.Path())
-	if err != nil {
-		return c, err
-	}
-	defer m.Close()
-	events, err := l.Watch(ctx, of)
-	if err != nil {
-		return c, err
-	}
-	defer events.Close()
-	for range n {
-		// Not in step with anybody's clock.
-		time.Sleep(20*time.Millisecond + rand.N(5*time.Millisecond))
-		s := next()
-		began := time.Now()
-		seen, done := events.Expect(s.shows), m.Expect(s.about)
-		if err := s.make(ctx); err != nil {
-			return c, err
-		}
-		c.api = append(c.api, time.Since(began))
-		select {
-		case t := <-done:
-			c.full = append(c.full, t.At.Sub(began))
-			select {
-			case at := <-seen:
-				c.watch = append(c.watch, t.At.Sub(at))
-			case <-time.After(10 * time.Second):
-				return c, fmt.Errorf("no event shows %s", s.shows)
-			}
-		case <-time.After(limit):
-			return c, fmt.Errorf("the kernel is not told anything about %s", s.about)
-		}
-	}
-	return c, nil
+func (l *lab) change(ctx context.Context, of string, n int, next func() change.Step) (change.Times, error) {
+	return change.Series{Plane: &l.Plane, Namespace: l.node.Path(), Of: of, N: n, Apart: 20 * time.Millisecond, Next: next}.Make(ctx)
 }
 
 // changeLabels has a pod of another node become one of another application,
 // or what it was.
-func (l *lab) changeLabels() step {
+func (l *lab) changeLabels() change.Step {
 	l.relabelled++
 	n, i := rand.IntN(int(l.crowd)), 2
 	app := "a0" // which every pod may ask for names
@@ -202,13 +154,13 @@ func (l *lab) changeLabels() step {
 	}
 	l.apps[n] = app
 	mark := fmt.Sprint("m-", l.relabelled)
-	return step{address(n, i), strconv.Quote(mark), func(ctx context.Context) error { return l.relabel(ctx, n, i, app, mark) }}
+	return change.Step{About: address(n, i), Shows: strconv.Quote(mark), Make: func(ctx context.Context) error { return l.relabel(ctx, n, i, app, mark) }}
 }
 
 // changePolicy has pods of a namespace be reached at another port. The first
 // of them on this node is the one to look at.
-func (l *lab) changePolicy() step {
+func (l *lab) changePolicy() change.Step {
 	l.rewritten++
 	n, port := rand.IntN(int(l.crowd)), 10000+l.rewritten
-	return step{local(n), fmt.Sprintf(`"port":%d`, port), func(ctx context.Context) error { return l.rewrite(ctx, n, port) }}
+	return change.Step{About: local(n), Shows: fmt.Sprintf(`"port":%d`, port), Make: func(ctx context.Context) error { return l.rewrite(ctx, n, port) }}
 }

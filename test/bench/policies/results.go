@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"poplin.dev/poplin/test/bench/change"
 	"poplin.dev/poplin/test/bench/report"
 )
 
@@ -30,7 +31,7 @@ func tables(all results, ways []way) []report.Table {
 		Title: "cold start, nothing in the kernel: seconds to the last transaction; memory of the daemon in MiB, and how much more it is than without policies", Labels: labels,
 		Columns: []string{"pure list", "from start", "passes", "CPU", "peak MiB", "MiB at rest", "more, peak", "more, at rest"},
 	}
-	change := report.Table{
+	changed := report.Table{
 		Title: "one change, ms", Labels: []string{"policies x pods", "of"},
 		Columns: []string{"API call p50", "p99", "event to kernel p50", "p99", "call to kernel p50", "p99"},
 	}
@@ -42,10 +43,10 @@ func tables(all results, ways []way) []report.Table {
 		}})
 		for _, c := range []struct {
 			of string
-			changes
+			change.Times
 		}{{"a pod's labels", r.labels}, {"a policy", r.policies}} {
-			change.Rows = append(change.Rows, report.Row{Labels: []string{row[0], c.of}, Figures: []report.Figure{
-				ms(c.api, 0.5), ms(c.api, 0.99), ms(c.watch, 0.5), ms(c.watch, 0.99), ms(c.full, 0.5), ms(c.full, 0.99),
+			changed.Rows = append(changed.Rows, report.Row{Labels: []string{row[0], c.of}, Figures: []report.Figure{
+				ms(c.API, 0.5), ms(c.API, 0.99), ms(c.Watch, 0.5), ms(c.Watch, 0.99), ms(c.Full, 0.5), ms(c.Full, 0.99),
 			}})
 		}
 	}
@@ -59,7 +60,7 @@ func tables(all results, ways []way) []report.Table {
 			stream * 8 / 1e9 / seconds(report.Quantile(w.streams, 0.5)), report.Rate(w.streams, ways[0].streams),
 		}})
 	}
-	return []report.Table{start, change, packets}
+	return []report.Table{start, changed, packets}
 }
 
 func verdicts(all results, ways []way) []report.Verdict {
@@ -70,8 +71,8 @@ func verdicts(all results, ways []way) []report.Verdict {
 	exponent := report.Figure(math.Log(last.pass.Seconds()/first.pass.Seconds()) / grown)
 	return []report.Verdict{
 		report.AtMost(fmt.Sprintf("%s: seconds from the start of the process until all is in the kernel, of which %.2f are the pure list", last.size, last.list.Seconds()), seconds(last.start), 2),
-		report.AtMost(fmt.Sprintf("%s: a pod's labels, API call to kernel, ms p99", last.size), ms(last.labels.full, 0.99), 20),
-		report.AtMost(fmt.Sprintf("%s: a policy, API call to kernel, ms p99", last.size), ms(last.policies.full, 0.99), 100),
+		report.AtMost(fmt.Sprintf("%s: a pod's labels, API call to kernel, ms p99", last.size), ms(last.labels.Full, 0.99), 20),
+		report.AtMost(fmt.Sprintf("%s: a policy, API call to kernel, ms p99", last.size), ms(last.policies.Full, 0.99), 100),
 		report.AtMost(fmt.Sprintf("%s: MiB that the daemon ever holds more than without policies", last.size), peak, 100),
 		report.AtMost(fmt.Sprintf("exponent by which passes of a start grow, %s to %s", first.size, last.size), exponent, 1.2),
 		report.AtLeast("connections between isolated pods / without a table", report.Rate(held.turns, none.turns), 0.97),

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"strconv"
 	"time"
 
+	"poplin.dev/poplin/test/bench/change"
 	"poplin.dev/poplin/test/bench/kernel"
 	"poplin.dev/poplin/test/bench/plane"
 	"poplin.dev/poplin/test/bench/process"
@@ -30,11 +32,9 @@ type result struct {
 
 // changes are single ones, one after the other.
 type changes struct {
-	// api is the call, watch from another watcher's event to the kernel, full
-	// from the start of the call to the kernel.
-	api, watch, full []time.Duration
-	cpu              time.Duration // per change
-	bytes            int           // that the kernel announced, per change
+	change.Times
+	cpu   time.Duration // per change
+	bytes int           // that the kernel announced, per change
 }
 
 // measure has one proxy serve what there is, from a cold start.
@@ -96,48 +96,24 @@ func (p *proxy) wait(ctx context.Context, run *process.Process, services uint32)
 	return last, nil
 }
 
-// change replaces endpoints, one after the other.
+// change replaces endpoints, one after the other: neither in step with the
+// proxy's clock nor with anything else's.
 func (l *lab) change(ctx context.Context, p *proxy, run *process.Process, o Options) (c changes, err error) {
-	m, err := kernel.Watch(p.node.Path())
-	if err != nil {
-		return c, err
-	}
-	defer m.Close()
-	events, err := l.Watch(ctx, slicesPath)
-	if err != nil {
-		return c, err
-	}
-	defer events.Close()
 	before, err := run.Usage()
 	if err != nil {
 		return c, err
 	}
 	n, apart := p.changes(o, l.crowd)
-	for range n {
-		// Neither in step with the proxy's clock nor with anything else's.
-		time.Sleep(apart + rand.N(apart/4))
-		began := time.Now()
+	c.Times, err = change.Series{Plane: &l.Plane, Namespace: p.node.Path(), Of: slicesPath, N: n, Apart: apart, Next: func() change.Step {
 		a := l.address()
-		seen, done := events.Expect(`"`+a.String()+`"`), m.Expect(a)
-		if err := l.replace(ctx, rand.IntN(l.crowd.services), a); err != nil {
-			return c, err
-		}
-		c.api = append(c.api, time.Since(began))
-		select {
-		case t := <-done:
-			c.full = append(c.full, t.At.Sub(began))
-			c.bytes += t.Bytes
-			select {
-			case at := <-seen:
-				c.watch = append(c.watch, t.At.Sub(at))
-			case <-time.After(10 * time.Second):
-				return c, fmt.Errorf("no event for %s", a)
-			}
-		case <-time.After(limit):
-			return c, fmt.Errorf("%s does not send anything to %s", p.name, a)
-		}
+		return change.Step{About: a, Shows: strconv.Quote(a.String()), Make: func(ctx context.Context) error {
+			return l.replace(ctx, rand.IntN(l.crowd.services), a)
+		}}
+	}}.Make(ctx)
+	if err != nil {
+		return c, fmt.Errorf("%s: %w", p.name, err)
 	}
 	after, err := run.Usage()
-	c.cpu, c.bytes = (after.CPU-before.CPU)/time.Duration(n), c.bytes/n
+	c.cpu, c.bytes = (after.CPU-before.CPU)/time.Duration(n), c.Bytes/n
 	return c, err
 }
