@@ -68,8 +68,9 @@ type Module struct {
 	wanted map[service.Key]services.Health
 
 	// The following belong to Run.
-	open   map[place]*http.Server
-	failed map[place]string
+	open    map[place]*http.Server
+	failed  map[place]string
+	serving sync.WaitGroup
 }
 
 // place is where a Service's port is answered. The node's own has no Service.
@@ -122,6 +123,7 @@ func (m *Module) Run(ctx context.Context) error {
 			for _, s := range m.open {
 				_ = s.Close()
 			}
+			m.serving.Wait()
 			return nil
 		case <-m.wake:
 		case <-tick.C:
@@ -181,11 +183,11 @@ func (m *Module) reconcile() {
 		if at.Key == (service.Key{}) {
 			m.deps.Alone()
 		}
-		go func() {
+		m.serving.Go(func() {
 			if err := s.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 				m.deps.Log.Error("health-check server ended", "address", at.address, "error", err)
 			}
-		}()
+		})
 	}
 }
 
