@@ -93,16 +93,8 @@ func (s *policyState) drops(log *slog.Logger) func() map[string]uint64 {
 
 // waiting says what policies wait for.
 func (s *policyState) waiting() string {
-	if w := s.view.Waiting(); w != "" {
-		return w
-	}
+	view := s.view.Waiting()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case !s.past:
-		return "the first pass over the kernel"
-	case s.last.Err != nil:
-		return s.last.Err.Error()
-	}
-	return s.last.Waiting
+	return waiting(view, s.past, s.last.Err, s.last.Waiting)
 }

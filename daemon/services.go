@@ -97,18 +97,24 @@ func (s *servicesState) report(now services.State) {
 
 // waiting says what Services wait for.
 func (s *servicesState) waiting() string {
-	if w := s.view.Waiting(); w != "" {
-		return w
-	}
+	view := s.view.Waiting()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return waiting(view, s.past, s.last.Err, s.last.Waiting)
+}
+
+// waiting says what a module waits for: what its view does, the first pass, what
+// the last one failed with or said that it waits for; empty is nothing.
+func waiting(view string, past bool, failure error, last string) string {
 	switch {
-	case !s.past:
+	case view != "":
+		return view
+	case !past:
 		return "the first pass over the kernel"
-	case s.last.Err != nil:
-		return s.last.Err.Error()
+	case failure != nil:
+		return failure.Error()
 	}
-	return s.last.Waiting
+	return last
 }
 
 // status is the module for people.
