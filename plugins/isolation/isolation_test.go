@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"poplin.dev/poplin/test/answer"
 	"poplin.dev/poplin/test/need"
 	"poplin.dev/poplin/test/thread"
 )
@@ -27,26 +28,7 @@ var web = Question{Namespace: "shop", Name: "web", UID: "7", Sandbox: "0123", Ad
 func serve(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "poplind.sock")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			if text == "" {
-				t.Cleanup(func() { c.Close() })
-				continue
-			}
-			_, _ = c.Read(make([]byte, 4096))
-			_, _ = io.WriteString(c, text)
-			c.Close()
-		}
-	}()
+	answer.With(t, path, text)
 	return path
 }
 

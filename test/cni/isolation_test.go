@@ -3,7 +3,6 @@ package cni_test
 import (
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 
 	"poplin.dev/poplin/pkg/cluster/policy"
 	"poplin.dev/poplin/plugins/isolation"
+	"poplin.dev/poplin/test/answer"
 	"poplin.dev/poplin/test/cni"
 	"poplin.dev/poplin/test/enforce"
 	"poplin.dev/poplin/test/firstpacket"
@@ -27,26 +27,7 @@ func asking(n *cni.Node, socket string) string {
 
 // daemonThat listens at a socket and answers with text; never, if it is empty.
 func daemonThat(text string) func(*testing.T, string) {
-	return func(t *testing.T, socket string) {
-		l, err := net.Listen("unix", socket)
-		no(t, err)
-		t.Cleanup(func() { l.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				if text == "" {
-					t.Cleanup(func() { c.Close() })
-					continue
-				}
-				_, _ = c.Read(make([]byte, 4096))
-				fmt.Fprint(c, text)
-				c.Close()
-			}
-		}()
-	}
+	return func(t *testing.T, socket string) { answer.With(t, socket, text) }
 }
 
 // TestAddAsksWhetherPoliciesHold: what ADD makes of an answer, or of none, with

@@ -10,6 +10,7 @@ import (
 
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/program/permit"
+	"poplin.dev/poplin/test/agree"
 	"poplin.dev/poplin/test/space"
 )
 
@@ -97,39 +98,12 @@ func printedAsSaid(t *testing.T, conf Config) {
 func TestKernelAgreesAfterEveryChange(t *testing.T) {
 	space.Enter(t)
 	table := open(t)
-	seed := rand.Uint64()
-	dice := rand.New(rand.NewPCG(seed, 1))
-	for i := range 60 {
-		want := sample(dice)
+	agree.AfterEveryChange(t, table, func() error { return table.kernel.Reconnect(nil) }, func(dice *rand.Rand) permit.Program {
 		if dice.IntN(10) == 0 {
-			want = permit.New()
+			return permit.New()
 		}
-		if _, err := table.Set(want); err != nil {
-			t.Fatalf("change %d of seed %d: %v", i, seed, err)
-		}
-		if dice.IntN(5) == 0 { // another process takes over
-			if err := table.kernel.Reconnect(nil); err != nil {
-				t.Fatal(err)
-			}
-		}
-		table.Forget()
-		got, err := table.Program()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got.String() != want.String() {
-			t.Fatalf("change %d of seed %d: the kernel holds\n%s\nnot\n%s", i, seed, got, want)
-		}
-		if n, err := table.Set(want); n != 0 || err != nil {
-			t.Fatalf("nothing to do, yet %d elements changed, %v", n, err)
-		}
-	}
-	if err := table.Remove(); err != nil {
-		t.Fatal(err)
-	}
-	if left := space.Nft(t, "list", "ruleset"); left != "" {
-		t.Errorf("left behind:\n%s", left)
-	}
+		return sample(dice)
+	})
 }
 
 // Looking finds nothing wrong with what was written, and all that is.

@@ -13,6 +13,7 @@ import (
 	"poplin.dev/poplin/pkg/apply/wire"
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/program/vip"
+	"poplin.dev/poplin/test/agree"
 	"poplin.dev/poplin/test/need"
 	"poplin.dev/poplin/test/space"
 )
@@ -92,39 +93,12 @@ func TestRulesAsNftPrintsThem(t *testing.T) {
 func TestKernelAgreesAfterEveryChange(t *testing.T) {
 	space.Enter(t)
 	table := open(t)
-	seed := rand.Uint64()
-	dice := rand.New(rand.NewPCG(seed, 1))
-	for i := range 60 {
-		want := sample(dice.IntN(9))
+	agree.AfterEveryChange(t, table, func() error { return table.kernel.Reconnect(nil) }, func(dice *rand.Rand) vip.Program {
 		if dice.IntN(10) == 0 {
-			want = vip.New()
+			return vip.New()
 		}
-		if _, err := table.Set(want); err != nil {
-			t.Fatalf("change %d of seed %d: %v", i, seed, err)
-		}
-		if dice.IntN(5) == 0 { // another process takes over
-			if err := table.kernel.Reconnect(nil); err != nil {
-				t.Fatal(err)
-			}
-		}
-		table.Forget()
-		got, err := table.Program()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got.String() != want.String() {
-			t.Fatalf("change %d of seed %d: the kernel holds\n%s\nnot\n%s", i, seed, got, want)
-		}
-		if n, err := table.Set(want); n != 0 || err != nil {
-			t.Fatalf("nothing to do, yet %d elements changed, %v", n, err)
-		}
-	}
-	if err := table.Remove(); err != nil {
-		t.Fatal(err)
-	}
-	if left := space.Nft(t, "list", "ruleset"); left != "" {
-		t.Errorf("left behind:\n%s", left)
-	}
+		return sample(dice.IntN(9))
+	})
 }
 
 // Others flush rulesets, and tables that are not ours to change.
