@@ -22,6 +22,7 @@ import (
 	"poplin.dev/poplin/daemon/hostports"
 	"poplin.dev/poplin/daemon/ipam"
 	"poplin.dev/poplin/daemon/overlay"
+	"poplin.dev/poplin/daemon/podlinks"
 	"poplin.dev/poplin/daemon/reach"
 	"poplin.dev/poplin/daemon/snapshot"
 	"poplin.dev/poplin/daemon/status"
@@ -124,17 +125,6 @@ func Run(ctx context.Context, cfg Config) error {
 		Report:    now.overlay,
 		Log:       log,
 	})
-	ports := hostports.New(hostports.Deps{
-		Dir:    filepath.Join(cfg.StateDir, "hostports"),
-		Report: func(took time.Duration, err error) { count.Pass("hostports", took, err) },
-		Log:    log, Resync: resync,
-	})
-	addresses := ipam.New(ipam.Deps{
-		Network: settings.CNI.Name, DataDir: cfg.IPAMDir, Cache: cfg.CNICache, Every: resync, Grace: orphanGrace,
-		Conflist: filepath.Join(forPlugin.Dir, conflist.File),
-		Report:   func(took time.Duration, err error) { count.Pass("ipam", took, err) },
-		Usage:    func(r netip.Addr, taken, free float64) { count.Addresses(family(r), taken, free) }, Log: log,
-	})
 	adds := timings.New(timings.Deps{ReadyFile: forPlugin.ReadyFile, Report: count.Add, Log: log})
 	now.path = reach.New(reach.Deps{Report: now.reached, Log: log, Every: asking})
 	vips, serving, err := newServices(now, cfg.SysctlRoot, memory.Note, log)
@@ -165,9 +155,30 @@ func Run(ctx context.Context, cfg Config) error {
 	answers := status.New(asked)
 	now.answers = answers
 	// Stopped from last to first: answers stay until the end of the others.
-	tasks := append([]loop.Task{answers, watchdog{now}, file, cluster, known, addresses, adds, ports, fabric, now.path, network}, serving...)
+	tasks := append([]loop.Task{answers, watchdog{now}, file, cluster, known, adds}, ofPlugin(now, cfg, filepath.Join(forPlugin.Dir, conflist.File), log)...)
+	tasks = append(append(tasks, fabric, now.path, network), serving...)
 	tasks = append(tasks, judging...)
 	return loop.Group(now.pulse.Watch(ctx), log, tasks...)
+}
+
+// ofPlugin are the tasks that look after what the CNI plugin has made.
+func ofPlugin(now *state, cfg Config, conflist string, log *slog.Logger) []loop.Task {
+	count, name := now.count, now.settings.CNI.Name
+	return []loop.Task{
+		ipam.New(ipam.Deps{
+			Network: name, DataDir: cfg.IPAMDir, Cache: cfg.CNICache, Every: resync, Grace: orphanGrace, Conflist: conflist,
+			Report: func(took time.Duration, err error) { count.Pass("ipam", took, err) },
+			Usage:  func(r netip.Addr, taken, free float64) { count.Addresses(family(r), taken, free) }, Log: log,
+		}),
+		hostports.New(hostports.Deps{
+			Dir:    filepath.Join(cfg.StateDir, "hostports"),
+			Report: func(took time.Duration, err error) { count.Pass("hostports", took, err) },
+			Log:    log, Resync: resync,
+		}),
+		podlinks.New(podlinks.Deps{
+			Network: name, Cache: cfg.CNICache, Addresses: now.addresses, Report: now.ends, Log: log, Resync: resync,
+		}),
+	}
 }
 
 func readConfig(path string) (config.Config, error) {

@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"poplin.dev/poplin/daemon/reach"
 	"poplin.dev/poplin/daemon/snapshot"
 	"poplin.dev/poplin/daemon/status"
+	"poplin.dev/poplin/pkg/apply/diff"
 	"poplin.dev/poplin/pkg/apply/privilege"
 	"poplin.dev/poplin/pkg/config"
 	"poplin.dev/poplin/pkg/kube"
@@ -114,6 +116,18 @@ func (s *state) config(pending []string, err error) {
 	s.count.ConfigInvalid.Set(number(err != nil))
 	self, _ := s.known.Self()
 	s.tell(aboutConfig(self, err))
+}
+
+// addresses are this node's own.
+func (s *state) addresses() []netip.Addr {
+	self, _ := s.known.Self()
+	return self.Addresses
+}
+
+// ends is told of every look at the node's ends of pods' links.
+func (s *state) ends(took time.Duration, cause diff.Cause, restored int, err error) {
+	s.count.Pass("podlinks", took, err)
+	repaired(s.count, "podlinks", cause, restored)
 }
 
 // tasks are the parts of the daemon that pods depend on, with what each waits

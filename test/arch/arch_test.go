@@ -191,6 +191,8 @@ var direction = map[string][]string{
 	"daemon/ipam": {"pkg", "plugins"},
 	// Host ports are put back by the code that put them there.
 	"daemon/hostports": {"pkg", "plugins/hostport"},
+	// So are the node's ends of pods' links.
+	"daemon/podlinks": {"pkg", "plugins/poplin"},
 	// The CNI plugin asks here; what it made before is in the kernel.
 	"daemon/isolation": {"pkg", "install", "plugins/isolation", "plugins/poplin/apply"},
 	// The reverse of the daemon and of the CNI plugin.

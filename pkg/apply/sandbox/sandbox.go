@@ -12,6 +12,7 @@ package sandbox
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,6 +28,9 @@ type Attachment struct {
 	Pod string
 	// NetNS is the path of its network namespace; empty where nobody says.
 	NetNS string
+	// MAC and Addrs are those of the interface; empty where nobody says.
+	MAC   string
+	Addrs []netip.Addr
 }
 
 // List is all attachments, of every network: a plugin that delegates to others
@@ -52,21 +56,50 @@ func (l List) Knows(containerID string) bool {
 }
 
 // Read lists what is in dir.
-func Read(dir string) (List, error) {
+func Read(dir string) (List, error) { return (&Cache{Dir: dir}).Read() }
+
+// Cache is for whoever reads a directory again and again. A file is written once,
+// under a name that has the container's id, so it is read once.
+type Cache struct {
+	Dir   string
+	known map[string]Attachment
+}
+
+// Read lists what is in the directory now.
+func (c *Cache) Read() (List, error) {
 	var l List
-	files, err := os.ReadDir(dir)
+	files, err := os.ReadDir(c.Dir)
 	if err != nil {
 		return l, fmt.Errorf("list the runtime's attachments: %w", err)
 	}
+	known := make(map[string]Attachment, len(files))
 	for _, f := range files {
-		a, err := read(filepath.Join(dir, f.Name()))
-		if err != nil {
-			l.damaged = append(l.damaged, f.Name())
-			continue
+		a, ok := c.known[f.Name()]
+		if !ok {
+			if a, err = read(filepath.Join(c.Dir, f.Name())); err != nil {
+				l.damaged = append(l.damaged, f.Name())
+				continue
+			}
 		}
+		known[f.Name()] = a
 		l.Attachments = append(l.Attachments, a)
 	}
+	c.known = known
 	return l, nil
+}
+
+// file is what is read of an attachment's; its result is in CNI's form since 0.3.
+type file struct {
+	ContainerID, IfName, NetworkName, NetNS string
+
+	CNIArgs [][2]string `json:"cniArgs"`
+	Result  struct {
+		Interfaces []struct{ Name, Mac, Sandbox string }
+		IPs        []struct {
+			Interface *int
+			Address   string
+		}
+	}
 }
 
 func read(path string) (Attachment, error) {
@@ -74,32 +107,39 @@ func read(path string) (Attachment, error) {
 	if err != nil {
 		return Attachment{}, err
 	}
-	var file struct {
-		ContainerID, IfName, NetworkName, NetNS string
-
-		CNIArgs [][2]string `json:"cniArgs"`
-		Result  struct {
-			Interfaces []struct{ Name, Sandbox string }
-		}
-	}
-	if err := json.Unmarshal(text, &file); err != nil {
+	var f file
+	if err := json.Unmarshal(text, &f); err != nil {
 		return Attachment{}, err
 	}
-	if file.ContainerID == "" {
+	if f.ContainerID == "" {
 		return Attachment{}, fmt.Errorf("%s names no container", path)
 	}
-	a := Attachment{ContainerID: file.ContainerID, IfName: file.IfName, Network: file.NetworkName, NetNS: file.NetNS}
-	for _, i := range file.Result.Interfaces { // where libcni is older than the key
-		if a.NetNS == "" && i.Name == a.IfName {
-			a.NetNS = i.Sandbox
+	a := Attachment{ContainerID: f.ContainerID, IfName: f.IfName, Network: f.NetworkName, NetNS: f.NetNS}
+	for i, in := range f.Result.Interfaces {
+		if in.Name != a.IfName || in.Sandbox == "" {
+			continue
 		}
+		if a.NetNS == "" { // where libcni is older than the key
+			a.NetNS = in.Sandbox
+		}
+		a.MAC, a.Addrs = in.Mac, f.addresses(i)
 	}
 	pod := map[string]string{}
-	for _, arg := range file.CNIArgs {
+	for _, arg := range f.CNIArgs {
 		pod[arg[0]] = arg[1]
 	}
 	if name := pod["K8S_POD_NAME"]; name != "" {
 		a.Pod = pod["K8S_POD_NAMESPACE"] + "/" + name
 	}
 	return a, nil
+}
+
+// addresses are those of an interface of the result, by its index.
+func (f file) addresses(of int) (list []netip.Addr) {
+	for _, ip := range f.Result.IPs {
+		if p, err := netip.ParsePrefix(ip.Address); err == nil && ip.Interface != nil && *ip.Interface == of {
+			list = append(list, p.Addr())
+		}
+	}
+	return list
 }

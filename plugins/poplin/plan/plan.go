@@ -116,7 +116,7 @@ func New(r Request) (Plan, error) {
 			return Plan{}, fmt.Errorf("mtu: %d is less than the %d bytes that IPv6 needs, and IPAM gave %s; raise mtu or remove the IPv6 range", r.MTU, minIPv6MTU, a)
 		}
 		first := p.gateway(a) == (netip.Addr{})
-		addr := Address{Addr: a, Gateway: gatewayOf(a), Source: sameFamily(r.NodeAddresses, a)}
+		addr := Address{Addr: a, Gateway: gatewayOf(a), Source: Source(r.NodeAddresses, a)}
 		p.Addresses = append(p.Addresses, addr)
 		if first {
 			p.Routes = append(p.Routes, Route{Dst: netip.PrefixFrom(anyOf(a), 0), Gateway: addr.Gateway})
@@ -211,8 +211,10 @@ func anyOf(a netip.Addr) netip.Addr {
 	return netip.IPv6Unspecified()
 }
 
-func sameFamily(list []netip.Addr, a netip.Addr) netip.Addr {
-	for _, o := range list {
+// Source is the node's address for packets of its own to a pod's address: the
+// first of its family, the zero Addr if there is none.
+func Source(node []netip.Addr, a netip.Addr) netip.Addr {
+	for _, o := range node {
 		if o.Is4() == a.Is4() {
 			return o
 		}
