@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"io"
+	"sync/atomic"
 
 	"poplin.dev/poplin/daemon/query"
 	"poplin.dev/poplin/daemon/trace"
@@ -22,6 +23,7 @@ func here(ctx context.Context, c *trace.Config) {
 	}
 	places := query.Places{
 		Config: "/etc/poplin/config.yaml", Socket: "/run/poplin/poplind.sock", StateDir: "/var/lib/poplin", CNICache: "/var/lib/cni/results", Inspect: true,
+		Silent: &atomic.Bool{},
 	}
 	c.Local = func(q facts.Question) facts.Node { return query.Run(ctx, places, c.LocalName, q) }
 	c.LocalWatch = func(ctx context.Context, w facts.Watch, in io.Reader, out io.Writer) error {

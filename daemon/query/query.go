@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"poplin.dev/poplin/daemon/ipam"
@@ -49,13 +50,12 @@ type Places struct {
 	// Inspect has the inside of pods looked at, whatever the configuration
 	// says.
 	Inspect bool
+	// Silent, if not nil, remembers from one question to the next that the daemon
+	// hangs, so that one command waits for it once.
+	Silent *atomic.Bool
 }
 
 const (
-	// patience is with a daemon that hangs.
-	patience = 500 * time.Millisecond
-	// longer is with what it knows of a large cluster.
-	longer = 2 * time.Second
 	// mostFlows and mostPods bound the answer.
 	mostFlows = 10_000
 	mostPods  = 32
@@ -64,6 +64,9 @@ const (
 // Run answers.
 func Run(ctx context.Context, p Places, node string, q facts.Question) facts.Node {
 	n := facts.Node{Version: facts.Version, Name: node, Taken: time.Now().UTC()}
+	if p.Silent == nil {
+		p.Silent = &atomic.Bool{}
+	}
 	a := answer{Node: &n, places: p, question: q}
 	a.settings = a.readConfig(ctx)
 	// Other nodes take their time, while the rest is read.
@@ -97,10 +100,8 @@ type answer struct {
 func (a *answer) readConfig(ctx context.Context) config.Config {
 	text, err := os.ReadFile(a.places.Config)
 	if errors.Is(err, fs.ErrNotExist) {
-		ctx, cancel := context.WithTimeout(ctx, patience)
-		defer cancel()
 		var told string
-		told, err = status.Config(ctx, a.places.Socket)
+		told, err = tell(ctx, a.places, patience, status.Config)
 		text = []byte(told)
 	}
 	if err != nil {
@@ -124,9 +125,7 @@ func (a *answer) daemon(ctx context.Context) {
 		VNI: uint32(c.Overlay.VNI), Port: a.port(), PodInspection: a.inspects(),
 	}}
 	d.Settings.NodePortAddresses, _ = c.Services.NodePortRanges() // parsed: valid
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	if r, err := status.Read(ctx, a.places.Socket); err != nil {
+	if r, err := tell(ctx, a.places, patience, status.Read); err != nil {
 		d.Problem = err.Error()
 	} else {
 		d.Running, d.Ready, d.Version, d.Conflist = true, r.Ready, r.Version, r.Conflist
@@ -157,9 +156,7 @@ func (a *answer) daemon(ctx context.Context) {
 // cluster is what the daemon knows; of one that does not run, its file says which
 // nodes there are.
 func (a *answer) cluster(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, longer)
-	defer cancel()
-	c, err := status.Cluster(ctx, a.places.Socket)
+	c, err := tell(ctx, a.places, longer, status.Cluster)
 	if err != nil {
 		c = facts.Cluster{Problem: err.Error()}
 		c.Lacks("services", err.Error())

@@ -176,6 +176,9 @@ func wait(ctx context.Context, ready <-chan struct{}, waiting func() string) err
 // cluster reads nodes, the daemons' pods and the name server.
 func (g *gatherer) cluster(ctx context.Context) error {
 	if g.conf.Local != nil { // there is somebody else to ask
+		if err := g.api.Answers(ctx); err != nil {
+			return err
+		}
 		var stop func()
 		ctx, stop = context.WithTimeout(ctx, viewTime)
 		defer stop()

@@ -14,6 +14,7 @@ import (
 	"io"
 	"net/url"
 	"path"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -103,6 +104,20 @@ func (c *Client) read(ctx context.Context, at string, query url.Values, to any) 
 	}
 	if err := json.Unmarshal(b, to); err != nil {
 		return fmt.Errorf("read %s: %w", at, err)
+	}
+	return nil
+}
+
+// firstWord is how long an API server may be silent that somebody else can be asked
+// for.
+const firstWord = 700 * time.Millisecond
+
+// Answers asks the API server for the least there is. One that refuses is there.
+func (c *Client) Answers(ctx context.Context) error {
+	ctx, stop := context.WithTimeout(ctx, firstWord)
+	defer stop()
+	if _, err := c.Text(ctx, "/version", nil); errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("ask the API server: no answer in %v", firstWord)
 	}
 	return nil
 }
