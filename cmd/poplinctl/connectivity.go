@@ -38,7 +38,7 @@ func connect(ctx context.Context, args []string) error {
 		Kubeconfig: *kubeconfig,
 		Say:        func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) },
 		Trace: func(ctx context.Context, namespace, from, to string) string {
-			r, err := trace.Run(ctx, trace.Config{Kubeconfig: *kubeconfig, Namespace: namespace, System: "poplin-system", From: from, To: to})
+			r, err := trace.Run(ctx, trace.Config{Kubeconfig: *kubeconfig, Namespace: namespace, From: from, To: to})
 			if err != nil {
 				return err.Error()
 			}

@@ -18,7 +18,7 @@ func draw(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("poplinctl render", flag.ContinueOnError)
 	c := trace.Config{}
 	f.StringVar(&c.Kubeconfig, "kubeconfig", defaultKubeconfig(), "kubeconfig `file` for the cluster")
-	f.StringVar(&c.System, "system-namespace", "poplin-system", "`namespace` of Poplin's pods")
+	f.StringVar(&c.System, "system-namespace", "", "`namespace` of Poplin's pods; none is where they are found")
 	what := f.String("show", render.Diff, "`what`: desired, by the compilers that the daemon uses; actual, by the kernel; or diff")
 	hereFlag(f, &c)
 	output := outputFlag(f)

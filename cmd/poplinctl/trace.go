@@ -33,7 +33,7 @@ func follow(ctx context.Context, args []string) error {
 	c := trace.Config{}
 	f.StringVar(&c.Kubeconfig, "kubeconfig", defaultKubeconfig(), "kubeconfig `file` for the cluster")
 	f.StringVar(&c.Namespace, "n", "default", "`namespace` of names without one")
-	f.StringVar(&c.System, "system-namespace", "poplin-system", "`namespace` of Poplin's pods")
+	f.StringVar(&c.System, "system-namespace", "", "`namespace` of Poplin's pods; none is where they are found")
 	f.IntVar(&c.Family, "family", 0, "4 or 6: this IP family only")
 	hereFlag(f, &c)
 	f.BoolVar(&c.Probe, "probe", false, "send a real request, and see at each hop what becomes of it")

@@ -19,6 +19,7 @@ import (
 
 	"poplin.dev/poplin/pkg/apply/echo"
 	"poplin.dev/poplin/pkg/cluster/object"
+	"poplin.dev/poplin/pkg/kube/fleet"
 	"poplin.dev/poplin/pkg/kube/person"
 	"poplin.dev/poplin/pkg/kube/scratch"
 )
@@ -45,7 +46,9 @@ type Test struct {
 	Trace func(ctx context.Context, namespace, from, to string) string
 
 	client *person.Client
-	space  *scratch.Client
+	// home is the namespace of Poplin's pods.
+	home  string
+	space *scratch.Client
 }
 
 // Run runs the test. An error says that it could not be done; what it found is in
@@ -119,7 +122,12 @@ func (t *Test) image(ctx context.Context) (string, error) {
 			}
 		}
 	}
-	d, err := person.Get[workload](ctx, t.client, person.Path("apps/v1", "poplin-system", "daemonsets", "poplind"))
+	pods, err := fleet.Pods(ctx, t.client, "")
+	if err != nil {
+		return "", err
+	}
+	t.home = fleet.Home(pods)
+	d, err := person.Get[workload](ctx, t.client, person.Path("apps/v1", t.home, "daemonsets", "poplind"))
 	if err != nil {
 		return "", err
 	}
@@ -202,7 +210,7 @@ func (t *Test) edge(ctx context.Context) ([]netip.Addr, error) {
 	if err != nil {
 		return nil, err
 	}
-	front, err := person.Get[object.Service](ctx, t.client, person.Path("v1", "poplin-system", "services", "poplin-ingress"))
+	front, err := person.Get[object.Service](ctx, t.client, person.Path("v1", t.home, "services", "poplin-ingress"))
 	if errors.Is(err, person.ErrAbsent) {
 		t.Say("there is no Service poplin-ingress: Ingresses are not tested")
 		return nil, nil

@@ -23,6 +23,7 @@ import (
 	"poplin.dev/poplin/pkg/cluster/object"
 	"poplin.dev/poplin/pkg/facts"
 	"poplin.dev/poplin/pkg/kube"
+	"poplin.dev/poplin/pkg/kube/fleet"
 	"poplin.dev/poplin/pkg/kube/person"
 	"poplin.dev/poplin/pkg/trace/path"
 	"poplin.dev/poplin/pkg/trace/way"
@@ -37,7 +38,7 @@ type Config struct {
 	From, To  string
 	// Family is 4 or 6; 0 is both.
 	Family int
-	// System is the namespace of Poplin's pods.
+	// System is the namespace of Poplin's pods; empty is where they are found.
 	System string
 	// Local, if not nil, answers for the node of this name without asking
 	// its daemon's pod.
@@ -92,6 +93,7 @@ func Run(ctx context.Context, conf Config) (way.Report, error) {
 	if conf.Probe || conf.Live > 0 {
 		witness.Judge(&g.in, &r, cases, g.watch(ctx, cases))
 	}
+	r.At(g.conf.System)
 	return r, nil
 }
 
@@ -101,6 +103,7 @@ func gather(ctx context.Context, conf Config) (g *gatherer, done func(), err err
 	g.in.Facts, g.in.Absent, g.in.Desired = map[string]facts.Node{}, map[string]string{}, map[string]way.Desired{}
 	done, err = g.connect(ctx)
 	if err != nil && conf.Local != nil {
+		g.conf.System = cmp.Or(conf.System, fleet.Home(nil))
 		done, err = func() {}, g.remember(err)
 	}
 	return g, done, err
@@ -183,7 +186,7 @@ func (g *gatherer) cluster(ctx context.Context) error {
 		ctx, stop = context.WithTimeout(ctx, viewTime)
 		defer stop()
 	}
-	var daemons []object.Pod
+	var daemons map[string]fleet.Pod
 	var wg sync.WaitGroup
 	var errs [2]error
 	wg.Go(func() {
@@ -191,15 +194,16 @@ func (g *gatherer) cluster(ctx context.Context) error {
 	})
 	wg.Go(func() { g.in.Objects.Networks, errs[1] = g.kube.Networks(ctx) })
 	wg.Go(func() { // who may not ask daemons gets no answer of theirs
-		daemons, _ = person.List[object.Pod](ctx, g.api, person.Path("v1", g.conf.System, "pods", ""), "app.kubernetes.io/name=poplind", "")
+		daemons, _ = fleet.Pods(ctx, g.api, g.conf.System)
 	})
 	wg.Go(func() { // without, the hop is unknown
 		g.in.Objects.DNS, g.in.Objects.DNSSlices, _ = g.objects.NameServer(ctx)
 	})
 	wg.Wait()
-	for _, p := range daemons {
-		if p.Deleted == nil && p.Status.Phase == "Running" {
-			g.daemons[p.Spec.NodeName] = p.Name
+	g.conf.System = cmp.Or(g.conf.System, fleet.Home(daemons))
+	for node, p := range daemons {
+		if p.Meta.Deleted == nil && p.Status.Phase == "Running" {
+			g.daemons[node] = p.Meta.Name
 		}
 	}
 	return cmp.Or(errs[:]...)

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"slices"
 	"time"
@@ -24,7 +25,8 @@ import (
 	"poplin.dev/poplin/pkg/version"
 )
 
-const namespace = "poplin-system"
+// own stands for the namespace of Poplin's pods.
+const own = "own"
 
 // collections are what the cluster says, by the name of the file.
 var collections = []struct{ name, group, namespace, resource string }{
@@ -39,8 +41,8 @@ var collections = []struct{ name, group, namespace, resource string }{
 	{"clusternetworkpolicies", "policy.networking.k8s.io/v1alpha2", "", "clusternetworkpolicies"},
 	{"servicecidrs", "networking.k8s.io/v1", "", "servicecidrs"},
 	{"nodenetworks", "poplin.dev/v1alpha1", "", "nodenetworks"},
-	{"daemonsets", "apps/v1", namespace, "daemonsets"},
-	{"deployments", "apps/v1", namespace, "deployments"},
+	{"daemonsets", "apps/v1", own, "daemonsets"},
+	{"deployments", "apps/v1", own, "deployments"},
 	{"events", "v1", "", "events"},
 }
 
@@ -66,6 +68,9 @@ type dump struct {
 	client  *person.Client
 	archive *tar.Writer
 	now     time.Time
+	// pods are the daemons', by node, home is their namespace.
+	pods    map[string]fleet.Pod
+	home    string
 	missing []string
 }
 
@@ -82,7 +87,14 @@ func (d *dump) fill(ctx context.Context) error {
 	if err := d.file("version.txt", []byte(fmt.Sprintf("poplinctl %s\nwritten %s\n", version.String(), d.now.UTC().Format(time.RFC3339)))); err != nil {
 		return err
 	}
+	var err error
+	d.pods, err = fleet.Pods(ctx, d.client, "")
+	d.lacks("daemons", err)
+	d.home = fleet.Home(d.pods)
 	for _, c := range collections {
+		if c.namespace == own {
+			c.namespace = d.home
+		}
 		list, err := person.List[map[string]any](ctx, d.client, person.Path(c.group, c.namespace, c.resource, ""), "", "")
 		d.lacks(c.name, err)
 		for _, o := range list {
@@ -93,7 +105,7 @@ func (d *dump) fill(ctx context.Context) error {
 		}
 	}
 	// The one ConfigMap that is Poplin's own, and has no place for a secret.
-	config, err := person.Get[map[string]any](ctx, d.client, person.Path("v1", namespace, "configmaps", "poplin-config"))
+	config, err := person.Get[map[string]any](ctx, d.client, person.Path("v1", d.home, "configmaps", "poplin-config"))
 	d.lacks("configuration", err)
 	if err := d.object("cluster/poplin-config.json", config["data"]); err != nil {
 		return err
@@ -109,17 +121,9 @@ func (d *dump) fill(ctx context.Context) error {
 
 // nodes asks the daemons.
 func (d *dump) nodes(ctx context.Context) error {
-	pods, err := fleet.Pods(ctx, d.client)
-	if d.lacks("daemons", err); err != nil {
-		return nil
-	}
-	var nodes []string
-	for node := range pods {
-		nodes = append(nodes, node)
-	}
-	slices.Sort(nodes)
+	nodes := slices.Sorted(maps.Keys(d.pods))
 	for _, c := range commands {
-		for _, a := range fleet.Ask(ctx, d.client, pods, nodes, c.command, patience) {
+		for _, a := range fleet.Ask(ctx, d.client, d.pods, nodes, c.command, patience) {
 			if len(a.Out) == 0 {
 				d.lacks(c.name+" of node "+a.Node, a.Err)
 				continue
@@ -134,12 +138,12 @@ func (d *dump) nodes(ctx context.Context) error {
 
 // logs are those of Poplin's own pods, and of containers that ended before.
 func (d *dump) logs(ctx context.Context) error {
-	pods, err := person.List[object.Pod](ctx, d.client, person.Path("v1", namespace, "pods", ""), "", "")
+	pods, err := person.List[object.Pod](ctx, d.client, person.Path("v1", d.home, "pods", ""), "", "")
 	d.lacks("logs", err)
 	for _, p := range pods {
 		for _, c := range p.Spec.Containers {
 			for name, previous := range map[string]string{"": "false", ".previous": "true"} {
-				at := person.Path("v1", namespace, "pods", p.Name) + "/log"
+				at := person.Path("v1", d.home, "pods", p.Name) + "/log"
 				log, err := d.client.Text(ctx, at, url.Values{"container": {c.Name}, "previous": {previous}, "limitBytes": {logBytes}})
 				if err != nil {
 					// There is no previous one, as a rule.

@@ -27,19 +27,25 @@ var objects = map[string]string{
 		"spec":{"nodeName":"a","initContainers":[{"name":"i","args":["` + secret + `"]}],
 		"containers":[{"name":"c","image":"web:1","command":["run","--password","` + secret + `"],"env":[{"name":"PASSWORD","value":"` + secret + `"}],
 		"livenessProbe":{"httpGet":{"httpHeaders":[{"name":"Authorization","value":"` + secret + `"}]}}}]},"status":{"podIP":"10.244.1.5"}}]}`,
-	"/apis/networking.k8s.io/v1/ingresses":                      `{"items":[{"metadata":{"name":"web","annotations":{"nginx.ingress.kubernetes.io/configuration-snippet":"` + secret + `","nginx.ingress.kubernetes.io/rewrite-target":"/"}}}]}`,
-	"/apis/apps/v1/namespaces/poplin-system/daemonsets":         `{"items":[{"metadata":{"name":"poplind"},"spec":{"template":{"spec":{"containers":[{"name":"poplind","env":[{"value":"` + secret + `"}]}]}}}}]}`,
-	"/api/v1/namespaces/poplin-system/configmaps":               `{"items":[{"metadata":{"name":"other"},"data":{"x":"` + secret + `"}}]}`,
-	"/api/v1/namespaces/poplin-system/configmaps/poplin-config": `{"data":{"config.yaml":"logLevel: info"}}`,
-	"/api/v1/namespaces/poplin-system/pods":                     `{"items":[{"metadata":{"name":"poplind-x"},"spec":{"nodeName":"a","containers":[{"name":"poplind"}]},"status":{"phase":"Running"}}]}`,
-	"/api/v1/namespaces/poplin-system/pods/poplind-x/log":       "level=INFO msg=hello",
+	"/apis/networking.k8s.io/v1/ingresses":                `{"items":[{"metadata":{"name":"web","annotations":{"nginx.ingress.kubernetes.io/configuration-snippet":"` + secret + `","nginx.ingress.kubernetes.io/rewrite-target":"/"}}}]}`,
+	"/apis/apps/v1/namespaces/network/daemonsets":         `{"items":[{"metadata":{"name":"poplind"},"spec":{"template":{"spec":{"containers":[{"name":"poplind","env":[{"value":"` + secret + `"}]}]}}}}]}`,
+	"/api/v1/namespaces/network/configmaps":               `{"items":[{"metadata":{"name":"other"},"data":{"x":"` + secret + `"}}]}`,
+	"/api/v1/namespaces/network/configmaps/poplin-config": `{"data":{"config.yaml":"logLevel: info"}}`,
+	"/api/v1/namespaces/network/pods":                     `{"items":[{"metadata":{"name":"poplind-x"},"spec":{"nodeName":"a","containers":[{"name":"poplind"}]},"status":{"phase":"Running"}}]}`,
+	// The daemons are in another namespace than the manifests'.
+	"/api/v1/namespaces/poplin-system/pods":         `{"items":[]}`,
+	"/api/v1/pods?labels":                           `{"items":[{"metadata":{"name":"poplind-x","namespace":"network"},"spec":{"nodeName":"a"},"status":{"phase":"Running"}}]}`,
+	"/api/v1/namespaces/network/pods/poplind-x/log": "level=INFO msg=hello",
 }
 
 func TestNoSecretIsInTheArchive(t *testing.T) {
 	var asked []string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked = append(asked, r.Method+" "+r.URL.Path)
-		o, found := objects[r.URL.Path]
+		o, found := objects[r.URL.Path+"?labels"]
+		if !found || r.URL.Query().Get("labelSelector") == "" {
+			o, found = objects[r.URL.Path]
+		}
 		if !found || r.URL.Query().Get("previous") == "true" {
 			http.NotFound(w, r)
 			return

@@ -5,6 +5,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,8 @@ type Pod struct {
 	Meta struct {
 		Namespace string `json:"namespace"`
 		Name      string `json:"name"`
+		// Deleted is when the pod was told to go; nil while it may stay.
+		Deleted *time.Time `json:"deletionTimestamp"`
 	} `json:"metadata"`
 	Spec struct {
 		NodeName string `json:"nodeName"`
@@ -47,10 +50,11 @@ type Pod struct {
 
 // Pods are those of all nodes, by node. Of two on one node, as in an update, the
 // one that runs counts. Who has installed Poplin in another namespace than its
-// manifests do has them found in any, which takes the right to list pods there.
-func Pods(ctx context.Context, c *person.Client) (map[string]Pod, error) {
-	list, err := person.List[Pod](ctx, c, person.Path("v1", namespace, "pods", ""), selector, "")
-	if err == nil && len(list) == 0 {
+// manifests do has them found in any, which takes the right to list pods there,
+// unless in says which namespace it is.
+func Pods(ctx context.Context, c *person.Client, in string) (map[string]Pod, error) {
+	list, err := person.List[Pod](ctx, c, person.Path("v1", cmp.Or(in, namespace), "pods", ""), selector, "")
+	if err == nil && len(list) == 0 && in == "" {
 		list, err = person.List[Pod](ctx, c, person.Path("v1", "", "pods", ""), selector, "")
 	}
 	if err != nil {
@@ -63,6 +67,16 @@ func Pods(ctx context.Context, c *person.Client) (map[string]Pod, error) {
 		}
 	}
 	return byNode, nil
+}
+
+// Home is the namespace of the pods that were found; without any, the manifests'.
+func Home(pods map[string]Pod) string {
+	for _, p := range pods {
+		if p.Meta.Namespace != "" {
+			return p.Meta.Namespace
+		}
+	}
+	return namespace
 }
 
 // Answer is one node's.
@@ -79,7 +93,7 @@ func Run(ctx context.Context, kubeconfig string, nodes, command []string, patien
 	if err != nil {
 		return nil, err
 	}
-	pods, err := Pods(ctx, c)
+	pods, err := Pods(ctx, c, "")
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ package way
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -124,6 +125,19 @@ type Report struct {
 	Sections []Section `json:"sections,omitempty"`
 	// Probe is what became of real packets, where some were looked for.
 	Probe []Witness `json:"probe,omitempty"`
+}
+
+// At has the cures, which name the manifests' namespace, name the one that Poplin's
+// pods are in; empty where that is not known.
+func (r *Report) At(namespace string) {
+	if namespace == "" {
+		return
+	}
+	mine := strings.NewReplacer("-n poplin-system ", "-n "+namespace+" ")
+	r.Cure = mine.Replace(r.Cure)
+	for i := range r.Hops {
+		r.Hops[i].Cure = mine.Replace(r.Hops[i].Cure)
+	}
 }
 
 // Conclude names the hop.
