@@ -202,6 +202,10 @@ func (p *pass) apply() (written int, err error) {
 		err = p.kernel.Apply(change)
 	}
 	p.unsure = err != nil
+	if err == nil && p.kernel.Gap() {
+		p.mend()
+		p.kernel.Mended()
+	}
 	return written, err
 }
 

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"poplin.dev/poplin/pkg/apply/diff"
+	"poplin.dev/poplin/pkg/apply/flows"
 	"poplin.dev/poplin/pkg/apply/sysctl"
 	applyvip "poplin.dev/poplin/pkg/apply/vip"
-	"poplin.dev/poplin/pkg/apply/vip/flows"
 	"poplin.dev/poplin/pkg/cluster/service"
 	"poplin.dev/poplin/pkg/services"
 )

@@ -164,6 +164,7 @@ var direction = map[string][]string{
 	"pkg/apply/podlink":   {"pkg/apply/wire"},
 	"pkg/apply/table":     {"pkg/program/nft", "pkg/apply/monitor", "pkg/apply/wire"},
 	"pkg/apply/vip":       {"pkg/cluster", "pkg/program", "pkg/apply/table", "pkg/apply/wire", "pkg/apply/vip", "pkg/facts"},
+	"pkg/apply/flows":     {"pkg/cluster/service", "pkg/program/vip", "pkg/apply/wire", "pkg/facts"},
 	"pkg/apply/nflog":     {"pkg/cluster/service", "pkg/apply/wire"},
 	"pkg/apply/inspect":   {"pkg/cluster", "pkg/program", "pkg/facts", "pkg/apply/foreign", "pkg/apply/listening"},
 	"pkg/apply/observe":   {"pkg/program/nft", "pkg/facts", "pkg/apply/wire"},

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"poplin.dev/poplin/pkg/apply/vip/flows"
+	"poplin.dev/poplin/pkg/apply/flows"
 )
 
 // TestUDPFlowsEndWithTheirEndpoint: a client that never pauses, from one and

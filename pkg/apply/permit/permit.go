@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,6 +48,8 @@ type Table struct {
 	// turned is false before this process' first epoch: the last one may have
 	// ended between a change and its epoch.
 	turned bool
+	// gap is true from when the kernel was found without the rules until Mended.
+	gap bool
 	// held is what the kernel holds; nil: it must be read first.
 	held *permit.Program
 }
@@ -178,6 +181,14 @@ func (t *Table) state(p permit.Program) permit.State {
 	return permit.State{Epoch: t.epoch, Isolating: p.Isolating(), Keeping: t.conf.Keep}
 }
 
+// Gap reports whether packets passed without rules before this process, or the
+// one before that did not get so far, had made them: connection tracking may
+// have met connections in the middle. It is true until Mended.
+func (t *Table) Gap() bool { return t.gap && t.turned }
+
+// Mended ends the gap.
+func (t *Table) Mended() { t.gap = false }
+
 // Remove takes the table away.
 func (t *Table) Remove() error {
 	t.Forget()
@@ -200,12 +211,23 @@ func (t *Table) prepare() error {
 	if t.epoch == 0 { // named by no rule
 		t.epoch = t.next()
 	}
+	chains := func() []nft.Chain { return t.chains(p) }
+	if hooked := permit.Forward(permit.State{}).Name; !t.kernel.HasChain(hooked) {
+		t.gap = true
+		if !p.Isolating() {
+			// The chain that packets come to is made with the first epoch. A
+			// process that ends before leaves the next one the gap to see.
+			chains = func() []nft.Chain {
+				return slices.DeleteFunc(t.chains(p), func(c nft.Chain) bool { return c.Name == hooked })
+			}
+		}
+	}
 	b := t.kernel.NewBatch()
-	err = t.kernel.PutChains(b, t.chains(p))
+	err = t.kernel.PutChains(b, chains())
 	if err == nil && b.Size() > 0 {
 		// Made anew, and who knows what passed meanwhile.
 		t.epoch = t.next()
-		err = t.kernel.PutChains(b, t.chains(p))
+		err = t.kernel.PutChains(b, chains())
 	}
 	if err == nil {
 		err = t.kernel.Send(b)

@@ -197,6 +197,12 @@ func (t *Table) ensure() error {
 // Label is the one that a rule asked connections for when the table was read.
 func (t *Table) Label() nft.Label { return t.label }
 
+// HasChain reports whether a chain was there when the table was read, or was put.
+func (t *Table) HasChain(name string) bool {
+	_, exists := t.chains[name]
+	return exists
+}
+
 // NewBatch returns an empty transaction of this table.
 func (t *Table) NewBatch() *wire.Batch { return wire.NewBatch(t.conf.Name) }
 

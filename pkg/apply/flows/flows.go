@@ -1,7 +1,9 @@
-// Package flows ends UDP flows that the kernel keeps sending to an endpoint
-// which is gone. Inputs are a judgement of a flow; the output is how many were
-// ended. TCP needs none of it, because its ends find out by themselves, and is
-// refused: what drains must not be cut.
+// Package flows mends what the kernel's connection tracking remembers and should
+// not: it ends UDP flows that are sent to an endpoint which is gone, and turns
+// around connections that it met in the middle and takes for begun by the wrong
+// end. Inputs are judgements of a flow; outputs are how many were mended. It
+// refuses to cut TCP: what drains is left alone, and its ends find out by
+// themselves.
 package flows
 
 import (
@@ -77,16 +79,7 @@ func (c *Conn) end(family byte, stale func(vip.Front, netip.AddrPort) bool) (int
 		if !stale(vip.Front{Addr: front.Addr(), Proto: service.UDP, Port: front.Port()}, to) {
 			return
 		}
-		var w wire.Attrs
-		for _, kind := range []uint16{tupleOrig, id, zone} {
-			if v := wire.Find(entry, kind); v != nil {
-				if kind == tupleOrig {
-					kind |= unix.NLA_F_NESTED
-				}
-				w.Bytes(kind, v)
-			}
-		}
-		found = append(found, w)
+		found = append(found, naming(entry))
 	}
 	// Kernels from 5.8 on leave everything but UDP out.
 	err := wire.Dump(c.sock, unix.NFNL_SUBSYS_CTNETLINK, msgGet, family, onlyUDP(), look)
@@ -138,10 +131,14 @@ func address(tuple []byte, family byte, destination bool) (netip.AddrPort, bool)
 	return netip.AddrPortFrom(a, binary.BigEndian.Uint16(p)), true
 }
 
-func (c *Conn) delete(family byte, w wire.Attrs) error {
+func (c *Conn) delete(family byte, w wire.Attrs) error { return c.execute(msgDelete, 0, family, w) }
+
+func (c *Conn) execute(kind int, flags netlink.HeaderFlags, family byte, w wire.Attrs) error {
 	_, err := c.sock.Execute(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_CTNETLINK<<8 | msgDelete), Flags: netlink.Request | netlink.Acknowledge},
-		Data:   append([]byte{family, unix.NFNETLINK_V0, 0, 0}, w...),
+		Header: netlink.Header{
+			Type: netlink.HeaderType(unix.NFNL_SUBSYS_CTNETLINK<<8 | kind), Flags: netlink.Request | netlink.Acknowledge | flags,
+		},
+		Data: append([]byte{family, unix.NFNETLINK_V0, 0, 0}, w...),
 	})
 	return err
 }
