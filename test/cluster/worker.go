@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"poplin.dev/poplin/test/cluster/api"
 	"poplin.dev/poplin/test/cluster/build"
 	"poplin.dev/poplin/test/cluster/host"
@@ -225,15 +227,14 @@ func (c *Cluster) StartNode(ctx context.Context, name string) error {
 }
 
 // LoadImage imports an archive on every node that runs, under the names it holds
-// and, unless it is "", under another.
+// and, unless it is "", under another. The nodes do it at the same time.
 func (c *Cluster) LoadImage(ctx context.Context, archive, name string) error {
+	g, together := errgroup.WithContext(ctx)
 	for _, node := range c.Nodes() {
 		if _, err := c.anchor(node); err != nil {
 			continue
 		}
-		if err := c.importImage(ctx, node, archive, name); err != nil {
-			return err
-		}
+		g.Go(func() error { return c.importImage(together, node, archive, name) })
 	}
-	return nil
+	return g.Wait()
 }
