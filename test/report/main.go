@@ -1,7 +1,8 @@
 // Command report reads `go test -json` from standard input and prints what a
 // person wants of it: the packages' closing lines, the whole output of each
-// test that failed, the reason of each that was skipped, and one line for the
-// suite. Its exit status is 1 if a test failed or none ran.
+// test that failed, the reason of each that was skipped, the tests that took
+// longest, and one line for the suite. Its exit status is 1 if a test failed or
+// none ran.
 //
 //	go test -json ./... | report NAME [TOTALS]
 //
@@ -10,10 +11,12 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -27,6 +30,7 @@ type event struct {
 type suite struct {
 	passed, failed, skipped int
 	output                  map[string]*strings.Builder // by package and test
+	took                    []event                     // ends of tests that are no part of another
 }
 
 func main() {
@@ -41,6 +45,7 @@ func main() {
 		os.Exit(2)
 	}
 	seconds := time.Since(start).Seconds()
+	fmt.Print(s.longest())
 	fmt.Printf("suite %s: %d passed, %d failed, %d skipped, %.0f s\n", os.Args[1], s.passed, s.failed, s.skipped, seconds)
 	if len(os.Args) == 3 {
 		if err := total(os.Args[2], os.Args[1], s, seconds); err != nil {
@@ -101,6 +106,9 @@ func (s *suite) end(e event, key string) {
 		}
 		return
 	}
+	if !strings.Contains(e.Test, "/") {
+		s.took = append(s.took, e)
+	}
 	switch e.Action {
 	case "pass":
 		s.passed++
@@ -111,6 +119,20 @@ func (s *suite) end(e event, key string) {
 		s.skipped++
 		fmt.Printf("skipped %s\n%s", key, out)
 	}
+}
+
+// longest are lines with the tests that took longest, of those that took more
+// than some seconds. A test that runs beside others counts from when it may run.
+func (s *suite) longest() string {
+	const most, seconds = 10, 5
+	slices.SortStableFunc(s.took, func(a, b event) int { return cmp.Compare(b.Elapsed, a.Elapsed) })
+	var b strings.Builder
+	for _, e := range s.took[:min(most, len(s.took))] {
+		if e.Elapsed > seconds {
+			fmt.Fprintf(&b, "%6.0f s %s %s\n", e.Elapsed, e.Package, e.Test)
+		}
+	}
+	return b.String()
 }
 
 func total(path, name string, s *suite, seconds float64) error {
