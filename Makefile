@@ -101,7 +101,7 @@ e2e: image browser ## end-to-end tests on one real dual-stack cluster, and a sho
 .PHONY: fault
 fault: image test-tools ## every fault, a tenth of its count
 	bin/cluster tools
-	go test -p 1 -trimpath -buildvcs=false -tags e2e -count=1 -timeout 40m $(TESTFLAGS) ./test/fault/...
+	go test -trimpath -buildvcs=false -tags e2e -count=1 -timeout 40m $(TESTFLAGS) ./test/fault/...
 
 # Tests that `make test` runs with a tenth of their counts belong to the soak too.
 SOAK_TESTS := ./test/fault/... ./test/netns ./test/flow ./test/policy ./test/oracle/... ./test/ingress ./pkg/apply/proxy
