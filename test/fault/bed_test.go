@@ -25,9 +25,21 @@ import (
 // shared is the cluster of the tests that need one.
 var shared func(testing.TB) *cluster.Cluster
 
+// scratch is a folder of the run, for what more than one test wants.
+var scratch string
+
 func TestMain(m *testing.M) {
+	var err error
+	if scratch, err = os.MkdirTemp("", "poplin-fault-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	o := cluster.Options{Name: "fault", Nodes: 3, Family: "dual", Network: "poplin"}
-	os.Exit(live.Main(m, o, func(get func(testing.TB) *cluster.Cluster) { shared = get }))
+	code := live.Main(m, o, func(get func(testing.TB) *cluster.Cluster) { shared = get })
+	if err := os.RemoveAll(scratch); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(code)
 }
 
 // The nodes: the control plane's, the one that faults happen to, its peer.

@@ -104,11 +104,7 @@ type fault struct {
 // daemonFaults are those that nobody on the victim may notice.
 func daemonFaults(t *testing.T, c *cluster.Cluster) []fault {
 	t.Helper()
-	root, err := cluster.ProjectRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.LoadImage(t.Context(), upgrade(t, root), ""); err != nil {
+	if err := c.LoadImage(t.Context(), upgrade(t), ""); err != nil {
 		t.Fatal(err)
 	}
 	rolled := func(t *testing.T, change ...string) {

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,12 +24,13 @@ import (
 // Poplin comes, is upgraded and rolled back under load, and goes; the nodes
 // are what they were.
 func TestInstallUpgradeRollBackRemove(t *testing.T) {
+	t.Parallel() // it has a cluster of its own
 	root, err := cluster.ProjectRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := live.Temporary(t, cluster.Options{Name: "fault-install", Nodes: 2, Network: "none", Proxy: "none"})
-	next := upgrade(t, root)
+	next := upgrade(t)
 	for _, node := range c.Nodes() {
 		inhabit(t, c, node)
 	}
@@ -107,15 +109,25 @@ func refused(t *testing.T, c *cluster.Cluster) {
 	})
 }
 
-// upgrade makes an image of another version, poplin.dev/poplin:next.
-func upgrade(t *testing.T, root string) (archive string) {
+// upgrade is the archive of an image of another version, poplin.dev/poplin:next.
+// The first test that wants it makes it, in the folder of the run.
+func upgrade(t *testing.T) (archive string) {
 	t.Helper()
-	dir := t.TempDir()
-	archive = filepath.Join(dir, "next.tar")
-	live.Go(t, root, "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X poplin.dev/poplin/pkg/version.Version=v99-next", "-o", dir+"/bin/", "./cmd/...")
-	live.Go(t, root, "run", "-trimpath", "-buildvcs=false", "./install/image", "-o", archive, "-bin", dir+"/bin", "-version", "v99-next", "-name", "poplin.dev/poplin:next")
+	making.Lock()
+	defer making.Unlock()
+	archive = filepath.Join(scratch, "next.tar")
+	if _, err := os.Stat(archive); err == nil {
+		return archive
+	}
+	root, err := cluster.ProjectRoot()
+	ok(t, err)
+	bin := filepath.Join(scratch, "bin")
+	live.Go(t, root, "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X poplin.dev/poplin/pkg/version.Version=v99-next", "-o", bin+"/", "./cmd/poplind", "./cmd/poplin", "./cmd/poplinctl")
+	live.Go(t, root, "run", "-trimpath", "-buildvcs=false", "./install/image", "-o", archive, "-bin", bin, "-version", "v99-next", "-name", "poplin.dev/poplin:next")
 	return archive
 }
+
+var making sync.Mutex // of what is in scratch
 
 // inhabit gives a node what others may have there, of each kind that Poplin
 // makes, and sysctls that Poplin changes.
