@@ -52,15 +52,7 @@ func byHelm(t *testing.T, c *cluster.Cluster, root string) {
 	}
 
 	t.Run("SaysWhatTheManifestsSay", func(t *testing.T) {
-		var plain []byte
-		for _, name := range []string{"poplin.yaml", "poplin-ingress.yaml"} {
-			b, err := os.ReadFile(filepath.Join(root, "install/manifests", name))
-			if err != nil {
-				t.Fatal(err)
-			}
-			plain = append(append(plain, "---\n"...), b...)
-		}
-		want, got := objects(t, plain), objects(t, must("template", "poplin", dist, version))
+		want, got := objects(t, plain(t)), objects(t, must("template", "poplin", dist, version))
 		for name, o := range want {
 			if !reflect.DeepEqual(got[name], o) {
 				w, _ := json.MarshalIndent(o, "", " ")

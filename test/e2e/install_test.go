@@ -20,7 +20,8 @@ import (
 )
 
 // TestInstall puts Poplin on a cluster without a network, and takes it away
-// again: with the commands that docs/install.md has for it, then with Helm.
+// again: with the commands that docs/install.md has for it, then with kustomize
+// and with Helm.
 func TestInstall(t *testing.T) {
 	root, err := cluster.ProjectRoot()
 	if err != nil {
@@ -28,12 +29,14 @@ func TestInstall(t *testing.T) {
 	}
 	c := live.Temporary(t, cluster.Options{Name: "test-install", Nodes: 2, Family: "ipv4", Network: "none", Proxy: "none"})
 	t.Run("ByThePage", func(t *testing.T) { byThePage(t, c, root) })
+	t.Run("ByKustomize", func(t *testing.T) { byKustomize(t, c, root) })
 	t.Run("ByHelm", func(t *testing.T) { byHelm(t, c, root) })
 }
 
 // elsewhere are the sections of docs/install.md whose commands other tests run.
 var elsewhere = map[string]string{
 	"With Helm":                                  "byHelm",
+	"With kustomize":                             "byKustomize",
 	"With neither Helm nor kustomize":            "install/chart: TestManifestIsTheManifests",
 	"Beside systemd-networkd and NetworkManager": "install: TestHostPatch",
 	"More rights":                                "TestDaemonIsConfined",
