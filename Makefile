@@ -93,8 +93,13 @@ race: test-tools ## unit tests under the race detector (needs a C compiler)
 	@test/packages gcc libc6-dev
 	CGO_ENABLED=1 go test -race -trimpath -buildvcs=false $(TESTFLAGS) $$(go list ./cmd/... ./plugins/... ./pkg/... ./daemon/... ./install/...)
 
+# Compiled before the test that uses it, whose time is limited.
+.PHONY: helm
+helm: go
+	cd test/cluster/helm && go build -trimpath -buildvcs=false -o /dev/null helm.sh/helm/v3/cmd/helm
+
 .PHONY: e2e
-e2e: image browser ## end-to-end tests on one real dual-stack cluster, and a short IPv6-only one
+e2e: image browser helm ## end-to-end tests on one real dual-stack cluster, and a short IPv6-only one
 	bin/cluster tools --containerd
 	go test -p 1 -trimpath -buildvcs=false -tags e2e -count=1 -timeout 30m $(TESTFLAGS) $(CLUSTER_TESTS)
 
@@ -115,7 +120,7 @@ soak: image test-tools ## every fault, its full count, and ten minutes of each f
 FUZZTIME ?= 10s
 
 .PHONY: fuzz
-fuzz: go ## every fuzz target, FUZZTIME=10s each, as many at once as there are CPUs
+fuzz: go ## every fuzz target, FUZZTIME=10s each, as many packages at once as there are CPUs
 	test/fuzz $(FUZZTIME)
 
 .PHONY: bench
