@@ -69,18 +69,28 @@ func run(ctx context.Context, name string) error {
 	if err := edge(ctx, c, root); err != nil {
 		return err
 	}
+	farewell(c, pods[0])
+	return nil
+}
+
+// farewell says what to look at next, where each command can be typed as it is.
+func farewell(c *cluster.Cluster, client webapp.Pod) {
 	fmt.Printf(`
 All of it works. The cluster goes on running; look around with
 
   bin/cluster kubectl --name %[1]s -- get pods -A -o wide
   bin/cluster exec worker-1 --name %[1]s -- ip route show proto 157
-  bin/cluster kubectl --name %[1]s -- -n poplin-system exec ds/poplind -- /poplinctl status
 
-and stop it with
+and ask Poplin itself: how the nodes are, and the way of a request, hop by hop
 
-  make demo-down
-`, name)
-	return nil
+  export KUBECONFIG=%[2]s
+  nsenter --net=%[3]s bin/poplinctl status -cluster
+  nsenter --net=%[3]s bin/poplinctl trace pod/%[4]s service/web-service:80
+
+Stop it with
+
+  make demo-down NAME=%[1]s
+`, c.Name(), c.Kubeconfig(), c.Namespace(c.Nodes()[0]), client.Name)
 }
 
 func say(format string, args ...any) { fmt.Printf("\n== "+format+"\n", args...) }
