@@ -46,8 +46,11 @@ const (
 	every = time.Millisecond
 	// burst is how many may be sent at once.
 	burst = 50
-	// askPatience is how long an answer may take that is waited for.
+	// askPatience is how long an answer is waited for before the next is asked.
 	askPatience = 2 * time.Second
+	// settle is how long no answer must have come for the rest to be lost: a
+	// machine without a free processor has many still to read.
+	settle = 3 * time.Second
 )
 
 // Load is traffic from one place to one address.
@@ -61,6 +64,8 @@ type Load struct {
 	begun   time.Time
 	ctx     context.Context
 	end     context.CancelFunc
+	over    context.Context // after which no answer counts
+	finish  context.CancelFunc
 	running sync.WaitGroup
 	sent    chan struct{} // one value for each packet, for After
 	quiet   chan struct{} // closed after the last packet
@@ -105,7 +110,8 @@ func start(t testing.TB, from Place, to netip.AddrPort, every time.Duration, ser
 	}
 	l.begun = time.Now()
 	l.ctx, l.end = context.WithCancel(context.Background())
-	t.Cleanup(func() { l.end(); l.packets.Close(); l.running.Wait() })
+	l.over, l.finish = context.WithCancel(context.Background())
+	t.Cleanup(func() { l.end(); l.finish(); l.packets.Close(); l.running.Wait() })
 	for _, part := range []func(){l.send, l.receive, l.connect, l.stream} {
 		l.running.Go(part)
 	}
@@ -187,7 +193,8 @@ func (l *Load) sendOne(by net.Conn) (n uint64) {
 	return n
 }
 
-// ask sends a packet from a new port and waits for its answer.
+// ask sends a packet from a new port and waits for its answer. One that comes
+// later counts as well: that port is open until then.
 func (l *Load) ask() error {
 	var c net.Conn
 	if err := l.from(func() (err error) {
@@ -196,15 +203,23 @@ func (l *Load) ask() error {
 	}); err != nil {
 		return err
 	}
-	defer c.Close()
 	n := l.sendOne(c)
-	_ = c.SetReadDeadline(time.Now().Add(askPatience))
-	buf := make([]byte, 2*packetSize)
-	size, err := c.Read(buf) // an error is missed at the end
-	if id, got, ok := unpack(buf[:size]); err == nil && ok && id == l.id && got == n {
-		l.mu.Lock()
-		l.back[n] = true
-		l.mu.Unlock()
+	answered := make(chan struct{})
+	l.running.Go(func() {
+		defer close(answered)
+		defer c.Close()
+		defer context.AfterFunc(l.over, func() { c.Close() })()
+		buf := make([]byte, 2*packetSize)
+		size, err := c.Read(buf) // an error is missed at the end
+		if id, got, ok := unpack(buf[:size]); err == nil && ok && id == l.id && got == n {
+			l.mu.Lock()
+			l.back[n] = true
+			l.mu.Unlock()
+		}
+	})
+	select {
+	case <-answered:
+	case <-time.After(askPatience):
 	}
 	return nil
 }
@@ -244,9 +259,13 @@ func (l *Load) Stop() Result {
 	l.end()
 	<-l.quiet
 	took := time.Since(l.begun)
-	for deadline := time.Now().Add(3 * time.Second); time.Now().Before(deadline) && l.missing() > 0; {
+	for last, since := l.missing(), time.Now(); last > 0 && time.Since(since) < settle; {
 		time.Sleep(10 * time.Millisecond)
+		if now := l.missing(); now != last {
+			last, since = now, time.Now()
+		}
 	}
+	l.finish()
 	l.packets.Close()
 	l.running.Wait()
 	there := map[uint64]bool{}
