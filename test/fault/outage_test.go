@@ -226,7 +226,7 @@ func breaks(t *testing.T, of *corpus.Case, then func()) {
 	t.Helper()
 	ctx := context.WithoutCancel(t.Context())
 	defer func() {
-		if err := errors.Join(of.Do(ctx, of.Mend), of.Works(ctx)); err != nil {
+		if err := errors.Join(of.Do(ctx, of.Mend), of.Works(ctx), of.Forget(ctx)); err != nil {
 			t.Errorf("%s: mend: %v", of, err)
 		}
 	}()

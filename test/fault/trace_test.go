@@ -122,6 +122,17 @@ func sum(of map[string]int) (n int) {
 func (s *score) total() int  { return sum(s.all) }
 func (s *score) missed() int { return sum(s.all) - sum(s.named) }
 
+// durations are of what was done many times.
+type durations []time.Duration
+
+func (d durations) String() string {
+	if len(d) == 0 {
+		return "no time"
+	}
+	s := slices.Sorted(slices.Values(d))
+	return fmt.Sprintf("%v (median of %d), the slowest %v", s[len(s)/2], len(s), s[len(s)-1])
+}
+
 // insidePods are the hops that nobody sees who may not look into pods.
 var insidePods = []string{"pod-address", "pod-route", "socket"}
 
