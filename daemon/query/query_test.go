@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -85,9 +86,16 @@ func TestRun(t *testing.T) {
 	}
 	space.Nft(t, "add table inet other")
 	space.Nft(t, "add chain inet other f { type filter hook forward priority 0; policy drop; }")
+	space.Nft(t, "add set inet other banned { type ipv4_addr; flags interval; elements = { 10.1.0.0/16, 10.2.0.0/16, 192.0.2.7, 240.0.0.0/4 }; }")
+	space.Nft(t, "add set inet other banned6 { type ipv6_addr; elements = { fd00::1 }; }")
+	space.Nft(t, "add table netdev site")
+	space.Nft(t, "add chain netdev site one { type filter hook ingress device plwpod priority 0; }")
+	space.Nft(t, "add chain netdev site two { type filter hook ingress devices = { plwpod, passed } priority 0; }")
+	space.Nft(t, "add rule netdev site one ip saddr 10.0.0.0/8 udp dport 8472 drop")
 	for _, rule := range []string{
 		"ip saddr 10.244.0.0/16 tcp dport 80-90 drop", "iifname plw* ip6 daddr fd00::/64 accept",
 		"ct state established,related accept", "ct state new oifname != eth0 udp dport 53 counter reject", "meta mark 5 drop",
+		"ip saddr @banned drop", "ip6 daddr @banned6 drop", "tcp dport != { 22, 80-90, 443 } drop", "meta l4proto { tcp, udp } accept", "ip saddr . tcp dport { 192.0.2.1 . 80 } drop",
 	} {
 		space.Nft(t, "add rule inet other f "+rule)
 	}
@@ -179,6 +187,7 @@ func TestRun(t *testing.T) {
 	want := []string{
 		"saddr 10.244.0.0/16 protocol 6 dport 80-90 drop", "iifname plw* daddr fd00::/64 accept", "accept",
 		"oifname != eth0 protocol 17 dport 53 reject", "(an unknown field) drop",
+		"saddr @banned drop", "daddr @banned6 drop", "protocol 6 dport != { ... } drop", "protocol { ... } accept", "protocol 6 (in set __set%d) drop",
 	}
 	var got []string
 	for _, c := range n.Rules.Foreign {
@@ -191,8 +200,27 @@ func TestRun(t *testing.T) {
 			}
 		}
 	}
+	for i := range got {
+		got[i] = regexp.MustCompile(`__set\d+`).ReplaceAllString(got[i], "__set%d")
+	}
 	if !slices.Equal(got, want) {
 		t.Errorf("rules\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	for _, c := range n.Rules.Foreign {
+		switch c.Name {
+		case "f":
+			if got := fmt.Sprint(c.Rules[5].Sets[0].Addrs, c.Rules[6].Sets[0].Addrs, c.Rules[7].Sets[0].Numbers); got != "[{10.1.0.0 10.1.255.255} {10.2.0.0 10.2.255.255} {192.0.2.7 192.0.2.7} {240.0.0.0 255.255.255.255}] [{fd00::1 fd00::1}] [{false 22 22} {false 80 90} {false 443 443}]" {
+				t.Errorf("sets: %s", got)
+			}
+		case "one":
+			if c.Hook != facts.Ingress || !slices.Equal(c.Devices, []string{"plwpod"}) || c.Rules[0].String() != "saddr 10.0.0.0/8 protocol 17 dport 8472 drop" {
+				t.Errorf("chain of a device: %+v", c)
+			}
+		case "two":
+			if slices.Sort(c.Devices); !slices.Equal(c.Devices, []string{"passed", "plwpod"}) {
+				t.Errorf("chain of two devices: %+v", c)
+			}
+		}
 	}
 	if len(n.Pods) != 1 || n.Pods[0].Name != "blue/web" || n.Pods[0].Inside == nil {
 		t.Fatalf("pods: %+v", n.Pods)

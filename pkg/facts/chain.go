@@ -17,6 +17,8 @@ type Chain struct {
 	// Hook is empty for a chain that is only jumped to.
 	Hook     string `json:"hook,omitempty"`
 	Priority int    `json:"priority,omitempty"`
+	// Devices are those whose packets it sees, at the hooks ingress and egress.
+	Devices []string `json:"devices,omitempty"`
 	// Drops says that the policy is to drop.
 	Drops bool   `json:"drops,omitempty"`
 	Rules []Rule `json:"rules,omitempty"`
@@ -36,6 +38,7 @@ type Rule struct {
 	Dport  *NumMatch  `json:"dport,omitempty"`
 	In     *NameMatch `json:"in,omitempty"`
 	Out    *NameMatch `json:"out,omitempty"`
+	Sets   []SetMatch `json:"sets,omitempty"`
 	Family int        `json:"family,omitempty"` // 4 or 6 where only one matches
 	// NotNew says that the rule is about connections that exist.
 	NotNew bool `json:"notNew,omitempty"`
@@ -99,6 +102,9 @@ func Find(chains []Chain, base Chain, p Packet, verdicts ...string) (Fate, strin
 	if base.Family == "ip" && !p.To.Addr().Is4() || base.Family == "ip6" && p.To.Addr().Is4() {
 		return Passes, "" // a table of one family sees no other
 	}
+	if base.Hook == Ingress && !slices.Contains(base.Devices, p.In) || base.Hook == Egress && !slices.Contains(base.Devices, p.Out) {
+		return Passes, ""
+	}
 	w := newJudge(chains, base, p, verdicts...)
 	end := w.walk(base, 0)
 	if end == "" && base.Drops && slices.Contains(verdicts, "drop") {
@@ -114,6 +120,12 @@ func Find(chains []Chain, base Chain, p Packet, verdicts ...string) (Fate, strin
 	}
 	return Passes, ""
 }
+
+// Ingress and Egress are hooks of devices, before and behind all others.
+const (
+	Ingress = "ingress"
+	Egress  = "egress"
+)
 
 // maxDepth is the kernel's own limit of jumps (NFT_JUMP_STACK_SIZE).
 const maxDepth = 16
@@ -205,7 +217,7 @@ func (r Rule) matches(p Packet) bool {
 	case r.Sport != nil && p.Sport == 0, (r.Dport != nil || r.Sport != nil) && !hasPorts(p.Proto):
 		return false // a client's port is any: a rule about one is about answers
 	}
-	return true
+	return !slices.ContainsFunc(r.Sets, func(m SetMatch) bool { return !m.matches(p) })
 }
 
 func hasPorts(p service.Protocol) bool {
@@ -262,6 +274,9 @@ func (r Rule) String() string {
 	number("protocol", r.Proto)
 	number("sport", r.Sport)
 	number("dport", r.Dport)
+	for _, m := range r.Sets {
+		parts = append(parts, m.String())
+	}
 	for _, o := range r.Obscure {
 		parts = append(parts, "("+o+")")
 	}

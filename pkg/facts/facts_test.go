@@ -95,6 +95,8 @@ func TestJudge(t *testing.T) {
 	p := Packet{Flow: Flow{Src: addr("10.244.0.5"), To: to, Proto: service.TCP}, In: "plw1", Out: "poplin-vx"}
 	prefix := func(s string, not bool) *AddrMatch { return &AddrMatch{Not: not, Prefix: netip.MustParsePrefix(s)} }
 	drop := Rule{Handle: 7, Verdict: "drop"}
+	banned := []AddrRange{{addr("10.244.0.1"), addr("10.244.0.9")}, {addr("fd00::1"), addr("fd00::9")}}
+	ports := []NumMatch{{Low: 53, High: 53}, {Low: 80, High: 90}}
 	for name, row := range map[string]struct {
 		rules  []Rule
 		policy bool
@@ -121,12 +123,25 @@ func TestJudge(t *testing.T) {
 		"answers from the port":       {[]Rule{{Sport: &NumMatch{Low: 80, High: 80}, Verdict: "drop"}}, false, Passes},
 		"goto does not come back":     {[]Rule{{Verdict: "goto", To: "empty"}, drop}, false, Passes},
 		"jump does come back":         {[]Rule{{Verdict: "jump", To: "empty"}, drop}, false, Dropped},
+		"in a set of addresses":       {[]Rule{{Sets: []SetMatch{{Field: "saddr", Addrs: banned}}, Verdict: "drop"}}, false, Dropped},
+		"the other address is in it":  {[]Rule{{Sets: []SetMatch{{Field: "daddr", Addrs: banned}}, Verdict: "drop"}}, false, Passes},
+		"in no set of ports":          {[]Rule{{Sets: []SetMatch{{Field: "dport", Not: true, Numbers: ports}}, Verdict: "drop"}}, false, Passes},
+		"in a set of ports":           {[]Rule{{Sets: []SetMatch{{Field: "dport", Numbers: ports}}, Verdict: "drop"}}, false, Dropped},
+		"answers from ports of a set": {[]Rule{{Sets: []SetMatch{{Field: "sport", Numbers: ports}}, Verdict: "drop"}}, false, Passes},
+		"in an empty set":             {[]Rule{{Sets: []SetMatch{{Field: "protocol"}}, Verdict: "drop"}}, false, Passes},
 		"accepted on obscure grounds": {[]Rule{{Obscure: []string{"x"}, Verdict: "accept"}, drop}, false, Perhaps},
 	} {
 		base := Chain{Family: "ip", Table: "filter", Name: "base", Hook: "forward", Drops: row.policy, Rules: row.rules}
 		chains := []Chain{base, {Family: "ip", Table: "filter", Name: "other", Rules: []Rule{drop}}, {Family: "ip", Table: "filter", Name: "empty"}}
 		if got, why := Judge(chains, base, p); got != row.want || (got == Passes) != (why == "") {
 			t.Errorf("%s: %d, %q; want %d", name, got, why, row.want)
+		}
+	}
+	// A chain at a device's hook sees packets of its devices only.
+	for device, want := range map[string]Fate{"plw1": Dropped, "eth0": Passes} {
+		base := Chain{Family: "netdev", Table: "site", Name: "in", Hook: Ingress, Devices: []string{device}, Rules: []Rule{drop}}
+		if got, why := Judge([]Chain{base}, base, p); got != want {
+			t.Errorf("device %s: %d, %q; want %d", device, got, why, want)
 		}
 	}
 	// A table of one family sees no packet of the other.

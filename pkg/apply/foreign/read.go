@@ -35,13 +35,12 @@ func Chains(own string) (list []facts.Chain, err error) {
 		return nil, fmt.Errorf("list other programs' chains: %w", err)
 	}
 	byName := map[string]*nftables.Chain{}
-	key := func(t *nftables.Table, name string) string { return fmt.Sprint(t.Family, " ", t.Name, " ", name) }
 	var wanted, translating []*nftables.Chain
 	for _, c := range chains {
 		if t := c.Table.Name; own != "" && (t == own || strings.HasPrefix(t, own+"-")) || !seesPods(c.Table.Family) {
 			continue
 		}
-		byName[key(c.Table, c.Name)] = c
+		byName[place(c.Table.Family, c.Table.Name, c.Name)] = c
 		switch {
 		case c.Hooknum == nil:
 		case c.Type == nftables.ChainTypeNAT:
@@ -51,6 +50,11 @@ func Chains(own string) (list []facts.Chain, err error) {
 		}
 	}
 	wanted = append(wanted, translating...)
+	devices, err := devicesOf(wanted)
+	if err != nil {
+		return nil, err
+	}
+	sets := &sets{conn: conn, left: mostElements, known: map[string][]span{}}
 	rules := 0
 	for i := 0; i < len(wanted); i++ { // it grows by what is jumped to
 		c := wanted[i]
@@ -62,9 +66,10 @@ func Chains(own string) (list []facts.Chain, err error) {
 			return list, ErrTooMany
 		}
 		f := chainOf(c)
+		f.Devices = devices[place(c.Table.Family, c.Table.Name, c.Name)]
 		for _, r := range known {
-			f.Rules = append(f.Rules, ruleOf(r))
-			if to := byName[key(c.Table, f.Rules[len(f.Rules)-1].To)]; to != nil && !slices.Contains(wanted, to) {
+			f.Rules = append(f.Rules, ruleOf(r, sets))
+			if to := byName[place(c.Table.Family, c.Table.Name, f.Rules[len(f.Rules)-1].To)]; to != nil && !slices.Contains(wanted, to) {
 				wanted = append(wanted, to)
 			}
 		}
@@ -74,17 +79,31 @@ func Chains(own string) (list []facts.Chain, err error) {
 }
 
 func seesPods(f nftables.TableFamily) bool {
-	return f == nftables.TableFamilyIPv4 || f == nftables.TableFamilyIPv6 || f == nftables.TableFamilyINet
+	return f == nftables.TableFamilyIPv4 || f == nftables.TableFamilyIPv6 || f == nftables.TableFamilyINet || f == nftables.TableFamilyNetdev
 }
 
-var hookNames = [...]string{"prerouting", "input", "forward", "output", "postrouting"}
+// place names a chain.
+func place(f nftables.TableFamily, table, chain string) string {
+	return fmt.Sprint(f, " ", table, " ", chain)
+}
+
+var hookNames = [...]string{"prerouting", "input", "forward", "output", "postrouting", facts.Ingress}
+
+func hookName(c *nftables.Chain) string {
+	n := int(*c.Hooknum)
+	switch {
+	case c.Table.Family == nftables.TableFamilyNetdev && n < 2:
+		return [...]string{facts.Ingress, facts.Egress}[n]
+	case c.Table.Family != nftables.TableFamilyNetdev && n < len(hookNames):
+		return hookNames[n]
+	}
+	return "other"
+}
 
 func chainOf(c *nftables.Chain) facts.Chain {
 	f := facts.Chain{Family: familyName(c.Table.Family), Table: c.Table.Name, Name: c.Name, Drops: drops(c)}
 	if c.Hooknum != nil {
-		if f.Hook = "other"; int(*c.Hooknum) < len(hookNames) {
-			f.Hook = hookNames[*c.Hooknum]
-		}
+		f.Hook = hookName(c)
 	}
 	if c.Priority != nil {
 		f.Priority = int(*c.Priority)
@@ -100,10 +119,12 @@ type reading struct {
 	mask   map[uint32][]byte
 	value  map[uint32]facts.MarkWrite // a number, or what becomes of the mark
 	filled uint32                     // the register that was given a number last
+	table  *nftables.Table
+	sets   *sets
 }
 
-func ruleOf(r *nftables.Rule) facts.Rule {
-	w := reading{Rule: facts.Rule{Handle: r.Handle}, family: r.Table.Family, what: map[uint32]string{}, mask: map[uint32][]byte{}, value: map[uint32]facts.MarkWrite{}}
+func ruleOf(r *nftables.Rule, sets *sets) facts.Rule {
+	w := reading{Rule: facts.Rule{Handle: r.Handle}, table: r.Table, sets: sets, family: r.Table.Family, what: map[uint32]string{}, mask: map[uint32][]byte{}, value: map[uint32]facts.MarkWrite{}}
 	switch r.Table.Family {
 	case nftables.TableFamilyIPv4:
 		w.Family = 4
@@ -156,7 +177,7 @@ func (w *reading) read(e expr.Any) {
 	case *expr.Target:
 		w.Verdict = map[string]string{"REJECT": "reject", "DNAT": "dnat", "REDIRECT": "dnat", "NOTRACK": "notrack"}[e.Name]
 	case *expr.Lookup:
-		w.obscure("in set " + e.SetName)
+		w.lookup(e)
 	case *expr.Counter, *expr.Log, *expr.Masq, *expr.Objref:
 	default:
 		w.obscure(strings.TrimPrefix(fmt.Sprintf("%T", e), "*expr."))
@@ -165,6 +186,7 @@ func (w *reading) read(e expr.Any) {
 
 var metas = map[expr.MetaKey]string{
 	expr.MetaKeyIIFNAME: "iifname", expr.MetaKeyOIFNAME: "oifname", expr.MetaKeyL4PROTO: "protocol", expr.MetaKeyNFPROTO: "family",
+	expr.MetaKeyPROTOCOL: "ether type",
 }
 
 var verdicts = map[expr.VerdictKind]string{
@@ -232,6 +254,15 @@ func (w *reading) compare(e *expr.Cmp) {
 			w.Family = 4
 		case e.Data[0] == unix.NFPROTO_IPV6:
 			w.Family = 6
+		}
+	case "ether type":
+		switch of := number(e.Data); {
+		case of == unix.ETH_P_IP && !not:
+			w.Family = 4
+		case of == unix.ETH_P_IPV6 && !not:
+			w.Family = 6
+		default:
+			w.obscure("ether type")
 		}
 	case "ct state":
 		// A bit of the mask that is set; a new connection has one of them.

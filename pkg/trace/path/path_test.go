@@ -272,9 +272,13 @@ func TestFaults(t *testing.T) {
 			f.Rules.Foreign = []facts.Chain{{Family: "ip", Table: "zones", Name: "c", Hook: "prerouting", Priority: -310,
 				Rules: []facts.Rule{{Dst: &facts.AddrMatch{Prefix: prefix("10.96.0.0/16")}, Zone: &zone}}}}
 		}), way.Conntrack, "n1", "zone 7 and answers in zone 0"},
-		"name of nothing":    {func(in *way.Input) { in.To.Unresolved = "stands for nothing" }, way.DNS, "", "stands for nothing"},
-		"drop forwarded":     {on("n2", drop("forward", facts.Rule{Dst: &facts.AddrMatch{Prefix: prefix(web + "/32")}})), way.Firewall, "n2", "chain inet other c"},
-		"drop encapsulated":  {on("n1", drop("output", facts.Rule{Dport: &facts.NumMatch{Low: 8472, High: 8472}})), way.Firewall, "n1", "8472"},
+		"name of nothing":   {func(in *way.Input) { in.To.Unresolved = "stands for nothing" }, way.DNS, "", "stands for nothing"},
+		"drop forwarded":    {on("n2", drop("forward", facts.Rule{Dst: &facts.AddrMatch{Prefix: prefix(web + "/32")}})), way.Firewall, "n2", "chain inet other c"},
+		"drop encapsulated": {on("n1", drop("output", facts.Rule{Dport: &facts.NumMatch{Low: 8472, High: 8472}})), way.Firewall, "n1", "8472"},
+		"drop at the device": {on("n2", func(f *facts.Node) {
+			f.Rules.Foreign = []facts.Chain{{Family: "netdev", Table: "site", Name: "in", Hook: facts.Ingress, Devices: []string{"eth0"},
+				Rules: []facts.Rule{{Sets: []facts.SetMatch{{Field: "dport", Numbers: []facts.NumMatch{{Low: 8472, High: 8472}}}}, Verdict: "drop"}}}}
+		}), way.Firewall, "n2", "chain netdev site in"},
 		"cable":              {on("n1", func(f *facts.Node) { f.Network.Links[0].Running = false; f.Peers[0] = facts.Peer{Way: f.Peers[0].Way} }), way.Underlay, "n1", "no carrier"},
 		"no answer":          {on("n1", func(f *facts.Node) { f.Peers[0] = facts.Peer{Way: f.Peers[0].Way} }), way.Underlay, "n1", "does not answer"},
 		"port 8472":          {on("n1", func(f *facts.Node) { f.Peers[0] = facts.Peer{Way: f.Peers[0].Way, Below: true} }), way.Underlay, "n1", "8472"},
@@ -289,11 +293,14 @@ func TestFaults(t *testing.T) {
 		"address":               {func(in *way.Input) { pass(in).Links[0].Addresses = nil }, way.PodAddress, "n2", "does not hold"},
 		"default route":         {func(in *way.Input) { pass(in).Routes = nil }, way.PodRoute, "n2", "no default route"},
 		"gateway":               {func(in *way.Input) { pass(in).Neighs = nil }, way.PodRoute, "n2", "gateway"},
-		"nobody listens":        {func(in *way.Input) { pass(in).Sockets = nil }, way.Socket, "n2", "nobody listens"},
-		"nobody accepts":        {func(in *way.Input) { pass(in).Sockets[0].Waiting = 3 }, way.Socket, "n2", "3 connections wait"},
-		"only 127.0.0.1":        {func(in *way.Input) { pass(in).Sockets[0].At = at("127.0.0.1:8080") }, way.Socket, "n2", "127.0.0.1:8080 only"},
-		"only IPv4":             {func(in *way.Input) { pass(in).Sockets[0].At = at("10.244.1.9:8080") }, way.Socket, "n2", "only"},
-		"way back":              {on("n2", func(f *facts.Node) { f.Network.FDB = nil }), way.Return, "n2", "no forwarding entry"},
+		"on the pod's link": {func(in *way.Input) {
+			pass(in).Decisions = []facts.Decision{{Src: addr(web), Dst: addr(client), Dev: "eth0"}}
+		}, way.PodRoute, "n2", "takes 10.244.0.5 for a neighbour"},
+		"nobody listens": {func(in *way.Input) { pass(in).Sockets = nil }, way.Socket, "n2", "nobody listens"},
+		"nobody accepts": {func(in *way.Input) { pass(in).Sockets[0].Waiting = 3 }, way.Socket, "n2", "3 connections wait"},
+		"only 127.0.0.1": {func(in *way.Input) { pass(in).Sockets[0].At = at("127.0.0.1:8080") }, way.Socket, "n2", "127.0.0.1:8080 only"},
+		"only IPv4":      {func(in *way.Input) { pass(in).Sockets[0].At = at("10.244.1.9:8080") }, way.Socket, "n2", "only"},
+		"way back":       {on("n2", func(f *facts.Node) { f.Network.FDB = nil }), way.Return, "n2", "no forwarding entry"},
 		"ingress and way back": {func(in *way.Input) {
 			isolate(in, false, "n2")
 			on("n2", func(f *facts.Node) { f.Network.FDB = nil })(in)

@@ -26,23 +26,23 @@ func FirewallOut(c *way.Case) []way.Hop {
 	in, out := devices(c, f, c.From, c.Dst.Addr())
 	first, second := packet(c, c.Front), packet(c, c.Dst)
 	first.In, second.In, second.Out = in, in, out
-	looks := []look{{"prerouting", first}, {"forward", second}, {"postrouting", second}}
+	looks := []look{{facts.Ingress, first}, {"prerouting", first}, {"forward", second}, {"postrouting", second}, {facts.Egress, second}}
 	if c.Origin == trace.FromNode {
 		first.In, second.In, first.Out = "", "", out
-		looks = []look{{"output", first}, {"postrouting", second}}
+		looks = []look{{"output", first}, {"postrouting", second}, {facts.Egress, second}}
 	}
 	if c.Node == c.Enters && c.Pod == nil {
-		looks = []look{{"prerouting", first}, {"input", second}}
+		looks = []look{{facts.Ingress, first}, {"prerouting", first}, {"input", second}}
 	}
 	if c.Tunnels() {
 		looks = append(looks, outer(c, f, "output", c.Enters, c.Node)...)
 	}
 	search(c, h, f, looks)
 	if c.Origin == trace.FromPod {
-		inPod(h, f, c.From, []look{{"output", first}, {"postrouting", first}})
+		inPod(h, f, c.From, []look{{"output", first}, {"postrouting", first}, {facts.Egress, first}})
 	}
 	if !c.Remote() {
-		inPod(h, f, c.Dst.Addr(), []look{{"prerouting", second}, {"input", second}})
+		inPod(h, f, c.Dst.Addr(), received(second))
 	}
 	return []way.Hop{*h}
 }
@@ -55,7 +55,7 @@ func inPod(h *way.Hop, f *facts.Node, own netip.Addr, looks []look) {
 	}
 	for _, l := range looks {
 		l.packet.In, l.packet.Out = "", p.Interface
-		if l.hook == "prerouting" || l.hook == "input" {
+		if l.hook != "output" && l.hook != "postrouting" && l.hook != facts.Egress {
 			l.packet.In, l.packet.Out = p.Interface, ""
 		}
 		for _, base := range p.Chains {
@@ -85,15 +85,15 @@ func FirewallIn(c *way.Case) []way.Hop {
 	p := packet(c, c.Dst)
 	p.Src = c.Seen()
 	p.In, p.Out = devices(c, f, c.From, c.Dst.Addr())
-	looks := []look{{"prerouting", p}, {"forward", p}, {"postrouting", p}}
+	looks := []look{{facts.Ingress, p}, {"prerouting", p}, {"forward", p}, {"postrouting", p}, {facts.Egress, p}}
 	if c.Pod == nil {
-		looks = []look{{"prerouting", p}, {"input", p}}
+		looks = received(p)
 	}
 	if c.Tunnels() {
 		looks = append(looks, outer(c, f, "input", c.Enters, c.Node)...)
 	}
 	search(c, h, f, looks)
-	inPod(h, f, c.Dst.Addr(), []look{{"prerouting", p}, {"input", p}})
+	inPod(h, f, c.Dst.Addr(), received(p))
 	return []way.Hop{*h}
 }
 
@@ -123,10 +123,15 @@ func outer(c *way.Case, f *facts.Node, hook, from, to string) []look {
 	l, _ := f.Network.Holder(map[string]netip.Addr{"output": a.VTEP.Addr, "input": b.VTEP.Addr}[hook])
 	if hook == "output" {
 		p.Out = l.Name
-		return []look{{"output", p}, {"postrouting", p}}
+		return []look{{"output", p}, {"postrouting", p}, {facts.Egress, p}}
 	}
 	p.In = l.Name
-	return []look{{"prerouting", p}, {"input", p}}
+	return received(p)
+}
+
+// received is a packet that ends where it is.
+func received(p facts.Packet) []look {
+	return []look{{facts.Ingress, p}, {"prerouting", p}, {"input", p}}
 }
 
 // search asks each chain.
