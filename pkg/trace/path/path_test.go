@@ -202,7 +202,11 @@ func TestFaults(t *testing.T) {
 		"may not ask for names": {func(in *way.Input) { keepFromNames(t, in) }, way.DNS, "", "may not ask"},
 		"no such target":        {func(in *way.Input) { in.To = way.Target{Missing: "there is no pod x"} }, way.Entry, "", "no pod x"},
 		"cluster address":       {func(in *way.Input) { in.From = way.End{} }, way.Entry, "", "no address for clients outside"},
-		"wrong port":            {func(in *way.Input) { in.To.Port = 81 }, way.Service, "", "no port 81/tcp, only 80/tcp"},
+		"no balancer's address, of one family": {func(in *way.Input) {
+			in.From, in.To.Service.Spec.Type = way.End{}, "LoadBalancer"
+			in.To.Service.Spec.ClusterIPs = append(in.To.Service.Spec.ClusterIPs, "fd00:10:96::1")
+		}, way.Entry, "", "no load balancer has given"},
+		"wrong port": {func(in *way.Input) { in.To.Port = 81 }, way.Service, "", "no port 81/tcp, only 80/tcp"},
 		"address of no Service": {func(in *way.Input) {
 			in.To.Service, in.To.ByName, in.To.Addrs = nil, false, []netip.Addr{addr("10.96.0.99")}
 			in.Desired["n1"].Services.Ranges[prefix("10.96.0.0/16")] = struct{}{}

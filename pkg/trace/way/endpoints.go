@@ -10,11 +10,18 @@ import (
 // ServicePort is the port that the client uses: a Service's, or a node port.
 func (t Target) ServicePort() (object.ServicePort, bool) {
 	for _, p := range t.Service.Spec.Ports {
-		if p.Proto() == t.Proto && (p.Port == t.Port || p.NodePort == t.Port && p.NodePort != 0 && !slices.Equal(t.Addrs, t.Service.ClusterIPs())) {
+		if p.Proto() == t.Proto && (p.Port == t.Port || p.NodePort == t.Port && p.NodePort != 0 && !t.Inside()) {
 			return p, true
 		}
 	}
 	return object.ServicePort{}, false
+}
+
+// Inside reports whether a Service is asked at addresses for the cluster only, be they
+// of one family of its two.
+func (t Target) Inside() bool {
+	own := t.Service.ClusterIPs()
+	return !slices.ContainsFunc(t.Addrs, func(a netip.Addr) bool { return !slices.Contains(own, a) })
 }
 
 // ReadyEndpoint is one that takes new connections.

@@ -115,7 +115,7 @@ func Entry(in *way.Input) []way.Hop {
 			h.Suspect("kubectl expose pod "+in.To.Pod.Name+" -n "+in.To.Pod.Namespace+" --type NodePort",
 				"%s are pods' addresses: clients outside reach them only if the network routes the pod ranges", in.To.Addrs)
 		}
-	case s != nil && slices.Equal(in.To.Addrs, s.ClusterIPs()):
+	case s != nil && in.To.Inside():
 		h.Broken(fmt.Sprintf("kubectl -n %s patch service %s -p '{\"spec\":{\"type\":\"NodePort\"}}'", s.Namespace, s.Name),
 			"Service %s has no address for clients outside: its type is %s", s, s.Spec.Type)
 		if s.Spec.Type == "LoadBalancer" {
