@@ -139,7 +139,7 @@ func insideRoute(c *way.Case, h *way.Hop, f *facts.Node, p facts.Pod, own, other
 	}
 	r := p.Inside.Routes[i]
 	h.Saw("default by %s via %s", r.Dev, r.Via)
-	if d, asked := p.Inside.Decision(own, other); asked && !d.Local && !d.Via.IsValid() && c.NodeOf(other) == "" {
+	if d, asked := p.Inside.Decision(own, other); asked && d.Dev == r.Dev && !d.Local && !d.Via.IsValid() && c.NodeOf(other) == "" {
 		h.Broken(cure, "the pod takes %s for a neighbour on %s, where only its node answers: its gateway is %s", other, d.Dev, r.Via)
 		return
 	}
