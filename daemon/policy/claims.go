@@ -36,9 +36,17 @@ func (p *pass) pod(k policy.Key) (o policy.Pod, found bool) {
 	return o, false
 }
 
-// inForce says that the kernel holds what the table says.
+// inForce says that the kernel holds what the table says, and so of pods that no
+// policy which waits is about.
 func (p *pass) inForce() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.claims.InForce(func(namespace string) bool { return p.known[namespaces][policy.Key{Name: namespace}] })
+	p.claims.InForce(func(namespace string) bool {
+		for _, c := range p.waits {
+			if p.table.About(c, namespace) {
+				return false
+			}
+		}
+		return p.known[namespaces][policy.Key{Name: namespace}]
+	})
 }

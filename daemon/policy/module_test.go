@@ -15,6 +15,7 @@ import (
 	"poplin.dev/poplin/pkg/cluster"
 	"poplin.dev/poplin/pkg/cluster/policy"
 	"poplin.dev/poplin/pkg/cluster/reason"
+	"poplin.dev/poplin/pkg/policy/claims"
 	"poplin.dev/poplin/pkg/trace"
 	"poplin.dev/poplin/test/await"
 	"poplin.dev/poplin/test/enforce"
@@ -27,9 +28,12 @@ type running struct {
 	space   *space.Space
 	objects *enforce.Objects
 
-	mu   sync.Mutex
-	told []string
-	last module.State
+	module *module.Module
+
+	mu         sync.Mutex
+	told       []string
+	last       module.State
+	namespaces map[string]bool
 }
 
 var pod = netip.MustParseAddr("10.244.1.2")
@@ -41,7 +45,11 @@ func start(t *testing.T) *running {
 	m := module.New(module.Deps{
 		// Without an owner, the test can read the table too.
 		Config: module.Config{Node: "worker-1", Plain: true, Verify: 100 * time.Millisecond}, Source: r.objects, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		Namespaces: func(map[string]bool) {},
+		Namespaces: func(list map[string]bool) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.namespaces = list
+		},
 		Event: func(about cluster.Reference, why reason.Reason, _ string) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -53,6 +61,7 @@ func start(t *testing.T) *running {
 			r.last = s
 		},
 	})
+	r.module = m
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- r.space.Do(func() error { return m.Run(ctx) }) }()
@@ -130,6 +139,40 @@ func TestAPolicyChangesWholeOnceItsNodesAreKnown(t *testing.T) {
 	}
 	r.objects.SetNodes(policy.Node{Name: "worker-2", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}})
 	r.expect(map[string]bool{"192.0.2.1": false, "198.51.100.1": true})
+}
+
+// The pods that a policy is about wait with it for the nodes that it names.
+func TestAPodWaitsWithItsPolicy(t *testing.T) {
+	r := start(t)
+	about := func(want bool) {
+		t.Helper()
+		await.Success(t, 20*time.Second, func() error {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if r.namespaces["shop"] != want {
+				return fmt.Errorf("policies are about pods of the namespace: %v, want %v", r.namespaces["shop"], want)
+			}
+			return nil
+		})
+	}
+	about(false)
+	deny := policy.ClusterRule{Action: policy.Deny, Rule: policy.Rule{Peers: []policy.Peer{{Nodes: &policy.Selector{}}}}}
+	r.objects.SetClusterPolicy(policy.ClusterPolicy{Key: policy.Key{Name: "p"}, Tier: policy.Admin, Egress: []policy.ClusterRule{deny}})
+	about(true)
+	api, address := policy.Key{Namespace: "shop", Name: "api"}, netip.MustParseAddr("10.244.1.3")
+	holds := r.module.Claim(claims.Claim{Pod: api, UID: "1", Sandbox: "a", Addresses: []netip.Addr{address}})
+	r.objects.SetPod(policy.Pod{Key: api, UID: "1", Node: "worker-1", Addresses: []netip.Addr{address}})
+	select {
+	case <-holds:
+		t.Error("a pod starts ahead of a policy that is about it")
+	case <-time.After(300 * time.Millisecond): // three passes over everything
+	}
+	r.objects.SetNodes(policy.Node{Name: "worker-2", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}})
+	select {
+	case <-holds:
+	case <-time.After(20 * time.Second):
+		t.Error("the pod still waits with the nodes known")
+	}
 }
 
 // Each mistake is told about the policy that it is in, of whichever kind.

@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -19,6 +20,9 @@ type pass struct {
 	drops  *drops // nil where none are told of
 	// known are the objects that the table was told of, by resource.
 	known map[string]map[policy.Key]bool
+	// waits are policies as they will be once what they name is known: the pods
+	// that they are about wait with them.
+	waits map[policy.Key]policy.ClusterPolicy
 	// unsure says that the kernel may not hold what the table says.
 	unsure  bool
 	waiting string // what the log last said the module waits for
@@ -37,7 +41,7 @@ func open(m *Module) (*pass, error) {
 	m.table = nil // of an earlier run
 	m.judging.Unlock()
 	return &pass{
-		Module: m, kernel: kernel, drops: heard, told: map[policy.Key][]compiler.Finding{},
+		Module: m, kernel: kernel, drops: heard, told: map[policy.Key][]compiler.Finding{}, waits: map[policy.Key]policy.ClusterPolicy{},
 		known: map[string]map[policy.Key]bool{namespaces: {}, nodes: {}, pods: {}, policies: {}, clusterPolicies: {}},
 	}, nil
 }
@@ -117,7 +121,7 @@ func (p *pass) once(dirty []key) (state State) {
 		}
 	}
 	if slices.ContainsFunc(dirty, func(k key) bool { return k != kernel && k.resource != pods }) {
-		p.deps.Namespaces(p.table.Namespaces())
+		p.deps.Namespaces(p.table.Namespaces(slices.Collect(maps.Values(p.waits))...))
 	}
 	p.unsure = p.unsure || state.Full || slices.Contains(dirty, kernel)
 	state.Written, state.Err = p.apply()
@@ -175,8 +179,10 @@ func (p *pass) update(resource string, k policy.Key) {
 		var o policy.ClusterPolicy
 		var waits bool
 		if o, found, waits = p.deps.Source.ClusterPolicy(k); waits {
+			p.waits[k] = o
 			return
 		}
+		delete(p.waits, k)
 		if found {
 			p.tell(k, p.table.SetClusterPolicy(o))
 		} else {
