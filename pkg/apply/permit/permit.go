@@ -102,13 +102,26 @@ func (t *Table) Apply(c permit.Change) error {
 	if err := t.prepare(); err != nil || c.Empty() && t.turned {
 		return err
 	}
-	// Each step is a transaction, or several. A packet on its way between two
-	// lookups may meet one of before a commit and one of after it, and the kernel
-	// swaps intervals of concatenations a moment after the rest (6.18): so what
-	// is looked up last comes first, and what is found no more goes at the end.
-	// Numbers are not used twice.
-	var err error
-	for _, steps := range [][]func(*wire.Batch){
+	if err := t.change(c); err != nil {
+		t.Forget()
+		return t.kernel.Reconnect(fmt.Errorf("write table inet %s: %w", Name, err))
+	}
+	return nil
+}
+
+// change makes a change, begins an epoch, and then takes away what nothing leads
+// to any more, once no packet is on its way there. A process that ends before
+// leaves that to the next one. Each step is a transaction, or several. A packet on
+// its way between two lookups may meet one of before a commit and one of after it,
+// and the kernel swaps intervals of concatenations a moment after the rest (6.18):
+// so what is looked up last comes first. Numbers are not used twice.
+func (t *Table) change(c permit.Change) error {
+	goingOut, goingIn := gone(c.Delete.Egress, c.Put.Egress), gone(c.Delete.Ingress, c.Put.Ingress)
+	c.Apply(*t.held)
+	classes := left(c, *t.held)
+	lateOut, earlyOut := unled(goingOut, t.held.Senders, classes)
+	lateIn, earlyIn := unled(goingIn, t.held.Receivers, classes)
+	err := t.inTurn([][]func(*wire.Batch){
 		{func(b *wire.Batch) { spans(b, table.Put, c.Put.Ports) }},
 		append(replace(portions(c.Delete.Egress, c.Put.Egress), "egress", pairs),
 			replace(portions(c.Delete.Ingress, c.Put.Ingress), "ingress", pairs)...),
@@ -116,21 +129,29 @@ func (t *Table) Apply(c permit.Change) error {
 			func(b *wire.Batch) { ranges(b, table.Delete, c.Delete.Ranges); ranges(b, table.Put, c.Put.Ranges) },
 			func(b *wire.Batch) { peers(b, table.Delete, "peers", gone(c.Delete.Peers, c.Put.Peers)) }),
 		{func(b *wire.Batch) { isolation(b, table.Delete, c.Delete); isolation(b, table.Put, c.Put) }},
-		{func(b *wire.Batch) { pairs(b, table.Delete, "egress", gone(c.Delete.Egress, c.Put.Egress)) },
-			func(b *wire.Batch) { pairs(b, table.Delete, "ingress", gone(c.Delete.Ingress, c.Put.Ingress)) }},
-		{func(b *wire.Batch) { spans(b, table.Delete, c.Delete.Ports) }},
-	} {
-		if err = t.kernel.Steps(steps...); err != nil {
-			break
-		}
-	}
+		{func(b *wire.Batch) { pairs(b, table.Delete, "egress", earlyOut) },
+			func(b *wire.Batch) { pairs(b, table.Delete, "ingress", earlyIn) }},
+	})
 	if err == nil {
-		c.Apply(*t.held)
 		err = t.turn()
 	}
-	if err != nil {
-		t.Forget()
-		return t.kernel.Reconnect(fmt.Errorf("write table inet %s: %w", Name, err))
+	if err != nil || len(lateOut)+len(lateIn)+len(c.Delete.Ports) == 0 {
+		return err
+	}
+	grace()
+	return t.inTurn([][]func(*wire.Batch){
+		{func(b *wire.Batch) { pairs(b, table.Delete, "egress", lateOut) },
+			func(b *wire.Batch) { pairs(b, table.Delete, "ingress", lateIn) }},
+		{func(b *wire.Batch) { spans(b, table.Delete, c.Delete.Ports) }},
+	})
+}
+
+// inTurn writes lists of steps, of which no two share a transaction.
+func (t *Table) inTurn(lists [][]func(*wire.Batch)) error {
+	for _, steps := range lists {
+		if err := t.kernel.Steps(steps...); err != nil {
+			return err
+		}
 	}
 	return nil
 }
