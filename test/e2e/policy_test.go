@@ -120,7 +120,7 @@ spec:
       args: [netexec, --http-port=%[5]d, --udp-port=%[5]d]
       ports: [{containerPort: %[5]d%[6]s}]
       readinessProbe: {httpGet: {path: /healthz, port: %[5]d}, periodSeconds: 1}
-      livenessProbe: {httpGet: {path: /healthz, port: %[5]d}, periodSeconds: 1, failureThreshold: 2}
+      livenessProbe: {httpGet: {path: /healthz, port: %[5]d}, periodSeconds: 1, timeoutSeconds: 3, failureThreshold: 3}
 `
 
 var meshPods = []struct {
