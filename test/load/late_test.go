@@ -2,7 +2,9 @@ package load
 
 import (
 	"net/netip"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // An answer that comes late, because its server had no processor, is not lost:
@@ -26,4 +28,25 @@ func TestLateAnswersCount(t *testing.T) {
 	} else {
 		r.Lossless(t)
 	}
+}
+
+// A port that is opened while the load ends sends nothing: nobody would wait
+// for its answer.
+func TestNothingIsSentAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	here := func(do func() error) error { return do() }
+	server := Listen(t, here, netip.MustParseAddrPort("127.0.0.1:0"))
+	var late atomic.Bool
+	l := Start(t, func(do func() error) error {
+		defer func() {
+			if late.Load() {
+				time.Sleep(100 * time.Millisecond)
+			}
+		}()
+		return do()
+	}, server.Addr, server)
+	l.After(200)
+	late.Store(true)
+	l.After(100)
+	l.Stop().Lossless(t)
 }

@@ -178,8 +178,14 @@ func (l *Load) send() {
 	}
 }
 
-func (l *Load) sendOne(by net.Conn) (n uint64) {
+// sendOne sends a packet, and reports its number: none after the end, for Stop
+// waits for the answers to those that were numbered before it.
+func (l *Load) sendOne(by net.Conn) (n uint64, sent bool) {
 	l.mu.Lock()
+	if l.ctx.Err() != nil {
+		l.mu.Unlock()
+		return 0, false
+	}
 	n = uint64(len(l.at))
 	l.at = append(l.at, time.Since(l.begun))
 	l.mu.Unlock()
@@ -190,7 +196,7 @@ func (l *Load) sendOne(by net.Conn) (n uint64) {
 	case l.sent <- struct{}{}:
 	default: // nobody waits
 	}
-	return n
+	return n, true
 }
 
 // ask sends a packet from a new port and waits for its answer. One that comes
@@ -203,7 +209,11 @@ func (l *Load) ask() error {
 	}); err != nil {
 		return err
 	}
-	n := l.sendOne(c)
+	n, sent := l.sendOne(c)
+	if !sent {
+		c.Close()
+		return nil
+	}
 	answered := make(chan struct{})
 	l.running.Go(func() {
 		defer close(answered)
