@@ -31,35 +31,33 @@ func random(purpose string) *rand.Rand {
 	return rand.New(rand.NewPCG(*seed, h.Sum64()))
 }
 
-// chosen are the faults of a run: all of them in a soak, else of those that are
-// not open one at each hop.
-func chosen(t *testing.T) (list []corpus.Fault) {
+// chosen are all faults, in an order that is drawn: first one at each hop.
+func chosen(t *testing.T) []corpus.Fault {
 	t.Helper()
 	all, err := corpus.Read()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if soak.Full() {
-		return all
-	}
-	all = slices.DeleteFunc(all, func(f corpus.Fault) bool { return f.Open != "" })
 	random("chosen").Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	at := map[string]bool{}
+	var first, others []corpus.Fault
 	for _, f := range all {
-		if !at[f.Hop] {
-			at[f.Hop] = true
-			list = append(list, f)
+		if at[f.Hop] || f.Open != "" {
+			others = append(others, f)
+			continue
 		}
+		at[f.Hop] = true
+		first = append(first, f)
 	}
-	return list
+	return append(first, others...)
 }
 
 // probes is how many faults are traced with real packets outside of a soak.
 const probes = 10
 
 // TestFaultCorpus: each fault breaks the traffic that it says, the tool names
-// the hop, and when it is mended the traffic works and nothing is left. Its
-// harmless twin breaks nothing, and nothing is accused.
+// the hop, and when it is mended the traffic works, the tool says so, and nothing
+// is left. Its harmless twin breaks nothing, and the tool says OK.
 func TestFaultCorpus(t *testing.T) {
 	c := shared(t)
 	t.Logf("-seed %d", *seed)
@@ -115,13 +113,8 @@ func TestFaultCorpus(t *testing.T) {
 	for _, s := range []*score{first, late, open} {
 		missed, all = missed+s.missed(), all+s.total()
 	}
-	// What is promised of all faults, open or not: 57 of 60. Of one at each hop, drawn at
-	// random, a few more may be missed by chance: 9 of 10 have to be named.
-	most := all / 10
-	if soak.Full() {
-		most = 3 * all / 60
-	}
-	if missed > most {
+	// What is promised of all faults, open or not: 57 of 60.
+	if most := 3 * all / 60; missed > most {
 		t.Errorf("%d of %d faults were not named, and %d may be", missed, all, most)
 	}
 }
@@ -292,16 +285,19 @@ func happens(t *testing.T, cl *cluster.Cluster, c *corpus.Case, modes []string) 
 	}
 	ok("mend", c.Do(ctx, c.Mend))
 	ok("work again", c.Works(ctx))
+	// A daemon that hung, or saw its packets lost, takes a moment until it is ready.
+	await.Success(t, 30*time.Second, func() error {
+		if e := ask(""); e.Status != "OK" {
+			return fmt.Errorf("%s: it is mended, and the tool says %s", c, e)
+		}
+		return nil
+	})
 	ok("forget", c.Forget(ctx))
 	ok("make the twin", c.Do(ctx, c.Twin))
 	ok("work beside the twin", c.Works(ctx))
 	for _, mode := range modes {
-		e := ask(mode)
-		switch {
-		case e.Status == "BROKEN" && (c.Open == "" || mode == probe):
+		if e := ask(mode); e.Status != "OK" {
 			t.Errorf("%s: the twin is harmless, and the tool says %s %s", c, e, mode)
-		case e.Status != "OK":
-			t.Logf("%s: of the twin the tool says %s %s", c, e, mode)
 		}
 	}
 	ok("mend the twin", c.Do(ctx, c.MendTwin))

@@ -14,7 +14,8 @@
 // Then follow sections, each below a line "-- name --": the scripts break,
 // mend, twin and "mend twin" (by default mend), and files that kubectl gets.
 // A line of a script is a place (see places) and a shell command; the line
-// "fails" waits until the traffic does.
+// "fails" waits until the traffic does. Where a fault stays only while a daemon
+// hangs, the daemon is well beside the twin, and may undo it.
 package corpus
 
 import (
