@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	applypermit "poplin.dev/poplin/pkg/apply/permit"
 	"poplin.dev/poplin/pkg/cluster/policy"
 	policies "poplin.dev/poplin/pkg/policy"
 	"poplin.dev/poplin/pkg/program/permit"
@@ -33,12 +34,6 @@ func TestWhatIsPermittedIsNeverDropped(t *testing.T) {
 	l.set(some, nil)
 	l.sync(t)
 	l.sendsAll(t, "db", "web", 80)
-	dropped := func() (n uint64) {
-		for i := range l.workers {
-			n += l.counted(t, i, "egress") + l.counted(t, i, "ingress")
-		}
-		return n
-	}
 	for _, change := range []struct {
 		name string
 		make func(i int)
@@ -61,18 +56,48 @@ func TestWhatIsPermittedIsNeverDropped(t *testing.T) {
 		for i := range times {
 			change.make(i)
 		}
-		if n := dropped(); n > 0 {
+		if n := l.dropped(t); n > 0 {
 			t.Fatalf("%s: %d times, and %d packets dropped that are permitted", change.name, times, n)
 		}
 	}
 	l.set(egress("bank", all), nil)
 	l.sync(t)
 	await.Success(t, 10*time.Second, func() error {
-		if dropped() == 0 {
+		if l.dropped(t) == 0 {
 			return errors.New("nothing is dropped either when nothing is permitted")
 		}
 		return nil
 	})
+}
+
+// TestWhoKeepsAPortKeepsIt: of everybody, who was permitted two ports, all but one
+// pod lose one, and get it back. What that pod sends there is never dropped, though
+// each of its packets is looked up.
+func TestWhoKeepsAPortKeepsIt(t *testing.T) {
+	l := openLab(t, applypermit.Config{Plain: true, Unlabelled: true})
+	everybody := ingress("shop", sel("app", "web"), on(from(), udp(80), udp(81)))
+	one := many(ingress("shop", sel("app", "web"), on(from(), udp(81))),
+		ingress("shop", sel("app", "web"), on(from(both(all, sel("app", "db"))), udp(80), udp(81))))
+	l.set(everybody, nil)
+	l.sync(t)
+	l.sendsAll(t, "db", "web", 80)
+	times := soak.Times(1000)
+	for i := range times {
+		l.set([][]policy.NetworkPolicy{one, everybody}[i%2], nil)
+		l.sync(t)
+	}
+	if n := l.dropped(t); n > 0 {
+		t.Errorf("%d times, and %d packets dropped that are permitted", times, n)
+	}
+}
+
+// dropped is how many packets policies have dropped on both nodes.
+func (l *lab) dropped(t *testing.T) (n uint64) {
+	t.Helper()
+	for i := range l.workers {
+		n += l.counted(t, i, "egress") + l.counted(t, i, "ingress")
+	}
+	return n
 }
 
 // sendsAll has one place send packets to a port of another in both families,

@@ -114,24 +114,35 @@ func (t *Table) Apply(c permit.Change) error {
 // leaves that to the next one. Each step is a transaction, or several. A packet on
 // its way between two lookups may meet one of before a commit and one of after it,
 // and the kernel swaps intervals of concatenations a moment after the rest (6.18):
-// so what is looked up last comes first. Numbers are not used twice.
+// so what is looked up last comes first, but for pairs that packets are led away
+// from: those wait until that is done. Numbers are not used twice.
 func (t *Table) change(c permit.Change) error {
 	goingOut, goingIn := gone(c.Delete.Egress, c.Put.Egress), gone(c.Delete.Ingress, c.Put.Ingress)
 	c.Apply(*t.held)
 	classes := left(c, *t.held)
 	lateOut, earlyOut := unled(goingOut, t.held.Senders, classes)
 	lateIn, earlyIn := unled(goingIn, t.held.Receivers, classes)
+	m := moved(c, *t.held)
+	firstOut, lastOut := m.split(c.Delete.Egress, c.Put.Egress, t.held.Egress, earlyOut)
+	firstIn, lastIn := m.split(c.Delete.Ingress, c.Put.Ingress, t.held.Ingress, earlyIn)
 	err := t.inTurn([][]func(*wire.Batch){
 		{func(b *wire.Batch) { spans(b, table.Put, c.Put.Ports) }},
-		append(replace(portions(c.Delete.Egress, c.Put.Egress), "egress", pairs),
-			replace(portions(c.Delete.Ingress, c.Put.Ingress), "ingress", pairs)...),
+		append(replace(portions(c.Delete.Egress, firstOut), "egress", pairs),
+			replace(portions(c.Delete.Ingress, firstIn), "ingress", pairs)...),
 		append(replace(portions(c.Delete.Peers, c.Put.Peers), "peers", peers),
 			func(b *wire.Batch) { ranges(b, table.Delete, c.Delete.Ranges); ranges(b, table.Put, c.Put.Ranges) },
 			func(b *wire.Batch) { peers(b, table.Delete, "peers", gone(c.Delete.Peers, c.Put.Peers)) }),
 		{func(b *wire.Batch) { isolation(b, table.Delete, c.Delete); isolation(b, table.Put, c.Put) }},
-		{func(b *wire.Batch) { pairs(b, table.Delete, "egress", earlyOut) },
-			func(b *wire.Batch) { pairs(b, table.Delete, "ingress", earlyIn) }},
 	})
+	if err == nil && len(lastOut)+len(lastIn)+len(earlyOut)+len(earlyIn) > 0 {
+		grace()
+		err = t.inTurn([][]func(*wire.Batch){
+			append(replace(portions(c.Delete.Egress, lastOut), "egress", pairs),
+				replace(portions(c.Delete.Ingress, lastIn), "ingress", pairs)...),
+			{func(b *wire.Batch) { pairs(b, table.Delete, "egress", earlyOut) },
+				func(b *wire.Batch) { pairs(b, table.Delete, "ingress", earlyIn) }},
+		})
+	}
 	if err == nil {
 		err = t.turn()
 	}
