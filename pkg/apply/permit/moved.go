@@ -5,9 +5,13 @@ import "poplin.dev/poplin/pkg/program/permit"
 // movement is the classes that addresses leave by a change, and those they join.
 type movement struct{ left, joined map[permit.Class]bool }
 
-// moved reads from a change who moves. What an address outside of Peers has been
-// before, or is after, it does not look up: all of what it may have been.
+// moved reads from a change who moves, and nothing where no pair gets other ports:
+// then there is no order to find. What an address outside of Peers has been before,
+// or is after, it does not look up: all of what it may have been.
 func moved(c permit.Change, held permit.Program) movement {
+	if !replaces(c.Delete.Egress, c.Put.Egress) && !replaces(c.Delete.Ingress, c.Put.Ingress) {
+		return movement{}
+	}
 	m := movement{map[permit.Class]bool{}, map[permit.Class]bool{}}
 	entered, exited := len(c.Put.Ranges) > 0, len(c.Delete.Ranges) > 0
 	for a, class := range c.Delete.Peers {
@@ -39,12 +43,24 @@ func moved(c permit.Change, held permit.Program) movement {
 	return m
 }
 
+func replaces(del, put map[permit.Pair]permit.Ports) bool {
+	for p := range del {
+		if _, again := put[p]; again {
+			return true
+		}
+	}
+	return false
+}
+
 // split tells the pairs of one direction that have to be there before addresses
 // move from those that have to wait until they have moved: what an address leaves
 // must permit what it did until it has left, and what it joins must permit what it
 // will before it comes. A pair that is both left and joined is there before. held
 // is what there is after the change, going are pairs in whose place class 0 decides.
 func (m movement) split(del, put, held, going map[permit.Pair]permit.Ports) (first, last map[permit.Pair]permit.Ports) {
+	if m.left == nil {
+		return put, nil
+	}
 	first, last = make(map[permit.Pair]permit.Ports, len(put)), map[permit.Pair]permit.Ports{}
 	// Where there is or was no pair of a class, that of class 0 decides.
 	leaves, joins := m.fallback(del, put, held, going)
